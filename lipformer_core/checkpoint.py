@@ -1,0 +1,116 @@
+"""Checkpoints: one safetensors file whose header holds everything needed to rebuild the model alone.
+
+Beside it stands the same header as JSON, for human eyes. Both appear only when complete. Nothing is unpickled.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from .config import Config, from_dict
+from .errors import CheckpointError
+
+OPTIMISER = "optimiser/"  # prefix of the optimiser's tensors in a resumable checkpoint
+
+
+def save(path: Path, model: nn.Module, header: dict, optimisers: list[torch.optim.Optimizer] | None = None) -> None:
+    """Write model (and optimiser) tensors and a JSON-able header to `path` (.safetensors), atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+    for number, optimiser in enumerate(optimisers or []):
+        for index, state in optimiser.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"{OPTIMISER}{number}/{index}/{key}"] = torch.as_tensor(value).clone().contiguous()
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file(tensors, temporary, metadata={"header": json.dumps(header)})
+    os.replace(temporary, path)
+    sidecar = path.with_suffix(".json")
+    temporary = sidecar.with_name(f".{sidecar.name}.tmp")
+    temporary.write_text(json.dumps(header, indent=1))
+    os.replace(temporary, sidecar)
+
+
+def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Read (header, tensors). CheckpointError if the file is missing, truncated or not safetensors."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; train first")
+    try:
+        with safe_open(path, framework="pt") as f:
+            header = json.loads((f.metadata() or {}).get("header", "null"))
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a safetensors checkpoint ({error})") from error
+    if not isinstance(header, dict) or "config" not in header:
+        raise CheckpointError(f"{path}: a safetensors file, but without LipFormer's header")
+    return header, tensors
+
+
+def model_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The model's part of a checkpoint's tensors."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(OPTIMISER)}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], number: int) -> None:
+    """Put the `number`-th optimiser's state back; hyperparameters stay the optimiser's own."""
+    state: dict[int, dict] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(f"{OPTIMISER}{number}/"):
+            index, key = name.split("/")[2:]
+            state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def load_codebook(run: Path | str) -> "nn.Module":
+    """The trained stage-1 FaceAutoencoder of a run folder, in evaluation mode. CheckpointError if there is none."""
+    from .model.autoencoder import FaceAutoencoder
+
+    header, tensors = load(Path(run) / "codebook" / "model.safetensors")
+    prefix = "autoencoder."  # beside it the file may hold the discriminator, to train on
+    own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return _restore(FaceAutoencoder(from_dict(header["config"])), own)
+
+
+def load_lipformer(run: Path | str, phase: str = "lipformer") -> "nn.Module":
+    """The trained LipFormer of a run folder, in evaluation mode. CheckpointError if there is none.
+
+    phase : "lipformer", the finished model, or an earlier phase of stage 2: "warping", "cached"
+    """
+    from .model.lipformer import LipFormer
+
+    header, tensors = load(Path(run) / phase / "model.safetensors")
+    return _restore(LipFormer(from_dict(header["config"])), tensors)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over all parameters and buffers, names and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def header_of(run: Path | str, stage: str) -> dict:
+    """The header of a run's finished stage ("codebook" or "lipformer"). CheckpointError if there is none."""
+    return load(Path(run) / stage / "model.safetensors")[0]
+
+
+def make_header(config: Config, data_hash: str, **more: object) -> dict:
+    """Everything a checkpoint says of itself."""
+    from . import __version__
+
+    return {"config": config.to_dict(), "version": __version__, "seed": config.seed, "data_hash": data_hash, **more}
+
+
+def _restore(model: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
+    try:
+        model.load_state_dict(model_tensors(tensors))
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint does not fit its own configuration: {error}") from error
+    return model.eval().to(memory_format=torch.channels_last)

@@ -1,0 +1,290 @@
+"""The command line: opens every door of the package and knows nothing itself.
+
+Heavy libraries are imported inside the commands, so that `lipformer --help` answers at once.
+"""
+
+import contextlib
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import typer.core
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+from .errors import ConfigError, LipFormerError
+
+
+class _Group(typer.core.TyperGroup):
+    """Turns our typed errors into one message on stderr and exit code 2; any other exception is a bug and is shown."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except LipFormerError as error:
+            console = Console(stderr=True, soft_wrap=True, highlight=False)
+            console.print("error:", style="bold red", end=" ")
+            console.print(str(error), markup=False)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+train = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Train a stage of the model.")
+app.add_typer(train, name="train")
+
+
+class Corpus(enum.StrEnum):
+    """The corpora that `prepare` reads."""
+
+    synthetic = "synthetic"
+    folder = "folder"
+    grid = "grid"
+
+
+class Phase(enum.StrEnum):
+    """The phases of stage 2, in order."""
+
+    warping = "warping"
+    cached = "cached"
+    lipformer = "lipformer"
+
+
+class Policy(enum.StrEnum):
+    """What to do when the audio outlasts the video."""
+
+    pingpong = "pingpong"
+    loop = "loop"
+    cut = "cut"
+    error = "error"
+
+
+Preset = Annotated[str, typer.Option(help="quick, realtime or paper.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the preset; repeat for more."),
+]
+Data = Annotated[Path, typer.Option(help="Folder that `lipformer prepare` wrote.")]
+Run = Annotated[Path, typer.Option(help="Folder of the checkpoints.")]
+Progress = Annotated[bool, typer.Option("--progress/--quiet", help="Show progress bars.")]
+
+
+def parse_settings(settings: list[str] | None) -> dict[str, object]:
+    """`["seed=3", "width_multipliers=[1, 2]"]` as a mapping; values are YAML, so 3 is a number and true a truth value.
+
+    Raises ConfigError for a setting without `=` or with a value that is not YAML.
+    """
+    out: dict[str, object] = {}
+    for setting in settings or []:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {setting}: write it as key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {setting}: the value is not YAML") from error
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = float(value)  # YAML 1.1 reads 1e-3 as text
+        out[key.strip()] = value
+    return out
+
+
+def _config(preset_name: str, settings: list[str] | None, seed: int | None = None) -> object:
+    from .config import preset
+
+    overrides = parse_settings(settings)
+    if seed is not None:
+        overrides["seed"] = seed
+    return preset(preset_name).replace(**overrides)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    """LipFormer: make a person in a video say what an audio track says."""
+    if version:
+        typer.echo(f"lipformer {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def prepare(
+    out: Annotated[Path, typer.Option(help="Folder for the prepared corpus.")],
+    source: Annotated[str | None, typer.Argument(help="Folder of the corpus; none for `synthetic`.")] = None,
+    corpus: Annotated[Corpus, typer.Option(help="What SOURCE is.")] = Corpus.folder,
+    preset: Preset = "quick",
+    settings: Settings = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    progress: Progress = True,
+) -> None:
+    """Cut a corpus into aligned 25 frames/s face crops with mel spectra; continues where it stopped.
+
+    **Examples**
+
+    `lipformer prepare --corpus synthetic --out data/synthetic`
+
+    `lipformer prepare VIDEOS --corpus folder --out data/mine --workers 2 --set crop_size=128`
+    """
+    from .data.prepare import prepare as run_prepare
+
+    if source is None and corpus is not Corpus.synthetic:
+        raise ConfigError(f"no SOURCE: write lipformer prepare SOURCE --corpus {corpus.value} --out {out}")
+    config = _config(preset, settings)
+    run_prepare(corpus=corpus.value, source=source, out=out, config=config, workers=workers, progress=progress)
+    typer.echo(f"prepared: {out}")
+
+
+@train.command("codebook")
+def train_codebook_command(
+    data: Data,
+    run: Run,
+    preset: Preset = "quick",
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
+    progress: Progress = True,
+) -> None:
+    """Stage 1: encoder, the two codebooks and decoder, on face reconstruction; continues where it stopped.
+
+    **Example**
+
+    `lipformer train codebook --preset quick --data data/synthetic --run runs/quick --set codebook_size=512`
+    """
+    from .training.codebook import train_codebook
+
+    train_codebook(_config(preset, settings, seed), data, run, progress=progress)
+    typer.echo(f"trained: {run}")
+
+
+@train.command("lipformer")
+def train_lipformer_command(
+    data: Data,
+    run: Run,
+    preset: Preset = "quick",
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
+    until: Annotated[Phase, typer.Option(help="The phase to stop after.")] = Phase.lipformer,
+    progress: Progress = True,
+) -> None:
+    """Stage 2: warping, audio encoder and Transformer over the frozen codebooks of the same RUN.
+
+    **Example**
+
+    `lipformer train lipformer --preset quick --data data/synthetic --run runs/quick`
+    """
+    from .training.lipformer import train_lipformer
+
+    train_lipformer(_config(preset, settings, seed), data, run, progress=progress, until=until.value)
+    typer.echo(f"trained: {run}")
+
+
+@app.command()
+def dub(
+    video: Annotated[Path, typer.Argument(help="Video or portrait.")],
+    audio: Annotated[Path, typer.Argument(help="Speech: any file with an audio track.")],
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The mp4 to write.")],
+    face: Annotated[str, typer.Option(help="`largest`, or a face's number from the left, from 0.")] = "largest",
+    policy: Annotated[Policy, typer.Option(help="When the audio outlasts the video.")] = Policy.pingpong,
+    landmarks: Annotated[Path | None, typer.Option(help="Landmarks from a file instead of a tracker.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write what was done, frame ranges included, as JSON.")] = None,
+    progress: Progress = True,
+) -> None:
+    """Make the person in VIDEO say AUDIO; only the lower face changes.
+
+    **Examples**
+
+    `lipformer dub video.mp4 speech.wav --run runs/quick -o out.mp4 --report out.json`
+
+    `lipformer dub portrait.jpg speech.wav --run runs/quick -o out.mp4 --face 1 --policy loop`
+    """
+    from .checkpoint import load_lipformer
+    from .dubbing import dub as run_dub
+
+    if face != "largest" and not face.isdecimal():
+        raise ConfigError(f"--face {face}: write `largest` or a number from 0")
+    run_dub(
+        load_lipformer(run),
+        video,
+        audio,
+        out,
+        face=int(face) if face.isdecimal() else face,
+        policy=policy.value,
+        landmarks=landmarks,
+        report=report,
+        progress=progress,
+    )
+    typer.echo(f"written: {out}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for tables and figures.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    max_clips: Annotated[int | None, typer.Option(min=1, help="The first so many clips; all otherwise.")] = None,
+    progress: Progress = True,
+) -> None:
+    """Measure the model against ground truth, its ceiling and the baselines, on people it never saw.
+
+    **Example**
+
+    `lipformer evaluate --run runs/quick --data data/synthetic --out eval/quick --max-clips 8`
+    """
+    from .evaluation.protocol import evaluate as run_evaluate
+
+    run_evaluate(run, data, out, split=split, max_clips=max_clips, progress=progress)
+    typer.echo(f"evaluated: {out}")
+
+
+@app.command()
+def info() -> None:
+    """Versions, devices, and which pretrained files are present.
+
+    **Example**
+
+    `LIPFORMER_WEIGHTS=weights lipformer info`
+    """
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from . import weights
+
+    console = Console(soft_wrap=True, highlight=False)
+    versions = Table("package", "version", title="versions", title_justify="left")
+    versions.add_row("lipformer", __version__)
+    versions.add_row("python", platform.python_version())
+    for name in ("torch", "numpy", "accelerate", "av", "librosa", "opencv-python", "mediapipe", "face-alignment"):
+        try:
+            versions.add_row(name, version(name))
+        except PackageNotFoundError:
+            versions.add_row(name, "not installed")
+    console.print(versions)
+
+    devices = Table("device", "detail", title="devices", title_justify="left")
+    devices.add_row("cpu", f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads")
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        devices.add_row(f"cuda:{index}", f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
+    if torch.backends.mps.is_available():
+        devices.add_row("mps", platform.machine())
+    console.print(devices)
+
+    rows = weights.status()
+    files = Table(title="pretrained files", title_justify="left")
+    for name in rows[0] if rows else ():
+        files.add_column(name, overflow="fold")
+    for row in rows:
+        files.add_row(*(str(value) for value in row.values()))
+    console.print(files)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

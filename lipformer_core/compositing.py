@@ -1,0 +1,170 @@
+"""Putting a generated crop back into its frame: only the lower face changes, and nobody sees where.
+
+The mask follows the jaw in crop coordinates, the colours are brought to the frame's around its border, and texture
+finer than the crop can hold is the frame's own wherever the generated crop agrees with the original one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .data.alignment import invert, transform_points, warp_crop
+
+# All in units of the crop's side.
+TOP = 0.50  # the upper half is the model's input and is never touched,
+TOP_FULL = 0.555  # the lower one is the model's from here on
+WIDEN = 1.04  # the mask reaches a little beyond the jaw
+BELOW_CHIN = 0.035  # and beyond the lowest chin
+FEATHER = 0.018  # sigma of the soft border
+BORDER = 0.045  # the crop's own edge fades over this far
+COLOUR_SIGMA = 0.12  # how far the colours at the border act inwards
+COLOUR_SIDE = 48  # pixels: such smooth a field needs no more
+AGREEMENT = 5.0  # grey levels of difference at which the frame's own fine texture has faded to one half
+
+JAW = slice(1, 16)
+# Jaw of the mean face in units of the crop's side, for crops whose landmarks are not known.
+MEAN_JAW = np.array(
+    [
+        *[(0.155, 0.43), (0.17, 0.53), (0.19, 0.62), (0.225, 0.70), (0.285, 0.78), (0.355, 0.84), (0.43, 0.875)],
+        *[(0.50, 0.88), (0.57, 0.875), (0.645, 0.84), (0.715, 0.78), (0.775, 0.70), (0.81, 0.62), (0.83, 0.53)],
+        (0.845, 0.43),
+    ]
+)
+
+
+def lower_face_mask(size: int, landmarks: np.ndarray | None = None, lowest_chin: float | None = None) -> np.ndarray:
+    """Draw the soft mask of what is replaced.
+
+    Args:
+        size: side of the crop in pixels.
+        landmarks: `(68, 2)` crop pixels; a mean jaw without them.
+        lowest_chin: row in crop pixels that the chin reaches anywhere in the clip; the mask reaches below it even
+            where this frame's mouth is closed, for the generated one may be open.
+
+    Returns:
+        `(size, size)` float32 in [0, 1]; exactly 0 in the upper half and on the crop's edge.
+    """
+    import cv2
+
+    jaw = MEAN_JAW * size - 0.5 if landmarks is None else np.asarray(landmarks, dtype=np.float64)[JAW]
+    middle = (jaw[0, 0] + jaw[-1, 0]) / 2
+    jaw = np.stack([middle + (jaw[:, 0] - middle) * WIDEN, jaw[:, 1]], axis=1)
+    line = TOP * size
+    bottom = max(jaw[:, 1].max(), lowest_chin or 0.0) + BELOW_CHIN * size
+    below = jaw[:, 1] > line
+    # Stretched from the middle line downwards, so that the sides stay and the chin reaches the wanted row.
+    jaw[below, 1] = line + (jaw[below, 1] - line) * (bottom - line) / max(jaw[:, 1].max() - line, 1.0)
+    top = np.array([[jaw[-1, 0], 0.0], [jaw[0, 0], 0.0]])
+    shift = 4  # bits of subpixel precision
+    polygon = np.round(np.concatenate([jaw, top]) * 2**shift).astype(np.int32)
+    mask = np.zeros((size, size), np.float32)
+    cv2.fillPoly(mask, [polygon], 1.0, lineType=cv2.LINE_8, shift=shift)
+    mask = cv2.GaussianBlur(mask, (0, 0), FEATHER * size, borderType=cv2.BORDER_REPLICATE)
+    centre = (np.arange(size) + 0.5) / size
+    rows = _smooth_step((centre - TOP) / (TOP_FULL - TOP)) * _smooth_step((1 - centre - 0.5 / size) / BORDER)
+    columns = _smooth_step((np.minimum(centre, 1 - centre) - 0.5 / size) / BORDER)
+    mask *= (rows[:, None] * columns[None]).astype(np.float32)
+    mask[mask < 1 / 512] = 0.0  # less than half a grey level
+    return mask
+
+
+def match_colours(crop: np.ndarray, original: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Bring a crop's colours to the original's around the mask's border, by a smooth field that reaches inwards.
+
+    Args:
+        crop, original: `(S, S, 3)` uint8 or float32, 0-255.
+        mask: `(S, S)` from `lower_face_mask`.
+
+    Returns:
+        `(S, S, 3)` float32, not clipped.
+    """
+    import cv2
+
+    crop, original = crop.astype(np.float32), original.astype(np.float32)
+    side = min(COLOUR_SIDE, len(mask))
+    difference = cv2.resize(original - crop, (side, side), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
+    # The border is what lies near both inside and outside; a structure that differs there (a moved jaw, hair) counts
+    # little, for it is no difference of colour.
+    near = cv2.GaussianBlur(small, (0, 0), 0.05 * side)
+    weight = near * (1 - small) + 1e-6
+    typical = np.median(difference[weight > 0.1], axis=0) if (weight > 0.1).any() else np.zeros(3, np.float32)
+    weight = weight / (1 + (np.abs(difference - typical).max(2) / 12.0) ** 2)
+    sigma = COLOUR_SIGMA * side
+    total = cv2.GaussianBlur(weight, (0, 0), sigma)
+    field = cv2.GaussianBlur(difference * weight[..., None], (0, 0), sigma) / total[..., None]
+    return crop + cv2.resize(field, mask.shape[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def paste(
+    frame: np.ndarray,
+    crop: np.ndarray,
+    transform: np.ndarray,
+    mask: np.ndarray | None = None,
+    original: np.ndarray | None = None,
+) -> np.ndarray:
+    """Put a generated crop into its frame.
+
+    Args:
+        frame: `(H, W, 3)` uint8.
+        crop: `(S, S, 3)` uint8, generated.
+        transform: `(2, 3)`, frame pixels to crop pixels.
+        mask: `(S, S)` from `lower_face_mask`; the mean face's by default.
+        original: `(S, S, 3)` uint8, what `warp_crop` cuts out of the frame there; cut here by default.
+
+    Returns:
+        A new `(H, W, 3)` uint8; pixels outside the mask are the frame's, bit for bit.
+    """
+    import cv2
+
+    size = len(crop)
+    mask = lower_face_mask(size) if mask is None else mask
+    original = warp_crop(frame, transform, size) if original is None else original
+    result = frame.copy()
+    low, high = _region(mask, transform, frame.shape)
+    if (high <= low).any():
+        return result
+    matched = match_colours(crop, original, mask)
+    agreement = _agreement(matched, original)
+    back = invert(transform)
+    grow = np.sqrt(abs(np.linalg.det(back[:, :2])))
+    layers = np.dstack([matched - agreement[..., None] * original, agreement])
+    if grow < 0.95:  # the crop shrinks on its way back: without a blur it would alias
+        layers = cv2.GaussianBlur(layers, (0, 0), 0.5 * np.sqrt(grow**-2 - 1), borderType=cv2.BORDER_REPLICATE)
+    back[:, 2] -= low
+    shape = tuple(int(side) for side in high - low)
+    warped = cv2.warpAffine(layers, back, shape, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    alpha = cv2.warpAffine(mask, back, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[..., None]
+    part = result[low[1] : high[1], low[0] : high[0]]
+    # matched + agreement * (frame - original): where the crops agree, what remains is the frame itself.
+    new = warped[..., :3] + np.clip(warped[..., 3:], 0, 1) * part
+    part[:] = np.clip(np.rint(part + alpha * (new - part)), 0, 255).astype(np.uint8)
+    return result
+
+
+def _agreement(crop: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """`(S, S)` float32 in (0, 1]: 1 where the two crops are alike, near 0 where a mouth or a jaw has moved."""
+    import cv2
+
+    difference = np.abs(crop - original).max(axis=2)
+    difference = cv2.GaussianBlur(cv2.dilate(difference, np.ones((3, 3))), (0, 0), 0.015 * len(crop))
+    return 1 / (1 + (difference / AGREEMENT) ** 4)
+
+
+def _region(mask: np.ndarray, transform: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Corners `low <= (x, y) < high` of the frame's part that the mask can reach."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    limit = np.array([shape[1], shape[0]])
+    if not len(rows):
+        return limit * 0, limit * 0
+    x, y = [columns[0] - 1, columns[-1] + 1], [rows[0] - 1, rows[-1] + 1]
+    corners = transform_points(invert(transform), np.array([[a, b] for a in x for b in y], dtype=np.float64))
+    return (
+        np.clip(np.floor(corners.min(0)).astype(int), 0, limit),
+        np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, limit),
+    )
+
+
+def _smooth_step(x: np.ndarray) -> np.ndarray:
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)

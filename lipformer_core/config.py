@@ -1,0 +1,209 @@
+"""One frozen dataclass holds every setting; a preset is one instance of it.
+
+Everything that the paper (as far as we hold it) leaves open is an option here; the defaults of the preset
+`paper` are the paper's form, the other presets say where they differ.
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+
+from .errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of data, model and training. Sizes in pixels, lengths in frames, rates per step."""
+
+    preset: str = "paper"
+    seed: int = 0
+
+    # --- data -----------------------------------------------------------------------------------
+    crop_size: int = 256  # side of the aligned face crop; halves are crop_size/2 high
+    audio_window: int = 20  # mel frames around a video frame that the audio encoder sees (20 = 0.2 s)
+    transform_sigma: float = 1.5  # frames; temporal smoothing of the crop transform
+    jpeg_quality: int = 95
+    synthetic_train: int = 600  # persons of the embedded corpus
+    synthetic_val: int = 16
+    synthetic_test: int = 32
+    synthetic_frames: int = 50  # frames a training person
+    synthetic_test_frames: int = 75
+    synthetic_size: int = 320  # side of the rendered source frame
+
+    # --- stage 1: Enc, C_U, C_B, Dec ------------------------------------------------------------
+    base_width: int = 128
+    width_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)  # one per resolution; len-1 halvings
+    res_blocks: int = 2
+    attention: bool = True  # self-attention at the lowest resolution, as in VQGAN
+    norm: str = "group"  # "group" as in VQGAN; "channel": per pixel, so that half a face can be decoded alone
+    stem_stride: int = 1  # >1: pixel-unshuffle before the first convolution (cheap on a CPU)
+    codebook_size: int = 1024  # K
+    code_dim: int = 256  # d
+    normalise_codes: bool = False  # l2-normalised codes
+    beta: float = 0.25  # weight of the commitment term of Eq. 3
+    shared_codebook: bool = False  # ablation: one codebook for both halves
+    codebook_init: str = "random"  # "random", or "kmeans" after the warm-up
+    codebook_warmup: float = 0.0  # share of the steps that run unquantised, before the initialisation
+    revive_dead_codes: bool = False
+
+    stage1_steps: int = 800_000
+    stage1_batch: int = 32
+    stage1_lr: float = 4.5e-6 * 32
+    l1_weight: float = 1.0
+    mse_weight: float = 0.0
+    mouth_weight: float = 0.0  # extra L1 weight on the bottom half's centre
+    vq_weight: float = 1.0
+    perceptual: str = "lpips"  # "lpips", "squeezenet" (ImageNet features from a file), or "none"
+    perceptual_weight: float = 1.0
+    adversarial_weight: float = 0.8
+    adversarial_start: int = 30_000  # step
+    discriminator_width: int = 64
+    augment_colour: float = 0.0  # strength of colour jitter; 0 = none
+    augment_mirror: bool = True
+
+    # --- stage 2: F_e, F_d, E_aud, Transformer, Dec fine-tuned ----------------------------------
+    warping: bool = True
+    warp_width: int = 128
+    warp_max_shift: float = 0.5  # largest displacement in units of the half's width (grid units / 2)
+    model_dim: int = 256  # width of the Transformer; equal to code_dim: Z_0 is the warped reference itself
+    layers: int = 8
+    heads: int = 8
+    ffn_dim: int = 1024
+    audio_dim: int = 256  # width of the audio condition
+    scale_attention: bool = True  # the 1/sqrt(d) that Eq. 9 as printed omits
+    query_source: str = "z"  # "z": queries from Z_i; "reference": from the warped reference in every layer
+    residual_head: bool = False  # logits by distance of (warped reference + residual) to the codes, not a linear map
+    position_embedding: bool = False
+    self_attention: bool = False  # among the spatial tokens of one frame; ours, not in the paper
+    gumbel_tau_start: float = 1.0
+    gumbel_tau_end: float = 0.3
+
+    warp_steps: int = 20_000  # warping alone, supervised by landmarks and target features
+    warp_lr: float = 1e-3
+    cached_steps: int = 100_000  # cross entropy on cached codes
+    cached_batch: int = 64
+    stage2_lr: float = 3e-4
+    joint_steps: int = 100_000  # the decoder in the loop
+    joint_batch: int = 16
+    joint_lr: float = 1e-4
+    decoder_lr: float = 2e-5
+    cross_entropy_weight: float = 1.0
+    image_weight: float = 1.0
+    joint_perceptual_weight: float = 1.0
+    joint_adversarial_weight: float = 0.0
+    warp_landmark_weight: float = 1.0
+    warp_feature_weight: float = 1.0
+    mouth_token_weight: float = 1.0  # cross-entropy weight of tokens in the mouth
+    changed_token_weight: float = 1.0  # and of tokens whose code differs from the reference's
+    reference_mouth_dropout: float = 0.0  # share of samples whose reference hides its mouth tokens
+    audio_gain: float = 0.0  # mel units; random level offset in training
+
+    # --- engine ---------------------------------------------------------------------------------
+    weight_decay: float = 0.01
+    warmup_steps: int = 200
+    grad_clip: float = 1.0
+    log_every: int = 25
+    eval_every: int = 500
+    save_every: int = 500
+    eval_images: int = 256
+
+    def __post_init__(self) -> None:
+        for name, kind in typing.get_type_hints(type(self)).items():
+            _check_type(name, getattr(self, name), kind)
+        if self.crop_size % (2 * self.downsampling):
+            raise ConfigError(f"crop_size: {self.crop_size} is not a multiple of {2 * self.downsampling}")
+        if self.model_dim % self.heads:
+            raise ConfigError(f"heads: {self.heads} does not divide model_dim {self.model_dim}")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}: {getattr(self, name)!r} is none of {', '.join(map(repr, allowed))}")
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per token side."""
+        return self.stem_stride * 2 ** (len(self.width_multipliers) - 1)
+
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """(rows, columns) of tokens in one half: (h/2, w) of the whole."""
+        side = self.crop_size // self.downsampling
+        return side // 2, side
+
+    def replace(self, **changes: object) -> "Config":
+        """A copy with other values; unknown and ill-typed fields raise ConfigError naming the field."""
+        known = {f.name for f in dataclasses.fields(self)}
+        unknown = sorted(set(changes) - known)
+        if unknown:
+            raise ConfigError(f"unknown setting {', '.join(unknown)}; the settings are listed in lipformer_core/config.py")
+        lists = {k: tuple(v) for k, v in changes.items() if isinstance(v, list)}
+        return dataclasses.replace(self, **{**changes, **lists})
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+_CHOICES = {
+    "norm": ("group", "channel"),
+    "perceptual": ("lpips", "squeezenet", "none"),
+    "codebook_init": ("random", "kmeans"),
+    "query_source": ("z", "reference"),
+}
+
+
+def _check_type(name: str, value: object, kind: type) -> None:
+    if kind is float:
+        ok = isinstance(value, (int, float)) and not isinstance(value, bool)
+    elif kind is int:
+        ok = isinstance(value, int) and not isinstance(value, bool)
+    elif typing.get_origin(kind) is tuple:
+        ok = isinstance(value, tuple) and all(isinstance(v, int) for v in value)
+    else:
+        ok = isinstance(value, kind)
+    if not ok:
+        raise ConfigError(f"{name}: {value!r} is not of type {getattr(kind, '__name__', kind)}")
+
+
+_QUICK = dict(
+    preset="quick",
+    crop_size=96, synthetic_train=220, synthetic_val=8, synthetic_test=16, synthetic_frames=40,
+    synthetic_test_frames=75, synthetic_size=128,
+    base_width=48, width_multipliers=(1, 2), res_blocks=2, attention=False, norm="channel", stem_stride=4,
+    codebook_size=256, code_dim=32, normalise_codes=False,
+    codebook_init="kmeans", codebook_warmup=0.15, revive_dead_codes=True,
+    stage1_steps=1800, stage1_batch=16, stage1_lr=1.5e-3, perceptual="none", perceptual_weight=0.0,
+    adversarial_weight=0.0, mouth_weight=1.0,
+    warp_width=64, model_dim=128, layers=3, heads=4, ffn_dim=256, audio_dim=128,
+    residual_head=True, position_embedding=True, self_attention=True,
+    warp_steps=400, warp_lr=2e-3, cached_steps=1400, cached_batch=32, stage2_lr=1e-3,
+    joint_steps=250, joint_batch=12, joint_lr=2e-4, decoder_lr=1e-4, joint_perceptual_weight=0.0,
+    mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
+    warmup_steps=50, log_every=25, eval_every=300, save_every=300,
+)  # fmt: skip
+
+_REALTIME = dict(
+    preset="realtime",
+    crop_size=256, base_width=48, width_multipliers=(1, 2, 3), res_blocks=1, attention=False, norm="channel", stem_stride=4,
+    codebook_size=1024, code_dim=32, normalise_codes=True,
+    codebook_init="kmeans", codebook_warmup=0.1, revive_dead_codes=True,
+    warp_width=64, model_dim=160, layers=4, heads=4, ffn_dim=320, audio_dim=160,
+    residual_head=True, position_embedding=True, self_attention=True,
+    mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
+)  # fmt: skip
+
+PRESETS: dict[str, dict] = {"quick": _QUICK, "realtime": _REALTIME, "paper": dict(preset="paper")}
+
+
+def preset(name: str, **overrides: object) -> Config:
+    """The settings of a preset with some fields replaced.
+
+    Raises ConfigError for an unknown preset, an unknown field, or a value of the wrong type.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"preset: {name!r} is none of {', '.join(PRESETS)}")
+    return Config().replace(**PRESETS[name]).replace(**overrides)
+
+
+def from_dict(values: dict) -> Config:
+    """Rebuild a Config from `to_dict`'s JSON."""
+    return Config().replace(**values)

@@ -1,0 +1,1 @@
+"""Data: media and faces in, one prepared form out."""

@@ -1,0 +1,71 @@
+"""Sound as the model hears it: 80 log-mel bands, one frame every 10 ms."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..timing import F_MAX, F_MIN, HOP, MEL_RATE, N_FFT, N_MELS, SAMPLE_RATE, WINDOW
+
+SILENCE = -1.0  # what digital silence, and everything outside a recording, looks like
+MEL_FLOOR = 1e-5  # power below which nothing is told apart from silence
+DECADES = 7.0  # powers of ten between the floor (-1) and a full-scale voice (about +1)
+BLOCK = 6_000  # mel frames computed at once: one minute, so that an hour needs no giant spectrogram
+
+
+def log_mel(samples: np.ndarray) -> np.ndarray:
+    """Turn sound into log-mel frames.
+
+    Args:
+        samples: `(n,)` float, mono at 16 kHz, in [-1, 1]. NaN and infinities count as silence.
+
+    Returns:
+        `(1 + n // 160, 80)` float32 in about [-1, 1]; exactly -1 for digital silence. Frame i is centred on
+        sample `160 * i`, with zeros before the beginning and after the end.
+
+    Raises:
+        ValueError: `samples` is not one-dimensional.
+    """
+    import librosa
+
+    samples = np.asarray(samples, dtype=np.float32)
+    if samples.ndim != 1:
+        raise ValueError(f"log_mel takes mono samples of shape (n,), got {samples.shape}")
+    samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+    n_frames = 1 + len(samples) // HOP
+    padded = np.pad(samples, N_FFT // 2)
+    mel = np.empty((n_frames, N_MELS), dtype=np.float32)
+    for first in range(0, n_frames, BLOCK):
+        last = min(first + BLOCK, n_frames)
+        mel[first:last] = librosa.feature.melspectrogram(
+            y=padded[first * HOP : (last - 1) * HOP + N_FFT],
+            sr=SAMPLE_RATE,
+            n_fft=N_FFT,
+            hop_length=HOP,
+            win_length=WINDOW,
+            center=False,
+            power=2.0,
+            n_mels=N_MELS,
+            fmin=F_MIN,
+            fmax=F_MAX,
+        ).T
+    # The division comes before the logarithm so that the floor gives log10(1) = 0 and hence exactly -1.
+    return (2.0 / DECADES * np.log10(np.maximum(mel / MEL_FLOOR, 1.0)) + SILENCE).astype(np.float32)
+
+
+def mel_windows(mel: np.ndarray, times_s: np.ndarray, window: int) -> np.ndarray:
+    """Cut the stretch of sound around each of several moments.
+
+    Args:
+        mel: `(T, 80)` from `log_mel`.
+        times_s: `(n,)` seconds, in any order; may lie outside the recording.
+        window: mel frames in a stretch, of 10 ms each. Frame `window // 2` is the one at the moment itself.
+
+    Returns:
+        `(n, window, 80)` float32; what lies outside the recording is `SILENCE`.
+    """
+    centre = np.round(np.asarray(times_s, dtype=np.float64) * MEL_RATE).astype(np.int64)
+    index = centre[:, None] + np.arange(window) - window // 2  # (n, window)
+    inside = (index >= 0) & (index < len(mel))
+    out = np.full((*index.shape, mel.shape[1]), SILENCE, dtype=np.float32)
+    out[inside] = mel[index[inside]]
+    return out

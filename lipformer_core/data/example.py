@@ -1,0 +1,47 @@
+"""A held-out person's video and another one's speech: what dubbing is shown on when nobody brings files."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ..config import Config
+from ..errors import DataError
+from .corpora import list_sources
+from .summary import held_out_person
+
+
+class Example(NamedTuple):
+    """Inputs of `dubbing.dub`; landmarks None: a tracker has to find the face."""
+
+    video: Path
+    audio: Path
+    landmarks: Path | None
+
+
+def held_out_example(corpus: str, source: str | Path | None, config: Config, folder: Path | str) -> Example:
+    """The first test clip as the video, the last one (another person's, where there are several) as the speech.
+
+    corpus, source : as in `corpora.list_sources`. The synthetic corpus's files are written to `folder`.
+    raises DataError where the corpus holds no clip out
+    """
+    if corpus == "synthetic":
+        return _synthetic(config, Path(folder))
+    held_out = [s for s in list_sources(corpus, source, config) if s.split == "test"]
+    if not held_out:
+        raise DataError(f"{source}: no clip is held out; name a video and an audio file")
+    return Example(Path(held_out[0].path), Path(held_out[-1].path), None)
+
+
+def _synthetic(config: Config, folder: Path) -> Example:
+    from .synthetic import synthesise_clip
+    from .synthetic.export import write_clip
+
+    files = [
+        write_clip(
+            synthesise_clip(
+                config.seed, held_out_person(config, number), 0, config.synthetic_test_frames, config.synthetic_size
+            ),
+            folder,
+        )
+        for number in range(2)
+    ]
+    return Example(files[0].video, files[1].audio, files[0].landmarks)

@@ -1,0 +1,269 @@
+"""Random access to a video's pictures, and the writing of the result, both in bounded memory.
+
+Opening and decoding in order is in `demux` and `soundtrack`, whose functions are at hand here too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import MediaError, NoAudioStream, UnreadableMedia
+from .demux import MediaInfo, frame_times, iter_frames, opened, probe, timed_frames, to_rgb
+from .soundtrack import AUDIO_BLOCK, iter_audio, read_audio
+
+if TYPE_CHECKING:
+    import av
+
+__all__ = ["FrameReader", "MediaInfo", "VideoWriter", "frame_times", "iter_audio", "iter_frames", "probe", "read_audio"]
+
+CACHED_FRAMES = 32  # decoded pictures that a FrameReader keeps,
+CACHED_BYTES = 256 * 2**20  # or fewer, where they are large
+CONTAINERS = (".mp4", ".mov", ".mkv")
+AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
+
+
+class FrameReader:
+    """Pictures of a video by index, forwards or backwards, with at most 32 of them in memory.
+
+    Going forwards costs one decoding; a step backwards seeks once and keeps the stretch that leads up to the wanted
+    picture, so that playing a video backwards decodes each group of pictures a few times, not once a picture.
+    """
+
+    def __init__(self, path: str | os.PathLike, times: np.ndarray) -> None:
+        """Prepare to read.
+
+        Args:
+            path: the video.
+            times: `(n,)` seconds of all its pictures, as `iter_frames` gave them.
+        """
+        self.path = Path(path)
+        self.times = np.asarray(times, dtype=np.float64)
+        self.peak_cached = 0
+        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._capacity = CACHED_FRAMES
+        self._decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
+        self._pending: tuple[int, av.VideoFrame] | None = None  # decoded, but not yet looked at
+        self._next = 0  # index of the picture that the decoder gives next
+        self._seekable = True
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return picture `index` as `(H, W, 3)` uint8 RGB.
+
+        Raises:
+            IndexError: there is no such picture.
+            UnreadableMedia: it cannot be decoded (any more).
+        """
+        if not 0 <= index < len(self.times):
+            raise IndexError(f"{self.path}: picture {index} of {len(self.times)}")
+        if index not in self._cache:
+            if self._decoder is None or not self._next <= index < self._next + 2 * self._capacity:
+                backwards = bool(self._cache) and index < min(self._cache)
+                self._restart(max(0, index - self._capacity + 1) if backwards else index)
+            self._decode_up_to(index)
+        self._cache.move_to_end(index)
+        return self._cache[index]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._decoder is not None:
+            self._decoder.close()
+        self._decoder = None
+        self._cache.clear()
+
+    def __enter__(self) -> FrameReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _restart(self, index: int) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+        self._decoder = self._pending = None
+        if self._seekable and index:
+            self._decoder = self._indexed(float(self.times[index]))
+            try:
+                self._pending = next(self._decoder, None)
+            except UnreadableMedia:
+                self._pending = None
+            # No timestamps, or an index that leads past the wanted picture: from now on decode from the beginning.
+            self._seekable = self._pending is not None and self._pending[0] <= index
+        if not (self._seekable and index):
+            self._decoder = self._indexed(None)
+            self._pending = next(self._decoder, None)
+        self._next = self._pending[0] if self._pending is not None else 0
+
+    def _indexed(self, seek: float | None) -> Iterator[tuple[int, av.VideoFrame]]:
+        with opened(self.path) as container:
+            for time, frame in timed_frames(container, self.path, seek):
+                yield int(np.abs(self.times - time).argmin()), frame
+
+    def _decode_up_to(self, index: int) -> None:
+        while True:
+            found, self._pending = self._pending, None
+            found = found or next(self._decoder, None)
+            if found is None:
+                raise UnreadableMedia(f"{self.path}: picture {index} of {len(self.times)} cannot be decoded any more")
+            position, frame = found
+            self._next = position + 1
+            if position > index - self._capacity:
+                picture = to_rgb(frame)
+                self._capacity = int(np.clip(CACHED_BYTES // picture.nbytes, 2, CACHED_FRAMES))
+                self._cache[position] = picture
+                while len(self._cache) > self._capacity:
+                    self._cache.popitem(last=False)
+                self.peak_cached = max(self.peak_cached, len(self._cache))
+            if position >= index:
+                # Pictures with equal times share an index; the wanted one is then its neighbour.
+                self._cache.setdefault(index, self._cache[position])
+                return
+
+
+class VideoWriter:
+    """Writes H.264 and AAC to a hidden file beside the target, which appears only when it is complete.
+
+    Used as a context manager; leaving it by an exception, Ctrl-C included, removes the hidden file. The picture is
+    yuv420p, which every player shows, but yuv444p where a side is odd: 4:2:0 H.264 cannot hold such a size, and the
+    output must keep the source's. Colours are written and tagged as BT.709.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        width: int,
+        height: int,
+        fps: Fraction | float,
+        audio: str | os.PathLike | tuple[np.ndarray, int] | None = None,
+        *,
+        metadata: dict[str, str] | None = None,
+        crf: int = 17,
+        preset: str = "veryfast",
+    ) -> None:
+        """Prepare to write.
+
+        Args:
+            path: the target; `.mp4`, `.mov` or `.mkv`. An existing file is replaced at the very end.
+            width, height: pixels.
+            fps: constant rate of the result, frames/s.
+            audio: a file whose sound is kept with its own rate and channels (above two: stereo), or `(samples, rate)`
+                with samples `(n,)` or `(channels, n)` float in [-1, 1]. It is cut where the pictures end.
+            metadata: tags of the file, such as `comment`.
+            crf: quality of x264: 17 is visually lossless, +6 halves the size.
+            preset: speed of x264.
+
+        Raises:
+            MediaError: another file ending, or a folder that does not exist.
+        """
+        self.path = Path(path)
+        if self.path.suffix.lower() not in CONTAINERS:
+            raise MediaError(f"{self.path}: cannot write {self.path.suffix or 'no ending'}; use one of {CONTAINERS}")
+        if not self.path.parent.is_dir():
+            raise MediaError(f"{self.path.parent}: no such folder to write to")
+        self.partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.partial{self.path.suffix}")
+        self.width, self.height, self.fps = width, height, Fraction(fps).limit_denominator(1_001)
+        self.frames_written = 0
+        self._audio, self._metadata = audio, metadata or {}
+        self._options = {"crf": str(crf), "preset": preset}
+        self._audio_written = 0  # samples
+        self._waiting: np.ndarray | None = None  # of a block of sound, what belongs to pictures to come
+
+    def __enter__(self) -> VideoWriter:
+        import av
+
+        sound = self._sound_source()  # before any file exists: it may not be readable
+        faststart = {} if self.path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
+        self._container = av.open(str(self.partial), "w", options=faststart)
+        self._container.metadata.update(self._metadata)
+        self._video = self._container.add_stream("libx264", rate=self.fps, options=self._options)
+        self._video.width, self._video.height = self.width, self.height
+        self._video.pix_fmt = "yuv444p" if self.width % 2 or self.height % 2 else "yuv420p"
+        context = self._video.codec_context
+        context.time_base = 1 / self.fps
+        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+        context.color_range = 1  # 16 to 235, as players expect
+        self._blocks = None
+        if sound is not None:
+            self._rate, layout, self._blocks = sound
+            self._sound = self._container.add_stream("aac", rate=self._rate, layout=layout)
+            self._layout = layout
+        return self
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append one `(H, W, 3)` uint8 RGB picture, and the sound that belongs to the time before it.
+
+        Raises:
+            ValueError: a picture of another size or type.
+        """
+        import av
+        from av.video.reformatter import ColorRange, Colorspace
+
+        if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
+            raise ValueError(f"expected {(self.height, self.width, 3)} uint8, got {frame.shape} {frame.dtype}")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
+            format=self._video.pix_fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        picture.pts, picture.time_base, picture.duration = self.frames_written, 1 / self.fps, 1
+        self._container.mux(self._video.encode(picture))
+        self.frames_written += 1
+        self._write_sound()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                if not self.frames_written:
+                    raise MediaError(f"{self.path}: nothing to write, not a single picture came")
+                self._container.mux(self._video.encode(None))
+                if self._blocks is not None:
+                    self._write_sound()
+                    self._container.mux(self._sound.encode(None))
+            self._container.close()
+            if kind is None:
+                os.replace(self.partial, self.path)
+        finally:
+            self.partial.unlink(missing_ok=True)
+
+    def _sound_source(self) -> tuple[int, str, Iterator[np.ndarray]] | None:
+        if self._audio is None:
+            return None
+        if isinstance(self._audio, tuple):
+            samples, rate = np.atleast_2d(np.asarray(self._audio[0], dtype=np.float32)), int(self._audio[1])
+            if rate not in AAC_RATES:
+                raise MediaError(f"{self.path}: AAC knows no {rate} Hz; resample to one of {AAC_RATES}")
+            layout = "mono" if len(samples) == 1 else "stereo"
+            return rate, layout, (samples[:, i : i + AUDIO_BLOCK] for i in range(0, samples.shape[1], AUDIO_BLOCK))
+        info = probe(self._audio)
+        if not info.has_audio:
+            raise NoAudioStream(f"{self._audio}: no sound inside; give a file with an audio track")
+        rate = info.sample_rate if info.sample_rate in AAC_RATES else 48_000
+        layout = "mono" if info.channels == 1 else "stereo"
+        return rate, layout, iter_audio(self._audio, rate, mono=False)
+
+    def _write_sound(self) -> None:
+        """Encode sound up to the end of the last picture, so that the file interleaves and nothing piles up."""
+        import av
+
+        if self._blocks is None:
+            return
+        end = int(round(self.frames_written / self.fps * self._rate))
+        while self._audio_written < end:
+            block = self._waiting if self._waiting is not None else next(self._blocks, None)
+            if block is None:
+                return
+            now, later = np.split(block, [end - self._audio_written], axis=1)
+            self._waiting = later if later.size else None
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(now), format="fltp", layout=self._layout)
+            frame.sample_rate, frame.time_base = self._rate, Fraction(1, self._rate)
+            frame.pts = self._audio_written
+            self._audio_written += now.shape[1]
+            self._container.mux(self._sound.encode(frame))

@@ -1,0 +1,317 @@
+"""Make the person in a video say what a sound track says: two passes over the video, neither holding it in memory.
+
+Pass 1 finds the face in every picture and keeps landmarks alone. Pass 2 walks along the OUTPUT's time line, fetches the
+source picture that is due, generates the lower face from the sound around that moment, and puts it back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .compositing import lower_face_mask, paste
+from .data.alignment import crop_transforms, mouth_opening, transform_points, valid_runs, warp_crop
+from .data.audio import SILENCE, log_mel, mel_windows
+from .data.faces import FaceTrack, Tracker, load_track, open_tracker, track_faces
+from .data.media import FrameReader, MediaInfo, VideoWriter, frame_times, iter_frames, probe, read_audio
+from .dub_report import COMMENT, DubReport, frame_statuses, quality_warnings, status_ranges
+from .errors import (
+    AudioTooLong,
+    ConfigError,
+    DataError,
+    MediaError,
+    NoAudioStream,
+    NoFaceFound,
+    NoVideoStream,
+)
+from .timing import FPS, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    import torch
+
+    from .model.lipformer import LipFormer
+
+POLICIES = ("pingpong", "loop", "cut", "error")
+CHUNK = 16  # pictures generated at once
+SIGMA_S = 1.5 / FPS  # smoothing of the crop over time, seconds
+JAW_SIGMA_S = 3 / FPS  # smoothing of the mask's outline
+REFERENCE_OPENING = 0.06  # a mouth that shows some teeth, yet is not in the middle of a vowel
+CLOCK_SLACK = 2e-3  # seconds: containers round presentation times to milliseconds
+
+
+def dub(
+    model: LipFormer,
+    video: str | os.PathLike,
+    audio: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    face: str | int = "largest",
+    policy: str = "pingpong",
+    landmarks: str | os.PathLike | None = None,
+    report: str | os.PathLike | None = None,
+    progress: bool = True,
+    tracker: Tracker | None = None,
+    crf: int = 17,
+) -> DubReport:
+    """Dub a video, or a portrait, with a sound track.
+
+    Size, frame rate and background stay the source's; the sound keeps its own rate and channels; the result lasts as
+    long as the sound, within one frame. `out` appears only when it is complete.
+
+    Args:
+        model: from `lipformer_core.load`.
+        video: a video of any format and rate, or a picture (which counts as a still at 25 frames/s).
+        audio: any file with a sound track.
+        out: the result, `.mp4`, `.mov` or `.mkv`.
+        face: `largest`, or an index from 0 counted from the image's left.
+        policy: where the sound is longer than the video: play it back and forth (`pingpong`), repeat it (`loop`),
+            `cut` the sound, or raise an `error`.
+        landmarks: `.npz` with `landmarks` (n, 68, 2) of each source picture, and optionally `pose` and `valid`, in
+            place of a tracker.
+        report: where to write the report, JSON.
+        progress: show progress bars.
+        tracker: an open landmark network; `open_tracker()` by default.
+        crf: quality of the written video, 0 (lossless) to 51.
+
+    Raises:
+        NoVideoStream, NoAudioStream, UnreadableMedia, MediaError: an input or output that cannot be used.
+        AudioTooLong: under the policy `error`.
+        NoFaceFound: no frame shows the face.
+        ConfigError: an unknown policy.
+        WeightsMissing: no landmark network is present and no `landmarks` were given.
+    """
+    started = time.perf_counter()
+    clock = _Clock()
+    video, audio, out = Path(video), Path(audio), Path(out)
+    _check_arguments(video, audio, out, policy)
+    source, sound = probe(video), probe(audio)
+    if not source.has_video:
+        raise NoVideoStream(f"{video}: no pictures inside; give a video or a portrait")
+    if not sound.has_audio:
+        raise NoAudioStream(f"{audio}: no sound inside; give a file with an audio track")
+    # Opened first, though written last: a target that cannot be written is better known before the work.
+    writer = VideoWriter(out, source.width, source.height, source.fps, audio, metadata={"comment": COMMENT}, crf=crf)
+
+    warnings: list[str] = []
+    with clock("audio"):
+        samples = read_audio(audio)
+        mel = log_mel(samples)
+        if mel.max() == SILENCE:
+            warnings.append("the sound is digital silence")
+    with clock("tracking"):
+        times, track = _track(source, landmarks, tracker, face, len(samples) / SAMPLE_RATE, progress)
+    order = output_order(times, source, len(samples) / SAMPLE_RATE, policy)
+
+    size, config = model.config.crop_size, model.config
+    rate = float(source.fps)
+    transforms = crop_transforms(track.landmarks, track.valid, size, SIGMA_S * rate)
+    outline = _smooth_runs(transform_points(transforms, track.landmarks), track.valid, JAW_SIGMA_S * rate)
+    lowest_chin = float(outline[track.valid][:, 6:11, 1].max())
+    with FrameReader(video, times) as reader:
+        with clock("reference"):
+            chosen, picture = _choose_reference(reader, track, transforms, size)
+            reference = model.encode_reference(_to_tensor(picture[None], model))
+        with writer, _bar(len(order), "dubbing", progress) as bar:
+            for first in range(0, len(order), CHUNK):
+                indices = order[first : first + CHUNK]
+                with clock("decoding"):
+                    frames = [reader[i] for i in indices]
+                shown = [k for k, i in enumerate(indices) if track.valid[i]]
+                if shown:
+                    with clock("cropping"):
+                        crops = np.stack([warp_crop(frames[k], transforms[indices[k]], size) for k in shown])
+                    with clock("model"):
+                        moments = (first + np.array(shown)) / rate
+                        windows = mel_windows(mel, moments, config.audio_window)
+                        generated = _generate(model, crops, windows, reference)
+                    with clock("compositing"):
+                        for k, original, new in zip(shown, crops, generated, strict=True):
+                            mask = lower_face_mask(size, outline[indices[k]], lowest_chin)
+                            frames[k] = paste(frames[k], new, transforms[indices[k]], mask, original)
+                with clock("encoding"):
+                    for frame in frames:
+                        writer.write(frame)
+                bar.update(len(indices))
+
+    warnings += quality_warnings(track, transforms, times, source)
+    statuses = frame_statuses(track, order)
+    total = time.perf_counter() - started
+    result = DubReport(
+        video=str(video),
+        audio=str(audio),
+        out=str(out),
+        width=source.width,
+        height=source.height,
+        fps=rate,
+        frames=len(order),
+        duration_s=len(order) / rate,
+        policy=policy,
+        face=face,
+        reference_frame=chosen,
+        statuses={name: int((statuses == name).sum()) for name in ("generated", "interpolated", "passed through")},
+        ranges=status_ranges(statuses, rate),
+        seconds={name: round(spent, 3) for name, spent in {**clock.seconds, "total": total}.items()},
+        frames_per_second=round(len(order) / total, 2),
+        warnings=warnings,
+    )
+    if report is not None:
+        result.save(report)
+    return result
+
+
+def output_order(times: np.ndarray, source: MediaInfo, audio_s: float, policy: str) -> np.ndarray:
+    """Say which source picture each output frame shows.
+
+    Output frame i stands at `i / fps` seconds and shows the picture that the source displays at that moment, so that
+    a variable rate becomes a constant one. A still picture simply stays.
+
+    Args:
+        times: `(n,)` seconds of the source's pictures.
+        source: the source's `fps` and whether it is a still picture.
+        audio_s: seconds of sound.
+        policy: see `dub`.
+
+    Returns:
+        `(frames,)` indices into `times`.
+
+    Raises:
+        AudioTooLong: the sound outlasts the video by more than a frame and the policy is `error`.
+    """
+    fps = source.fps
+    wanted = max(1, round(Fraction(audio_s).limit_denominator(SAMPLE_RATE) * fps))
+    available = max(1, round((Fraction(float(times[-1])).limit_denominator(90_000) + 1 / fps) * fps))
+    position = np.arange(wanted)
+    if source.is_image:
+        position[:] = 0
+    elif wanted > available + 1:
+        if policy == "error":
+            video_s = float(available / fps)
+            raise AudioTooLong(f"the sound lasts {audio_s:.2f} s, the video {video_s:.2f} s; use pingpong, loop or cut")
+        if policy == "cut":
+            position = position[:available]
+        elif policy == "loop":
+            position %= available
+        else:
+            period = max(1, 2 * (available - 1))  # the turning points are shown once
+            position = np.minimum(position % period, period - position % period)
+    position = np.minimum(position, available - 1)
+    return np.maximum(np.searchsorted(times, position / float(fps) + CLOCK_SLACK, side="right") - 1, 0)
+
+
+class _Clock:
+    """Adds up the seconds that each stage takes."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - begun
+
+
+def _check_arguments(video: Path, audio: Path, out: Path, policy: str) -> None:
+    if policy not in POLICIES:
+        raise ConfigError(f"policy is {policy!r}; choose one of {', '.join(POLICIES)}")
+    for given in (video, audio):
+        if out.resolve() == given.resolve() or (out.exists() and given.exists() and out.samefile(given)):
+            raise MediaError(f"{out}: the output would replace the input; choose another name")
+
+
+def _track(
+    source: MediaInfo,
+    landmarks: str | os.PathLike | None,
+    tracker: Tracker | None,
+    face: str | int,
+    audio_s: float,
+    progress: bool,
+) -> tuple[np.ndarray, FaceTrack]:
+    """Times of the source's pictures and the face in each of them, as far as the sound reaches."""
+    if landmarks is not None:
+        times, track = frame_times(source.path), load_track(landmarks)
+        if len(track) != len(times):
+            raise DataError(
+                f"{landmarks}: {len(track)} rows of landmarks for the {len(times)} pictures of {source.path}"
+            )
+        if not track.valid.any():
+            raise NoFaceFound(f"{landmarks}: not a single row is valid")
+        return times, track
+    tracker = tracker or open_tracker()
+    times: list[float] = []
+
+    def pictures() -> Iterator[np.ndarray]:
+        with _bar(source.n_frames, "finding the face", progress) as bar:
+            for moment, picture in iter_frames(source.path):
+                if moment > audio_s + 1.0:
+                    break  # never shown: the output ends with the sound
+                times.append(moment)
+                bar.update()
+                yield picture
+
+    track = track_faces(pictures(), tracker, face)
+    return np.array(times), track
+
+
+def _choose_reference(
+    reader: FrameReader, track: FaceTrack, transforms: np.ndarray, size: int
+) -> tuple[int, np.ndarray]:
+    """Pick the picture that lends its texture: frontal, mouth slightly open, really seen, and not a blank one."""
+    seen = np.flatnonzero(track.valid & ~track.interpolated)
+    yaw, pitch = np.abs(track.pose[seen, 0]), np.abs(track.pose[seen, 1] - np.median(track.pose[seen, 1]))
+    cost = yaw / 15 + pitch / 15 + np.abs(mouth_opening(track.landmarks[seen]) - REFERENCE_OPENING) / 0.06
+    best, best_contrast, best_crop = int(seen[0]), -1.0, None
+    for index in seen[np.argsort(cost, kind="stable")][:8]:
+        crop = warp_crop(reader[int(index)], transforms[index], size)
+        contrast = float(crop.std())
+        if contrast > best_contrast:
+            best, best_contrast, best_crop = int(index), contrast, crop
+        if contrast >= 12:  # grey or black frames, with which some recordings begin, stay below
+            return int(index), crop
+    return best, best_crop
+
+
+def _generate(model: LipFormer, crops: np.ndarray, windows: np.ndarray, reference: object) -> np.ndarray:
+    """Crops `(B, S, S, 3)` uint8 and mel `(B, W, 80)` to generated crops `(B, S, S, 3)` uint8."""
+    import torch
+
+    images = _to_tensor(crops, model)
+    with torch.inference_mode():
+        sound = torch.from_numpy(windows).to(images)
+        result = model.generate(images[:, :, : images.shape[2] // 2], sound, reference)
+    pixels = ((result.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _to_tensor(crops: np.ndarray, model: LipFormer) -> torch.Tensor:
+    """`(B, S, S, 3)` uint8 to `(B, 3, S, S)` in [-1, 1] where the model lives."""
+    import torch
+
+    weight = next(iter(model.parameters()), torch.zeros(()))
+    images = torch.from_numpy(np.ascontiguousarray(crops)).to(weight.device)
+    return images.permute(0, 3, 1, 2).to(weight.dtype) / 127.5 - 1
+
+
+def _smooth_runs(points: np.ndarray, valid: np.ndarray, sigma: float) -> np.ndarray:
+    from scipy.ndimage import gaussian_filter1d
+
+    points = points.copy()
+    for first, last in valid_runs(valid):
+        points[first:last] = gaussian_filter1d(points[first:last], sigma, axis=0, mode="nearest")
+    return points
+
+
+def _bar(total: int | None, what: str, progress: bool):  # noqa: ANN202
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=what, unit="frame", disable=not progress)

@@ -1,0 +1,88 @@
+"""What an evaluated clip is made of: its reference, whose audio drives it, and the pictures of every row."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lipformer_core.data.audio import SILENCE
+from lipformer_core.errors import NoFaceFound
+from lipformer_core.timing import N_MELS
+from lipformer_core.training.sampling import to_images, to_tensor
+
+NEARLY_CLOSED = 0.2  # share of a clip's frames, the least open ones, among which the reference is looked for
+FEWEST_CONTRAST = 8.0  # grey levels of deviation; a faded or grey frame is no reference
+
+
+def choose_reference(clip: Any) -> int:
+    """The one reference frame of a clip: a face was found, the mouth is nearly closed, the head nearly frontal.
+
+    A rule and not frame 0, because clips begin with faded, grey or turned frames. Raises NoFaceFound if no frame
+    of the clip can serve.
+    """
+    valid = np.flatnonzero(clip.valid)
+    if not len(valid):
+        raise NoFaceFound(f"{clip.info.clip_id}: no frame shows a face, so there is no reference")
+    opening = np.asarray(clip.opening)[valid]
+    turned = np.hypot(*np.asarray(clip.pose)[valid, :2].T)
+    closed = opening <= np.quantile(opening, NEARLY_CLOSED)
+    for index in valid[np.lexsort((turned, ~closed))]:
+        if clip.frames([index])[0].std() >= FEWEST_CONTRAST:
+            return int(index)
+    raise NoFaceFound(f"{clip.info.clip_id}: every frame is nearly uniform, so there is no reference")
+
+
+def exchange_partner(position: int, persons: Sequence[str]) -> int | None:
+    """Whose audio drives clip `position`: the next clip (cyclic) of another person, else the next one, else None."""
+    after = [(position + step) % len(persons) for step in range(1, len(persons))]
+    others = [j for j in after if persons[j] != persons[position]]
+    return (others or after or [None])[0]
+
+
+class Puppet:
+    """A model with one clip's reference in place; makes the pictures of rows and cases in batches."""
+
+    def __init__(self, model: Any, clip: Any, device: torch.device) -> None:
+        self.model, self.clip, self.device = model, clip, device
+        self.window: int = model.config.audio_window
+        self.reference_index = choose_reference(clip)
+        self.reference_image = clip.frames([self.reference_index])[0]
+        with torch.no_grad():
+            self.reference = model.encode_reference(to_tensor(self.reference_image[None]).to(device))
+        self.seconds: list[tuple[int, float]] = []  # frames and duration of every call of generate
+
+    def rows(self, truth: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+        """Pictures that need no audio, of true frames (k, S, S, 3): the ceiling and the two copies."""
+        images = to_tensor(truth).to(self.device)
+        half = truth.shape[1] // 2
+        copied = truth.copy()
+        copied[:, half:] = self.reference_image[half:]
+        with torch.no_grad():
+            return {
+                "ceiling": to_images(self.model.reconstruct(images)),
+                "copy_reference": copied,
+                "warped_reference": to_images(self.model.warped_reference(images[:, :, :half], self.reference)),
+            }
+
+    def speak(self, truth: NDArray[np.uint8], audio: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """LipFormer's pictures: upper halves of (k, S, S, 3), driven by log-mel (k, window, 80)."""
+        upper = to_tensor(truth[:, : truth.shape[1] // 2]).to(self.device)
+        windows = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)).to(self.device)
+        self._wait()
+        start = time.perf_counter()
+        with torch.no_grad():
+            pictures = self.model.generate(upper, windows, self.reference)
+        self._wait()
+        self.seconds.append((len(truth), time.perf_counter() - start))
+        return to_images(pictures)
+
+    def silence(self, frames: int) -> NDArray[np.float32]:
+        """Log-mel windows without any sound, (frames, window, 80)."""
+        return np.full((frames, self.window, N_MELS), SILENCE, dtype=np.float32)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":  # otherwise the clock would stop before the work has
+            torch.cuda.synchronize(self.device)

@@ -1,0 +1,196 @@
+"""All rows and cases of one clip: pictures are made and scored batch by batch, and only numbers are kept."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lipformer_core.data.prepare import mouth_shape
+from lipformer_core.errors import NoFaceFound
+
+from .cases import Puppet
+from .landmark_check import LandmarkReader
+from .metrics import MOUTH, border_step, jitter, lmd, mouth_boxes, partial_correlation, pearson, picture_scores
+from .pretrained_metrics import Fid, FidStatistics, Lpips
+
+BATCH = 32  # frames at once
+FEWEST_FRAMES = 12  # a shorter series has no meaningful correlation
+REFERENCE_GAP = 5  # frames around the reference that picture scores leave out: there, copying is no achievement
+FEWEST_MOTION = 1e-3  # deviation of the true opening below which a clip asks nothing of the mouth
+SCORED = ("ceiling", "copy_reference", "warped_reference", "lipformer")
+
+
+@dataclass
+class ClipScores:
+    """What one clip gave. values: `row.column` to a number; series: lip openings over time, for plots."""
+
+    clip_id: str
+    person: str
+    partner: str | None
+    n_frames: int
+    values: dict[str, float]
+    series: dict[str, NDArray[np.float64]]
+    pictures: dict[str, list[NDArray[np.uint8]]]
+
+
+@dataclass
+class Scorers:
+    """Optional measurements that need pretrained files; `missing` says of each absent column why."""
+
+    lpips: Lpips | None = None
+    fid: Fid | None = None
+    landmarks: LandmarkReader | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+    fid_sets: dict[str, FidStatistics] = field(default_factory=lambda: defaultdict(FidStatistics))
+
+
+class ClipJudge:
+    """Gathers one clip's frames batch by batch; keeps numbers, and pictures of a few frames only."""
+
+    def __init__(self, model: Any, meter: Any, device: torch.device, scorers: Scorers, shift: int) -> None:
+        self.model, self.meter, self.device, self.scorers, self.shift = model, meter, device, scorers, shift
+        self.lips: dict[str, list] = defaultdict(list)  # case to readings (k, 2)
+        self.scores: dict[str, list] = defaultdict(list)  # `row.column` to one number a frame
+        self.steps: dict[str, list] = defaultdict(list)  # row to border steps
+        self.landmarks: dict[str, list] = defaultdict(list)
+        self.pictures: dict[str, list] = defaultdict(list)
+
+    def score(self, clip: Any, driver: Any | None, *, keep_pictures: bool) -> ClipScores:
+        """All rows and cases of a clip; `driver` is the clip whose audio is exchanged in."""
+        frames = np.flatnonzero(clip.valid)
+        if len(frames) < FEWEST_FRAMES:
+            raise NoFaceFound(f"only {len(frames)} frames with a face, {FEWEST_FRAMES} are needed")
+        puppet = Puppet(self.model, clip, self.device)
+        both = _shared_frames(clip, driver)
+        gap = min(REFERENCE_GAP, len(frames) // 6)
+        scored = frames[np.abs(frames - puppet.reference_index) > gap]
+        shown = _spread_over_opening(clip, frames) if keep_pictures else frames[:0]
+        for start in range(0, len(frames), BATCH):
+            self._batch(puppet, frames[start : start + BATCH], scored, shown, driver, both)
+        lips = {case: np.concatenate(readings) for case, readings in self.lips.items()}
+        values = {name: float(np.concatenate(parts).mean()) for name, parts in self.scores.items()}
+        values |= self._movement(clip, driver, frames, both, lips)
+        values |= self._landmark_values(clip, frames)
+        timed = puppet.seconds[1:] or puppet.seconds  # the first call also pays for warming up
+        values["lipformer.generate_fps"] = sum(n for n, _ in timed) / max(sum(s for _, s in timed), 1e-9)
+        series = {"truth": np.asarray(clip.opening, float)[frames]} | {case: r[:, 0] for case, r in lips.items()}
+        if driver is not None:
+            series["exchanged_truth"] = np.asarray(driver.opening, float)[both]
+        names = (clip.info.clip_id, clip.info.person, None if driver is None else driver.info.clip_id)
+        return ClipScores(*names, len(frames), values, series, dict(self.pictures))
+
+    def _batch(
+        self, puppet: Puppet, frames: NDArray, scored: NDArray, shown: NDArray, driver: Any | None, both: NDArray
+    ) -> None:
+        clip, window = puppet.clip, puppet.window
+        truth = clip.frames(frames)
+        rows = {"ground_truth": truth} | puppet.rows(truth)
+        rows["lipformer"] = puppet.speak(truth, clip.audio_windows(frames, window))
+        cases = {"silence": puppet.speak(truth, puppet.silence(len(frames)))}
+        exchanged = np.isin(frames, both)
+        if driver is not None and exchanged.any():
+            audio = driver.audio_windows(frames[exchanged], window)
+            cases["exchanged"] = puppet.speak(truth[exchanged], audio)
+        if self.shift:
+            cases["shifted"] = puppet.speak(truth, clip.audio_windows(frames + self.shift, window))
+        for name, images in (rows | cases).items():
+            self.lips[name].append(self.meter.read(images))
+        for name, images in rows.items():
+            self.steps[name].append(border_step(images))
+        self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames])
+        if self.scorers.landmarks is not None:
+            for name in ("ground_truth", "lipformer"):
+                self.landmarks[name].append(self.scorers.landmarks.read(rows[name]))
+        for frame in shown[np.isin(shown, frames)]:
+            at = int(np.flatnonzero(frames == frame)[0])
+            for name, images in (rows | {"silence": cases["silence"]}).items():
+                self.pictures[name].append(images[at])
+            if "exchanged" in cases and exchanged[at]:
+                self.pictures["exchanged"].append(cases["exchanged"][exchanged[:at].sum()])
+
+    def _score_pictures(self, rows: dict[str, NDArray], use: NDArray, landmarks: NDArray) -> None:
+        if not use.any():
+            return
+        truth = rows["ground_truth"][use]
+        boxes = mouth_boxes(landmarks[use], truth.shape[1])
+        for row in SCORED:
+            columns = picture_scores(rows[row][use], truth, boxes)
+            if self.scorers.lpips is not None:
+                columns["lpips"] = self.scorers.lpips(rows[row][use], truth)
+            for column, numbers in columns.items():
+                self.scores[f"{row}.{column}"].append(numbers)
+        if self.scorers.fid is not None:
+            for row in ("ground_truth", *SCORED):
+                self.scorers.fid_sets[row].add(self.scorers.fid.features(rows[row][use]))
+
+    def _movement(self, clip: Any, driver: Any, frames: NDArray, both: NDArray, lips: dict) -> dict[str, float]:
+        """Columns that come from lip readings over time and from the border."""
+        opening, width = (np.asarray(x, dtype=float)[frames] for x in (clip.opening, clip.width))
+        own = lips["lipformer"]
+        values = {
+            "meter.truth_mae": float(np.abs(lips["ground_truth"][:, 0] - opening).mean()),
+            "lipformer.width_corr_self": _follows(own[:, 1], width),
+            "ground_truth.width_corr_self": _follows(lips["ground_truth"][:, 1], width),
+            "lipformer.silence_deviation": float(lips["silence"][:, 0].std()),
+            "warped_reference.deviation": float(lips["warped_reference"][:, 0].std()),
+            "lipformer.speech_deviation": float(own[:, 0].std()),
+        }
+        border = {row: float(np.concatenate(steps).mean()) for row, steps in self.steps.items()}
+        for row in ("ground_truth", "ceiling", "lipformer"):
+            values[f"{row}.opening_corr_self"] = _follows(lips[row][:, 0], opening)
+            values[f"{row}.jitter"] = jitter(lips[row][:, 0])
+        for row in border:
+            values[f"{row}.seam"] = border[row] / border["ground_truth"] if border["ground_truth"] else float("nan")
+        if self.shift:
+            source = frames + self.shift
+            inside = (source >= 0) & (source < len(clip.opening))
+            inside[inside] = np.asarray(clip.valid)[source[inside]]
+            if inside.sum() >= FEWEST_FRAMES:
+                heard = np.asarray(clip.opening, dtype=float)[source[inside]]
+                values["lipformer.opening_corr_shifted"] = _follows(lips["shifted"][inside, 0], heard)
+        if len(both) >= FEWEST_FRAMES:
+            original, driving = (np.asarray(c.opening, dtype=float)[both] for c in (clip, driver))
+            spoken, shown = lips["exchanged"][:, 0], lips["ground_truth"][np.isin(frames, both), 0]
+            values["lipformer.opening_corr_exchanged"] = _follows(spoken, driving)
+            values["ground_truth.opening_corr_exchanged"] = _follows(shown, driving)  # what chance and timing give
+            if min(original.std(), driving.std()) >= FEWEST_MOTION:
+                values["lipformer.leak"] = partial_correlation(spoken, original, driving)
+                values["ground_truth.leak"] = partial_correlation(shown, original, driving)  # of a perfect copier
+        return values
+
+    def _landmark_values(self, clip: Any, frames: NDArray) -> dict[str, float]:
+        if not self.landmarks:
+            return {}
+        found = {row: np.concatenate(parts) for row, parts in self.landmarks.items()}
+        seen = np.isfinite(found["lipformer"]).all(axis=(1, 2)) & np.isfinite(found["ground_truth"]).all(axis=(1, 2))
+        values = {"lipformer.landmarks_found": float(seen.mean())}
+        if seen.sum() >= FEWEST_FRAMES:
+            opening = np.asarray(clip.opening, dtype=float)[frames][seen]
+            for row, points in found.items():
+                values[f"{row}.opening_corr_self_landmarks"] = _follows(mouth_shape(points[seen])[0], opening)
+            values["lipformer.lmd"] = lmd(found["lipformer"][seen, MOUTH], found["ground_truth"][seen, MOUTH])
+        return values
+
+
+def _follows(read: NDArray, truth: NDArray) -> float:
+    """Correlation of a reading with the truth; 0 for a mouth that stands still, nan where the truth does."""
+    if truth.std() < FEWEST_MOTION:
+        return float("nan")
+    return float(np.nan_to_num(pearson(read, truth)))
+
+
+def _shared_frames(clip: Any, driver: Any | None) -> NDArray[np.int64]:
+    """Frames that both clips have, with a face in each."""
+    if driver is None:
+        return np.empty(0, dtype=np.int64)
+    common = min(len(clip.valid), len(driver.valid))
+    return np.flatnonzero(np.asarray(clip.valid)[:common] & np.asarray(driver.valid)[:common])
+
+
+def _spread_over_opening(clip: Any, frames: NDArray, count: int = 6) -> NDArray[np.int64]:
+    """A few frames from the most closed to the most open mouth, in order of time."""
+    order = frames[np.argsort(np.asarray(clip.opening)[frames], kind="stable")]
+    return np.unique(order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)])

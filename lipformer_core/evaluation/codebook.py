@@ -1,0 +1,97 @@
+"""How well stage 1 reconstructs people that it never saw, and how much of its two codebooks that takes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.errors import DataError
+from lipformer_core.model.autoencoder import FaceAutoencoder
+from lipformer_core.model.codebook import perplexity, usage
+from lipformer_core.training.sampling import to_images, to_tensor
+
+from .metrics import bootstrap_interval, mouth_boxes, picture_scores
+
+BATCH = 32
+SHOWN_CODES = 3  # principal components of the codes that become red, green and blue
+
+
+@dataclass(frozen=True)
+class CodebookScores:
+    """Means over clips of each frame's scores with their 95 % interval; counts of each code over all frames."""
+
+    scores: dict[str, tuple[float, float, float]]  # psnr, ssim, mouth_psnr, … to (mean, low, high)
+    counts: dict[str, NDArray[np.int64]]  # "upper", "bottom" to (K,)
+    n_clips: int
+    n_frames: int
+
+    def results(self) -> dict[str, float | int]:
+        """The flat numbers: `codebook.psnr`, `codebook.upper_usage` and so on."""
+        flat: dict[str, float | int] = {}
+        for name, numbers in self.scores.items():
+            flat |= {f"codebook.{name}{end}": x for end, x in zip(("", ".low", ".high"), numbers, strict=True)}
+        for half, counted in self.counts.items():
+            flat[f"codebook.{half}_usage"] = usage(torch.from_numpy(counted))
+            flat[f"codebook.{half}_perplexity"] = perplexity(torch.from_numpy(counted))
+        return flat | {"codebook.n_clips": self.n_clips, "codebook.n_frames": self.n_frames}
+
+
+@torch.no_grad()
+def judge_codebook(autoencoder: FaceAutoencoder, corpus: PreparedCorpus, split: str = "test") -> CodebookScores:
+    """Reconstruct every valid frame of a split. Raises DataError for a split without clips."""
+    infos = corpus.clips(split)
+    if not infos:
+        raise DataError(f"{corpus.folder}: no clips in the split {split!r}")
+    device = next(autoencoder.parameters()).device
+    counts = {half: np.zeros(autoencoder.config.codebook_size, np.int64) for half in ("upper", "bottom")}
+    clip_means, n_frames = [], 0
+    for info in infos:
+        clip = corpus.open(info.clip_id)
+        frames = np.flatnonzero(clip.valid)
+        parts = []
+        for start in range(0, len(frames), BATCH):
+            chosen = frames[start : start + BATCH]
+            truth = clip.frames(chosen)
+            out = autoencoder(to_tensor(truth).to(device))
+            boxes = mouth_boxes(clip.landmarks[chosen], truth.shape[1])
+            parts.append(picture_scores(to_images(out["reconstruction"]), truth, boxes))
+            for half, counted in counts.items():
+                counted += np.bincount(out[f"{half}_indices"].cpu().numpy().ravel(), minlength=len(counted))
+        clip_means.append({name: np.concatenate([p[name] for p in parts]).mean() for name in parts[0]})
+        n_frames += len(frames)
+    scores = {name: bootstrap_interval([means[name] for means in clip_means]) for name in clip_means[0]}
+    return CodebookScores(scores, counts, len(infos), n_frames)
+
+
+@torch.no_grad()
+def reconstructions(autoencoder: FaceAutoencoder, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Encode, quantise and decode crops (n, S, S, 3)."""
+    device = next(autoencoder.parameters()).device
+    return to_images(autoencoder(to_tensor(images).to(device))["reconstruction"])
+
+
+@torch.no_grad()
+def code_maps(autoencoder: FaceAutoencoder, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Which codes stand where in crops (n, S, S, 3): one colour a code, alike where the codes are; the same shape.
+
+    Each codebook has colours of its own, the first three principal components of its codes: equal colours in the
+    upper and the bottom half say nothing.
+    """
+    device = next(autoencoder.parameters()).device
+    out = autoencoder(to_tensor(images).to(device))
+    halves = []
+    for half in ("upper", "bottom"):
+        colours = _code_colours(getattr(autoencoder, f"{half}_codebook").codes().cpu().double().numpy())
+        halves.append(colours[out[f"{half}_indices"].cpu().numpy()])
+    side = autoencoder.config.downsampling
+    return np.concatenate(halves, axis=1).repeat(side, axis=1).repeat(side, axis=2)
+
+
+def _code_colours(codes: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """(K, d) -> (K, 3)."""
+    centred = codes - codes.mean(axis=0)
+    parts = centred @ np.linalg.svd(centred, full_matrices=False)[2][:SHOWN_CODES].T
+    ranks = parts.argsort(axis=0).argsort(axis=0)  # every component uses its whole range
+    return (ranks * 255 // max(1, len(codes) - 1)).astype(np.uint8)

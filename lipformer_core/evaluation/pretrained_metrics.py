@@ -1,0 +1,125 @@
+"""LPIPS and FID with their published weights, or a plain word that these are not there.
+
+A score carries its standard name only if it was computed with the standard network. Where a file is missing, the
+opener raises WeightsMissing and the protocol reports null with the reason; nothing is substituted.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lipformer_core import weights
+from lipformer_core.errors import WeightsCorrupt, WeightsMissing
+
+from .metrics import MetricError
+
+LPIPS_TRUNK = "alexnet-owt-7be5be79.pth"  # torchvision's; the linear layers come with the package lpips
+FID_INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
+FID_DIMENSIONS = 2048
+
+
+def why_not(file: str, error: WeightsMissing | WeightsCorrupt) -> str:
+    """The reason that a report gives for a missing score; it names the file, and no folder of this machine."""
+    if isinstance(error, WeightsCorrupt):
+        return f"not available: {file} is not the published file (its hash differs)"
+    if file in str(error):
+        return f"not available: {file} is neither in {weights.FOLDER_VARIABLE} nor in torch hub's cache"
+    return f"not available: {error}"
+
+
+class Lpips:
+    """LPIPS 0.1 with the AlexNet trunk (Zhang et al. 2018); lower is nearer.
+
+    Raises WeightsMissing where the package or the trunk is not there.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        trunk = weights.find(LPIPS_TRUNK)
+        try:
+            import lpips
+        except ImportError as error:
+            raise WeightsMissing("the package lpips is not installed (pip install lpips)") from error
+        self.device = torch.device(device)
+        self.network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+        state = torch.load(trunk, map_location="cpu", weights_only=True)
+        # lpips cuts torchvision's `features` into slices and keeps the layers' numbers
+        own = {name: "features." + name.split(".", 1)[1] for name in self.network.net.state_dict()}
+        self.network.net.load_state_dict({name: state[theirs] for name, theirs in own.items()})
+        self.network.to(self.device).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, generated: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """uint8 (n, S, S, 3) twice -> (n,)."""
+        a, b = (_pixels(x, self.device) * 2 - 1 for x in (generated, truth))
+        return self.network(a, b).double().flatten().cpu().numpy()
+
+
+class FidStatistics:
+    """Running mean and covariance of Inception features, so that no picture has to be kept."""
+
+    def __init__(self, dimensions: int = FID_DIMENSIONS) -> None:
+        self.count = 0
+        self.total = np.zeros(dimensions)
+        self.products = np.zeros((dimensions, dimensions))
+
+    def add(self, features: NDArray) -> None:
+        """Take in (n, dimensions)."""
+        features = np.asarray(features, dtype=np.float64)
+        self.count += len(features)
+        self.total += features.sum(axis=0)
+        self.products += features.T @ features
+
+    def moments(self) -> tuple[NDArray, NDArray]:
+        """Mean (d,) and covariance (d, d)."""
+        if self.count < 2:
+            raise MetricError(f"FID needs at least 2 pictures, not {self.count}")
+        mean = self.total / self.count
+        return mean, (self.products - self.count * np.outer(mean, mean)) / (self.count - 1)
+
+
+class Fid:
+    """FID with the TensorFlow Inception features of pytorch-fid (Heusel et al. 2017); biased upwards on few pictures.
+
+    Raises WeightsMissing where the package or the network is not there.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        path = weights.find(FID_INCEPTION)
+        try:
+            from pytorch_fid import inception
+        except ImportError as error:
+            raise WeightsMissing("the package pytorch-fid is not installed (pip install pytorch-fid)") from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        with _without_download(inception, state):
+            self.network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[FID_DIMENSIONS]])
+        self.device = torch.device(device)
+        self.network.to(self.device).eval()
+
+    @torch.no_grad()
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """uint8 (n, S, S, 3) -> (n, 2048)."""
+        return self.network(_pixels(images, self.device))[0].flatten(1).double().cpu().numpy()
+
+    @staticmethod
+    def distance(generated: FidStatistics, truth: FidStatistics) -> float:
+        """Frechet distance of two sets' features."""
+        from pytorch_fid.fid_score import calculate_frechet_distance
+
+        return float(calculate_frechet_distance(*generated.moments(), *truth.moments()))
+
+
+@contextmanager
+def _without_download(inception: object, state: dict) -> Iterator[None]:
+    """Let pytorch-fid, which knows its weights by an address only, take them from the file that was found."""
+    with mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: state):
+        yield
+
+
+def _pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """(n, S, S, 3) uint8 -> (n, 3, S, S) float in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255

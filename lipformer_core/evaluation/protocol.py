@@ -1,0 +1,123 @@
+"""The evaluation protocol: rows and cases, clip by clip, in bounded memory.
+
+Rows: ground truth, the stage-1 reconstruction (the ceiling), copying the reference's bottom half, the warped
+reference without Transformer, LipFormer. Cases: own audio, another person's audio, silence, shifted audio.
+What the mouth does is read from pixels by the mouth meter; its own agreement with the truth is in the table.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
+
+from ..progress import tqdm
+from .cases import exchange_partner
+from .clip_judge import SCORED, ClipJudge, ClipScores, Scorers
+from .landmark_check import LandmarkReader
+from .mouth_meter import train_meter
+from .pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, Fid, Lpips, why_not
+from .report import summarise, write_report
+
+SHIFT = 5  # frames: 0.2 s
+
+
+def evaluate(
+    run: Path | str,
+    data: Path | str,
+    out: Path | str,
+    *,
+    split: str = "test",
+    max_clips: int | None = None,
+    landmark_check: bool | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> dict[str, object]:
+    """Judge the trained LipFormer of a run on a split of a prepared corpus and write the report to `out`.
+
+    run, data: folders of a training run and of a prepared corpus. max_clips: the first so many clips, all if None.
+    landmark_check: also read the lips by a landmark network; None: on real footage only.
+    Writes results.json, table.csv, summary.md, series.npz and pictures; returns the results. The mouth meter is
+    trained once and kept in `run`/evaluation. Raises CheckpointError, DataError.
+    """
+    from lipformer_core.checkpoint import load_lipformer
+    from lipformer_core.data.clips import PreparedCorpus
+
+    corpus = PreparedCorpus(data)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = load_lipformer(run).to(target)
+    if model.config.crop_size != corpus.crop_size:
+        raise DataError(f"{data}: crops of {corpus.crop_size} pixels, but the model takes {model.config.crop_size}")
+    clip_ids = [info.clip_id for info in corpus.clips(split)][:max_clips]
+    if not clip_ids:
+        raise DataError(f"{data}: no clips in the split {split!r}; the splits are train, val and test")
+    meter = train_meter(corpus, Path(run) / "evaluation", progress=progress)
+    if landmark_check is None:
+        landmark_check = corpus.manifest["settings"]["corpus"] != "synthetic"
+    scorers = open_scorers(target, landmark_check)
+    results, clips = evaluate_model(model, meter, corpus, clip_ids, device=target, scorers=scorers, progress=progress)
+    results |= {"split": split, "split_rule": corpus.manifest["split_rule"], "data_hash": corpus.hash}
+    return write_report(Path(out), results, clips)
+
+
+def open_scorers(device: torch.device, landmark_check: bool) -> Scorers:
+    """Whatever pretrained measurements are possible here, and the reasons why the others are not."""
+    scorers = Scorers()
+    try:
+        scorers.lpips = Lpips(device)
+    except (WeightsMissing, WeightsCorrupt) as error:
+        scorers.missing |= {f"{row}.lpips": why_not(LPIPS_TRUNK, error) for row in SCORED}
+    try:
+        scorers.fid = Fid(device)
+    except (WeightsMissing, WeightsCorrupt) as error:
+        scorers.missing |= {f"{row}.fid": why_not(FID_INCEPTION, error) for row in SCORED}
+    opening = "opening_corr_self_landmarks"
+    by_landmarks = (f"lipformer.{opening}", f"ground_truth.{opening}", "lipformer.lmd")
+    if not landmark_check:
+        scorers.missing |= dict.fromkeys(by_landmarks, "not asked for: landmark_check is off")
+    else:
+        from lipformer_core.data.faces import MEDIAPIPE_FILE, open_tracker
+
+        try:
+            scorers.landmarks = LandmarkReader(open_tracker())
+        except (WeightsMissing, WeightsCorrupt) as error:
+            scorers.missing |= dict.fromkeys(by_landmarks, why_not(MEDIAPIPE_FILE, error))
+    return scorers
+
+
+def evaluate_model(
+    model: Any,
+    meter: Any,
+    corpus: Any,
+    clip_ids: Sequence[str],
+    *,
+    device: torch.device | str = "cpu",
+    shift: int = SHIFT,
+    scorers: Scorers | None = None,
+    sheets: int = 3,
+    progress: bool = False,
+) -> tuple[dict[str, object], list[ClipScores]]:
+    """Score a model on clips: (flat results as in `report.summarise`, one ClipScores a clip).
+
+    model: anything with LipFormer's `config.audio_window`, encode_reference, generate, reconstruct and
+    warped_reference; meter: anything with `read`; corpus: anything with `open`. shift: frames by which the audio is
+    shifted in the shifted case (every other clip the other way), 0 for none. sheets: clips that keep pictures.
+    """
+    scorers = scorers or Scorers()
+    persons = [corpus.open(clip_id).info.person for clip_id in clip_ids]
+    clips, skipped = [], {}
+    for position, clip_id in enumerate(tqdm(clip_ids, desc="evaluate", unit="clip", disable=not progress)):
+        partner = exchange_partner(position, persons)
+        driver = None if partner is None else corpus.open(clip_ids[partner])
+        judge = ClipJudge(model, meter, torch.device(device), scorers, -shift if position % 2 else shift)
+        try:
+            clips.append(judge.score(corpus.open(clip_id), driver, keep_pictures=position < sheets))
+        except NoFaceFound as error:
+            skipped[clip_id] = str(error)
+    results = summarise(clips, skipped, scorers.missing)
+    if scorers.fid is not None and clips:
+        for row in SCORED:
+            results[f"{row}.fid"] = scorers.fid.distance(scorers.fid_sets[row], scorers.fid_sets["ground_truth"])
+    return results, clips

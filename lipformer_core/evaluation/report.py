@@ -1,0 +1,144 @@
+"""From clips' scores to a report: flat results with intervals, a table a clip, a summary, pictures."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lipformer_core.results import write_results
+
+from .clip_judge import ClipScores
+from .metrics import bootstrap_interval
+
+ENDINGS = ("", ".low", ".high", ".why", ".low.why", ".high.why")
+NOT_MEASURED = "no clip allowed this measurement"
+STILL = 1e-6  # inter-ocular distances: below this a deviation is rounding
+ALONE = "an interval over clips needs at least two"
+# columns that are a quotient of two means over clips: quotients of single clips explode where a clip is nearly still
+RATIOS = {
+    "lipformer.silence_motion": ("lipformer.silence_deviation", "lipformer.speech_deviation"),
+    "warped_reference.motion": ("warped_reference.deviation", "lipformer.speech_deviation"),  # the meter's own floor
+}
+SAME = {
+    "codebook.psnr": "ceiling.psnr",
+    "codebook.ssim": "ceiling.ssim",
+    "meter.truth_corr": "ground_truth.opening_corr_self",
+    "truth_in_picture": "ceiling.opening_corr_self",
+}
+ALWAYS = (
+    *(f"{row}.mouth_psnr" for row in ("ceiling", "copy_reference", "warped_reference", "lipformer")),
+    *("ceiling.psnr", "ceiling.ssim", "lipformer.psnr", "lipformer.ssim"),
+    *("lipformer.opening_corr_self", "lipformer.opening_corr_exchanged", "lipformer.leak"),
+    *("lipformer.silence_deviation", "lipformer.speech_deviation", "warped_reference.deviation"),
+    *("ground_truth.opening_corr_self", "ceiling.opening_corr_self"),
+    *("lipformer.opening_corr_self_landmarks", "ground_truth.opening_corr_self_landmarks", "lipformer.lmd"),
+)
+ROWS = {
+    "ground_truth": "ground truth",
+    "ceiling": "stage-1 reconstruction (ceiling)",
+    "copy_reference": "copy the reference's bottom half",
+    "warped_reference": "warped reference, no Transformer",
+    "lipformer": "LipFormer",
+}
+COLUMNS = {
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "bottom_psnr": "PSNR bottom",
+    "mouth_psnr": "PSNR mouth",
+    "mouth_ssim": "SSIM mouth",
+    "lpips": "LPIPS",
+    "fid": "FID",
+    "opening_corr_self": "opening, own audio",
+    "opening_corr_exchanged": "opening, other's audio",
+    "leak": "leak",
+    "silence_motion": "motion in silence",
+    "jitter": "jitter",
+    "seam": "seam",
+}
+LABELS = ROWS | {"lipformer": "LipFormer, own audio", "exchanged": "LipFormer, other's audio", "silence": "silence"}
+
+
+def summarise(
+    clips: Sequence[ClipScores], skipped: Mapping[str, str] | None = None, missing: Mapping[str, str] | None = None
+) -> dict[str, object]:
+    """Flat results: `row.column` means over clips, `.low` and `.high` of their 95 % bootstrap interval, counts.
+
+    What could not be measured is None with `<key>.why`. skipped: clips left out and why; missing: absent columns.
+    """
+    results: dict[str, object] = {
+        "n_clips": len(clips),
+        "n_frames": sum(clip.n_frames for clip in clips),
+        "n_persons": len({clip.person for clip in clips}),
+        "n_skipped": len(skipped or {}),
+    }
+    if skipped:
+        results["skipped"] = "; ".join(f"{clip_id}: {reason}" for clip_id, reason in skipped.items())
+    for key in dict.fromkeys([name for clip in clips for name in clip.values] + list(ALWAYS)):
+        results |= _interval(key, [(clip.values.get(key, np.nan), 1.0) for clip in clips])
+    for key, (above, below) in RATIOS.items():
+        pairs = [(clip.values.get(above, np.nan), clip.values.get(below, np.nan)) for clip in clips]
+        results |= _interval(key, pairs)
+    for key, source in SAME.items():
+        results |= {key + end: results[source + end] for end in ENDINGS if source + end in results}
+    for key, reason in (missing or {}).items():
+        results |= {key: None, f"{key}.why": reason}
+    return results
+
+
+def _interval(key: str, pairs: list[tuple[float, float]]) -> dict[str, object]:
+    """Mean of numerators over mean of denominators with its interval; clips without the number are left out."""
+    known = np.array([pair for pair in pairs if np.isfinite(pair).all()]).reshape(-1, 2)
+    numbers, why = (np.nan,) * 3, ALONE
+    if not len(known):
+        why = NOT_MEASURED
+    elif known[:, 1].mean() < STILL:
+        why = "the mouth does not move at all, so there is nothing to divide by"
+    else:
+        numbers = bootstrap_interval(known[:, 0], known[:, 1])
+    out: dict[str, object] = {}
+    for end, value in zip(("", ".low", ".high"), numbers, strict=True):
+        out[key + end] = float(value) if np.isfinite(value) else None
+        if out[key + end] is None:
+            out[f"{key}{end}.why"] = why
+    return out
+
+
+def summary_table(results: Mapping[str, object], columns: Mapping[str, str] = COLUMNS) -> str:
+    """The rows and columns of the protocol as a Markdown table: mean and interval, a dash where there is none."""
+    shown = [c for c in columns if any(results.get(f"{row}.{c}") is not None for row in ROWS)]
+    lines = ["| row | " + " | ".join(columns[c] for c in shown) + " |", "| --- |" + " --- |" * len(shown)]
+    for row, title in ROWS.items():
+        cells = []
+        for column in shown:
+            mean, low, high = (results.get(f"{row}.{column}{end}") for end in ("", ".low", ".high"))
+            digits = 1 if "psnr" in column or column == "fid" else 3
+            interval = "" if low is None or high is None else f" ({low:.{digits}f} to {high:.{digits}f})"
+            cells.append("–" if mean is None else f"{mean:.{digits}f}{interval}")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    counts = f"{results['n_clips']} clips of {results['n_persons']} people, {results['n_frames']} frames"
+    return "\n".join([*lines, "", f"{counts}; in brackets the 95 % bootstrap interval over clips.", ""])
+
+
+def write_report(out: Path, results: dict[str, object], clips: Sequence[ClipScores]) -> dict[str, object]:
+    """Write table.csv, summary.md, series.npz and pictures to `out`, results.json last; return what it holds."""
+    from lipformer_core import plots
+
+    out.mkdir(parents=True, exist_ok=True)
+    columns = sorted({name for clip in clips for name in clip.values})
+    with (out / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["clip", "person", "audio_from", "n_frames", *columns])
+        for clip in clips:
+            numbers = [f"{clip.values[c]:.6g}" if c in clip.values else "" for c in columns]
+            writer.writerow([clip.clip_id, clip.person, clip.partner or "", clip.n_frames, *numbers])
+    (out / "summary.md").write_text(summary_table(results), encoding="utf-8")
+    series = {f"{clip.clip_id}/{name}": values for clip in clips for name, values in clip.series.items()}
+    np.savez_compressed(out / "series.npz", **series)
+    for number, clip in enumerate(c for c in clips if c.pictures):
+        rows = {LABELS[name]: images for name, images in clip.pictures.items()}
+        plots.contact_sheet(rows, title=clip.clip_id).savefig(out / f"sheet_{number}.png", dpi=150)
+        curves = {"truth": clip.series["truth"], "generated, own audio": clip.series["lipformer"]}
+        curves["generated, silence"] = clip.series["silence"]
+        plots.opening_curves(curves, title=clip.clip_id).savefig(out / f"opening_{number}.png", dpi=150)
+    return write_results(out / "results.json", results)

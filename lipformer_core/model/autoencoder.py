@@ -1,0 +1,181 @@
+"""Enc and Dec of Figure 2a: ONE encoder for each half of the face, ONE decoder over the two halves stacked."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import Config
+from .codebook import Codebook
+
+
+class ChannelNorm(nn.Module):
+    """Root-mean-square norm over the channels of each pixel; local, unlike GroupNorm."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6) * self.scale
+
+
+def _norm(config: Config, channels: int) -> nn.Module:
+    return ChannelNorm(channels) if config.norm == "channel" else nn.GroupNorm(32, channels, eps=1e-6)
+
+
+class ResBlock(nn.Module):
+    """norm, SiLU, 3x3 convolution, twice, plus the input."""
+
+    def __init__(self, config: Config, channels: int, out_channels: int):
+        super().__init__()
+        self.norm1 = _norm(config, channels)
+        self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.norm2 = _norm(config, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)))
+        return self.skip(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class SpatialAttention(nn.Module):
+    """Single-head self-attention over all positions, as at VQGAN's lowest resolution."""
+
+    def __init__(self, config: Config, channels: int):
+        super().__init__()
+        self.norm = _norm(config, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, -1)  # (B, hw, c) each
+        y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        return x + self.out(y.transpose(1, 2).reshape(b, c, h, w))
+
+
+def _middle(config: Config, channels: int) -> list[nn.Module]:
+    attention = [SpatialAttention(config, channels)] if config.attention else []
+    return [ResBlock(config, channels, channels), *attention, ResBlock(config, channels, channels)]
+
+
+class FaceEncoder(nn.Module):
+    """Enc: one half of a face to its encoding."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        widths = [config.base_width * m for m in config.width_multipliers]
+        layers: list[nn.Module] = []
+        if config.stem_stride > 1:
+            layers.append(nn.PixelUnshuffle(config.stem_stride))
+        layers.append(nn.Conv2d(3 * config.stem_stride**2, widths[0], 3, padding=1))
+        previous = widths[0]
+        for level, width in enumerate(widths):
+            if level:
+                layers.append(nn.Conv2d(previous, previous, 3, stride=2, padding=1))
+            for _ in range(config.res_blocks):
+                layers.append(ResBlock(config, previous, width))
+                previous = width
+        if config.attention:
+            layers += _middle(config, previous)
+        layers += [_norm(config, previous), nn.SiLU(), nn.Conv2d(previous, config.code_dim, 1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, half: Tensor) -> Tensor:
+        """half : torch.Tensor, shape = (B, 3, S/2, S) in [-1, 1]; returns (B, d, h/2, w)."""
+        return self.layers(half)
+
+
+class FaceDecoder(nn.Module):
+    """Dec: the two quantised halves, stacked along the height, to a face."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        widths = [config.base_width * m for m in config.width_multipliers][::-1]
+        layers: list[nn.Module] = [nn.Conv2d(config.code_dim, widths[0], 3, padding=1)]
+        if config.attention:
+            layers += _middle(config, widths[0])
+        previous = widths[0]
+        for level, width in enumerate(widths):
+            if level:
+                layers += [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(previous, previous, 3, padding=1)]
+            for _ in range(config.res_blocks):
+                layers.append(ResBlock(config, previous, width))
+                previous = width
+        layers += [_norm(config, previous), nn.SiLU(), nn.Conv2d(previous, 3 * config.stem_stride**2, 3, padding=1)]
+        if config.stem_stride > 1:
+            layers.append(nn.PixelShuffle(config.stem_stride))
+        self.layers = nn.Sequential(*layers)
+
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """The last convolution, where VQGAN's adaptive weight is measured."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Conv2d)][-1]
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """codes : torch.Tensor, shape = (B, d, h, w); returns (B, 3, S, S), about [-1, 1]."""
+        return self.layers(codes)
+
+
+def split_halves(image: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 3, S, S) to its upper and bottom halves, (B, 3, S/2, S) each."""
+    upper, bottom = image.chunk(2, dim=2)
+    return upper, bottom
+
+
+def stack_halves(upper: Tensor, bottom: Tensor) -> Tensor:
+    """The paper's circled plus: two halves put back together along the height."""
+    return torch.cat([upper, bottom], dim=2)
+
+
+class FaceAutoencoder(nn.Module):
+    """Stage 1 (Figure 2a): Enc, C_U, C_B, Dec."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.encoder = FaceEncoder(config)
+        self.decoder = FaceDecoder(config)
+        self.upper_codebook = self._codebook()
+        self.bottom_codebook = self.upper_codebook if config.shared_codebook else self._codebook()
+
+    def _codebook(self) -> Codebook:
+        config = self.config
+        return Codebook(config.codebook_size, config.code_dim, beta=config.beta, normalise=config.normalise_codes)
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Unquantised encodings of both halves. image: (B, 3, S, S) in [-1, 1]; returns 2 x (B, d, h/2, w)."""
+        # one pass over both halves as a batch of 2B: the encoder is shared
+        upper, bottom = self.encoder(torch.cat(split_halves(image))).chunk(2)
+        return self.upper_codebook.prepare(upper), self.bottom_codebook.prepare(bottom)
+
+    def decode(self, upper: Tensor, bottom: Tensor) -> Tensor:
+        """Both halves' codes, (B, d, h/2, w) each, to a face (B, 3, S, S)."""
+        return self.decoder(stack_halves(upper, bottom))
+
+    def forward(self, image: Tensor, quantise: bool = True) -> dict[str, Tensor]:
+        """Reconstruct a face.
+
+        image : torch.Tensor, shape = (B, 3, S, S) in [-1, 1]
+        quantise : without it the encodings go to the decoder as they are (warm-up before the codebooks exist)
+        returns reconstruction (B, 3, S, S), vq_loss, upper/bottom encodings, upper/bottom indices (if quantised)
+        """
+        upper, bottom = self.encode(image)
+        if not quantise:
+            return {
+                "reconstruction": self.decode(upper, bottom),
+                "vq_loss": image.new_zeros(()),
+                "upper": upper,
+                "bottom": bottom,
+            }
+        upper_codes, upper_indices, upper_loss = self.upper_codebook(upper)
+        bottom_codes, bottom_indices, bottom_loss = self.bottom_codebook(bottom)
+        return {
+            "reconstruction": self.decode(upper_codes, bottom_codes),
+            "vq_loss": upper_loss + bottom_loss,
+            "upper": upper,
+            "bottom": bottom,
+            "upper_indices": upper_indices,
+            "bottom_indices": bottom_indices,
+        }

@@ -1,0 +1,106 @@
+"""The facial codebooks C_U and C_B: nearest-neighbour quantisation and Eq. 3."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def vq_loss(encoding: Tensor, quantised: Tensor, beta: float) -> Tensor:
+    """Eq. 3 for one half: ``||sg[E] - H||^2 + beta ||sg[H] - E||^2``, as means over all elements.
+
+    beta multiplies the COMMITMENT term, the one that moves the encoder; the first moves the codes.
+
+    encoding, quantised : torch.Tensor, same shape
+    """
+    codebook_term = F.mse_loss(quantised, encoding.detach())
+    commitment_term = F.mse_loss(encoding, quantised.detach())
+    return codebook_term + beta * commitment_term
+
+
+class Codebook(nn.Module):
+    """K codes of d numbers; with ``normalise`` both encodings and codes live on the unit sphere."""
+
+    def __init__(self, size: int, dim: int, *, beta: float = 0.25, normalise: bool = False):
+        super().__init__()
+        self.size, self.dim, self.beta, self.normalise = size, dim, beta, normalise
+        self.weight = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size))
+
+    def codes(self) -> Tensor:
+        """The codes as they are compared and looked up: (K, d)."""
+        return F.normalize(self.weight, dim=1) if self.normalise else self.weight
+
+    def prepare(self, encoding: Tensor) -> Tensor:
+        """What is compared with the codes: (B, d, h, w), on the unit sphere if the codes are."""
+        return F.normalize(encoding, dim=1) if self.normalise else encoding
+
+    def indices(self, encoding: Tensor) -> Tensor:
+        """Nearest code of each token. encoding: (B, d, h, w); returns int64 (B, h, w)."""
+        tokens = self.prepare(encoding).movedim(1, -1)  # (B, h, w, d)
+        codes = self.codes()
+        # the squared distance less the token's own norm, which does not change the order
+        return (codes.square().sum(1) - 2 * tokens @ codes.T).argmin(-1)
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """Codes of int64 (B, h, w) as feature maps (B, d, h, w)."""
+        return F.embedding(indices, self.codes()).movedim(-1, 1)
+
+    def forward(self, encoding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantise with a straight-through gradient.
+
+        encoding : torch.Tensor, shape = (B, d, h, w)
+        returns (quantised (B, d, h, w), indices (B, h, w), Eq. 3's loss for this half)
+        """
+        encoding = self.prepare(encoding)
+        indices = self.indices(encoding)
+        quantised = self.lookup(indices)
+        loss = vq_loss(encoding, quantised, self.beta)
+        return encoding + (quantised - encoding).detach(), indices, loss
+
+    @torch.no_grad()
+    def set_codes(self, codes: Tensor) -> None:
+        """Replace all codes: (K, d)."""
+        self.weight.copy_(codes)
+
+    @torch.no_grad()
+    def revive(self, counts: Tensor, encoding: Tensor, generator: torch.Generator) -> int:
+        """Move the codes that nobody used (counts == 0, shape (K,)) onto random encodings (B, d, h, w).
+
+        Returns the number of codes moved.
+        """
+        dead = (counts == 0).nonzero().flatten()
+        tokens = self.prepare(encoding).movedim(1, -1).reshape(-1, self.dim)
+        if not len(dead) or not len(tokens):
+            return 0
+        chosen = torch.randint(len(tokens), (len(dead),), generator=generator)
+        self.weight[dead] = tokens[chosen.to(tokens.device)]
+        return len(dead)
+
+
+def usage(counts: Tensor) -> float:
+    """Share (0-1) of the codes that were used at least once. counts: (K,)."""
+    return float((counts > 0).double().mean())
+
+
+def perplexity(counts: Tensor) -> float:
+    """exp(entropy) of the code distribution: 1 (one code) to K (all alike). counts: (K,)."""
+    p = counts.double() / counts.sum().clamp(min=1)
+    return float(torch.exp(-(p * torch.log(p.clamp(min=1e-12))).sum()))
+
+
+@torch.no_grad()
+def kmeans(tokens: Tensor, size: int, generator: torch.Generator, rounds: int = 10) -> Tensor:
+    """Lloyd's algorithm from random members; empty clusters restart on random tokens.
+
+    tokens : torch.Tensor, shape = (n, d); returns (size, d)
+    """
+    centres = tokens[torch.randperm(len(tokens), generator=generator)[:size]].clone()
+    if len(centres) < size:
+        raise ValueError(f"{len(tokens)} tokens cannot initialise {size} codes")
+    for _ in range(rounds):
+        nearest = (centres.square().sum(1) - 2 * tokens @ centres.T).argmin(1)
+        counts = torch.bincount(nearest, minlength=size)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, tokens)
+        centres = sums / counts.clamp(min=1)[:, None]
+        empty = (counts == 0).nonzero().flatten()
+        centres[empty] = tokens[torch.randint(len(tokens), (len(empty),), generator=generator)]
+    return centres

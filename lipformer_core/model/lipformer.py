@@ -1,0 +1,128 @@
+"""LipFormer, Figure 2b: target upper half + reference + audio to a face that says the audio."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import Config
+from .audio_encoder import AudioEncoder
+from .autoencoder import FaceAutoencoder, split_halves
+from .transformer import LipTransformer
+from .warping import AdaptiveFaceWarping
+
+
+class Reference(NamedTuple):
+    """The reference's quantised halves H_RU and H_RB: (B or 1, d, h/2, w) each; computed once a clip."""
+
+    upper: Tensor
+    bottom: Tensor
+
+
+def lip_codes(logits: Tensor, codes: Tensor, tau: float | None) -> Tensor:
+    """H~_TB = onehot . C_B.
+
+    logits : torch.Tensor, shape = (B, n, K)
+    codes : torch.Tensor, shape = (K, d)
+    tau : temperature of the straight-through Gumbel-softmax (training), or None: arg-max (inference)
+    returns (B, n, d)
+    """
+    if tau is None:
+        return F.embedding(logits.argmax(-1), codes)
+    return F.gumbel_softmax(logits, tau=tau, hard=True) @ codes
+
+
+class LipFormer(nn.Module):
+    """Frozen Enc, C_U, C_B; trainable F_e, F_d, E_aud and Transformer; fine-tuned Dec."""
+
+    def __init__(self, config: Config, autoencoder: FaceAutoencoder | None = None):
+        super().__init__()
+        self.config = config
+        self.autoencoder = autoencoder or FaceAutoencoder(config)
+        self.warping = AdaptiveFaceWarping(config) if config.warping else None
+        self.audio_encoder = AudioEncoder(config)
+        self.transformer = LipTransformer(config)
+        self.freeze()
+
+    def freeze(self) -> None:
+        """Fix Enc, C_U and C_B: no gradient reaches them, so no optimiser can move them."""
+        frozen = (self.autoencoder.encoder, self.autoencoder.upper_codebook, self.autoencoder.bottom_codebook)
+        for module in frozen:
+            module.requires_grad_(False)
+
+    def predictor_parameters(self) -> list[nn.Parameter]:
+        """Parameters of F_e, F_d, E_aud and the Transformer."""
+        modules = [m for m in (self.warping, self.audio_encoder, self.transformer) if m is not None]
+        return [p for m in modules for p in m.parameters()]
+
+    @property
+    def codes(self) -> Tensor:
+        """C_B: (K, d)."""
+        return self.autoencoder.bottom_codebook.codes()
+
+    # --- encodings ------------------------------------------------------------------------------
+    @torch.no_grad()
+    def encode_upper(self, upper: Tensor) -> Tensor:
+        """H_U of upper halves (B, 3, S/2, S) in [-1, 1]: (B, d, h/2, w)."""
+        codebook = self.autoencoder.upper_codebook
+        return codebook.lookup(codebook.indices(self.autoencoder.encoder(upper)))
+
+    @torch.no_grad()
+    def encode_bottom(self, bottom: Tensor) -> Tensor:
+        """H_B of bottom halves (B, 3, S/2, S) in [-1, 1]: (B, d, h/2, w)."""
+        codebook = self.autoencoder.bottom_codebook
+        return codebook.lookup(codebook.indices(self.autoencoder.encoder(bottom)))
+
+    def encode_reference(self, image: Tensor) -> Reference:
+        """H_RU and H_RB of reference faces (B, 3, S, S) in [-1, 1]."""
+        upper, bottom = split_halves(image)
+        return Reference(self.encode_upper(upper), self.encode_bottom(bottom))
+
+    # --- the way of Figure 2b -------------------------------------------------------------------
+    def warp(self, target_upper_codes: Tensor, reference: Reference) -> Tensor:
+        """H^_RB: the reference's bottom codes in the target's pose, (B, d, h/2, w)."""
+        batch = len(target_upper_codes)
+        upper, bottom = (codes.expand(batch, -1, -1, -1) for codes in reference)
+        if self.warping is None:
+            return bottom
+        return self.warping(target_upper_codes, upper, bottom)[0]
+
+    def lip_logits(self, warped: Tensor, audio: Tensor) -> Tensor:
+        """Logits (B, h/2 * w, K) from the warped reference (B, d, h/2, w) and log-mel (B, audio_window, 80)."""
+        return self.transformer(warped, self.codes, self.audio_encoder(audio))
+
+    def decode(self, upper_codes: Tensor, lip_tokens: Tensor) -> Tensor:
+        """I_Gen = Dec(H_TU stacked on H~_TB): codes (B, d, h/2, w) and tokens (B, h/2 * w, d) to (B, 3, S, S)."""
+        bottom = lip_tokens.transpose(1, 2).reshape(upper_codes.shape)
+        return self.autoencoder.decode(upper_codes, bottom)
+
+    def forward(self, target_upper: Tensor, audio: Tensor, reference: Reference, tau: float | None = None) -> Tensor:
+        """I_Gen with gradients; tau as in `lip_codes`. Shapes as in `generate`."""
+        upper_codes = self.encode_upper(target_upper)
+        logits = self.lip_logits(self.warp(upper_codes, reference), audio)
+        return self.decode(upper_codes, lip_codes(logits, self.codes, tau))
+
+    # --- inference ------------------------------------------------------------------------------
+    @torch.no_grad()
+    def generate(self, target_upper: Tensor, audio: Tensor, reference: Reference) -> Tensor:
+        """The face that says the audio, by arg-max codes.
+
+        target_upper : torch.Tensor, shape = (B, 3, S/2, S) in [-1, 1]
+        audio : torch.Tensor, shape = (B, audio_window, 80), log-mel
+        reference : from `encode_reference`, one for the batch or one a frame
+        returns (B, 3, S, S) in [-1, 1]
+        """
+        return self(target_upper, audio, reference).clamp(-1, 1)
+
+    @torch.no_grad()
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """Encode, quantise and decode (B, 3, S, S) in [-1, 1]: the ceiling of what `generate` can show."""
+        upper, bottom = self.encode_reference(image)
+        return self.autoencoder.decode(upper, bottom).clamp(-1, 1)
+
+    @torch.no_grad()
+    def warped_reference(self, target_upper: Tensor, reference: Reference) -> Tensor:
+        """The warped reference decoded without the Transformer: (B, 3, S, S) in [-1, 1]."""
+        upper_codes = self.encode_upper(target_upper)
+        return self.autoencoder.decode(upper_codes, self.warp(upper_codes, reference)).clamp(-1, 1)

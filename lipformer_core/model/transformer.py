@@ -1,0 +1,135 @@
+"""The Transformer of Figure 2b: N layers of MHCA, CLN and FFN that turn the warped reference into lip codes."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import Config
+
+
+class CrossAttention(nn.Module):
+    """MHCA, Eq. 8-9: queries from the face tokens, keys and values from the codebook C_B, residual outside.
+
+    ``scale`` is the 1/sqrt(d) of Vaswani et al.; Eq. 9 as printed has none. The output projection after the
+    heads is standard for multi-head attention and not printed in Eq. 9 either.
+    """
+
+    def __init__(self, dim: int, source_dim: int, heads: int, scale: bool):
+        super().__init__()
+        self.heads, self.scale = heads, (dim // heads) ** -0.5 if scale else 1.0
+        self.query = nn.Linear(dim, dim)  # W_q, b_q
+        self.key = nn.Linear(source_dim, dim)  # W_k, b_k
+        self.value = nn.Linear(source_dim, dim)  # W_v, b_v
+        self.out = nn.Linear(dim, dim)
+
+    def keys_values(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """K_i and V_i of Eq. 8 from codes (K, source_dim), as (1, heads, K, dim/heads); constants at inference."""
+        split = lambda x: x.view(1, len(codes), self.heads, -1).transpose(1, 2)  # noqa: E731
+        return split(self.key(codes)), split(self.value(codes))
+
+    def forward(self, queries: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
+        """queries : torch.Tensor, shape = (B, n, dim); returns (B, n, dim), without the residual."""
+        b, n, dim = queries.shape
+        k, v = keys_values
+        # the codebook is the same for the whole batch: all tokens are one long row of queries
+        q = self.query(queries).view(1, b * n, self.heads, -1).transpose(1, 2)  # (1, heads, B n, dim/heads)
+        y = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.out(y.transpose(1, 2).reshape(b, n, dim))
+
+
+class SelfAttention(nn.Module):
+    """Pre-norm multi-head self-attention among the tokens of one frame; ours, off in the preset `paper`."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, z: Tensor) -> Tensor:
+        b, n, dim = z.shape
+        q, k, v = self.qkv(self.norm(z)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, dim))
+
+
+class ConditionalLayerNorm(nn.Module):
+    """CLN: layer norm whose scale and shift come from the audio, ``(1 + g(a)) * norm(x) + b(a)``."""
+
+    def __init__(self, dim: int, condition_dim: int):
+        super().__init__()
+        self.dim = dim
+        self.modulation = nn.Linear(condition_dim, 2 * dim)
+        nn.init.normal_(self.modulation.weight, std=0.02)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x : (B, n, dim), condition : (B, condition_dim); returns (B, n, dim)."""
+        scale, shift = self.modulation(condition)[:, None].chunk(2, -1)
+        return (1 + scale) * F.layer_norm(x, (self.dim,)) + shift
+
+
+class LipLayer(nn.Module):
+    """One MHCA, CLN, FFN block."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        dim = config.model_dim
+        self.self_attention = SelfAttention(dim, config.heads) if config.self_attention else None
+        self.cross_attention = CrossAttention(dim, config.code_dim, config.heads, config.scale_attention)
+        self.norm = ConditionalLayerNorm(dim, config.audio_dim)
+        self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU(), nn.Linear(config.ffn_dim, dim))
+
+    def forward(self, z: Tensor, reference: Tensor | None, keys_values: tuple[Tensor, Tensor], audio: Tensor) -> Tensor:
+        """z : (B, n, dim); reference : query tokens if not z itself; audio : (B, audio_dim)."""
+        if self.self_attention is not None:
+            z = z + self.self_attention(z)
+        z = z + self.cross_attention(z if reference is None else reference, keys_values)  # Eq. 9
+        z = self.norm(z, audio)
+        return z + self.ffn(z)
+
+
+class LipTransformer(nn.Module):
+    """Tr: the warped reference, the codebook and the audio to K logits a token.
+
+    ``Z_0`` is the warped reference itself where model_dim equals code_dim, else a linear map of it (ours).
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        rows, columns = config.token_grid
+        dim, code_dim = config.model_dim, config.code_dim
+        self.query_source = config.query_source
+        self.embed = nn.Identity() if dim == code_dim else nn.Linear(code_dim, dim)
+        self.position = None
+        if config.position_embedding:
+            self.position = nn.Parameter(0.02 * torch.randn(1, rows * columns, dim))
+        self.layers = nn.ModuleList(LipLayer(config) for _ in range(config.layers))
+        self.residual_head = config.residual_head
+        self.head = nn.Linear(dim, code_dim if config.residual_head else config.codebook_size)
+        if config.residual_head:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+            self.log_sharpness = nn.Parameter(torch.zeros(()))
+
+    def forward(self, warped: Tensor, codes: Tensor, audio: Tensor) -> Tensor:
+        """Logits over the bottom codebook.
+
+        warped : torch.Tensor, shape = (B, d, h/2, w), the warped reference bottom
+        codes : torch.Tensor, shape = (K, d), C_B
+        audio : torch.Tensor, shape = (B, audio_dim), F_Aud
+        returns (B, h/2 * w, K)
+        """
+        tokens = warped.flatten(2).transpose(1, 2)  # (B, n, d)
+        z = self.embed(tokens)
+        if self.position is not None:
+            z = z + self.position
+        reference = None if self.query_source == "z" else z
+        for layer in self.layers:
+            z = layer(z, reference, layer.cross_attention.keys_values(codes), audio)
+        if not self.residual_head:
+            return self.head(z)
+        # nearest-code logits around the warped reference: before any training this copies it
+        latent = tokens + self.head(z)
+        distance = codes.square().sum(1) / 2 - latent @ codes.T  # (B, n, K), up to the token's own norm
+        return -distance * self.log_sharpness.exp() / codes.var(0).sum().detach()

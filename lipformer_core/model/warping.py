@@ -1,0 +1,69 @@
+"""The Adaptive Face Warping Module: the pose change seen in the upper halves moves the reference's bottom half."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import Config
+
+BOTTLENECK = 16  # channels that F_d keeps before its dense layers
+
+
+def identity_grid(rows: int, columns: int) -> Tensor:
+    """Sampling grid that changes nothing: (1, rows, columns, 2), (x, y) in [-1, 1], pixel centres."""
+    y = (torch.arange(rows) + 0.5) * 2 / rows - 1
+    x = (torch.arange(columns) + 0.5) * 2 / columns - 1
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
+
+
+def bilinear_sample(features: Tensor, grid: Tensor) -> Tensor:
+    """Read features (B, d, h, w) at grid (B, h, w, 2) in [-1, 1] (x, y), bilinearly, edges repeated."""
+    return F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+class AdaptiveFaceWarping(nn.Module):
+    """F_e, F_d and bilinear sampling: ``G_RB = F_d(F_e(H_TU) - F_e(H_RU))``, ``H^_RB = sample(H_RB, G_RB)``.
+
+    F_d has no biases, so equal upper halves give exactly the identity grid. Its last layers are dense over the
+    token grid: where a bottom token moves depends on the whole upper half, not on the tokens above it. Both
+    are ours; the paper (as we hold it) does not describe the two networks.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.rows, self.columns = config.token_grid
+        width, tokens = config.warp_width, self.rows * self.columns
+        self.max_shift = 2 * config.warp_max_shift
+        self.extract = nn.Sequential(  # F_e
+            nn.Conv2d(config.code_dim, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+        self.displace = nn.Sequential(  # F_d
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.SiLU(),
+            nn.Conv2d(width, BOTTLENECK, 1, bias=False),
+            nn.Flatten(),
+            nn.Linear(BOTTLENECK * tokens, 2 * width, bias=False),
+            nn.SiLU(),
+            nn.Linear(2 * width, 2 * tokens, bias=False),
+        )
+        nn.init.normal_(self.displace[-1].weight, std=1e-3)
+        self.register_buffer("identity", identity_grid(self.rows, self.columns), persistent=False)
+
+    def grid(self, target_upper: Tensor, reference_upper: Tensor) -> Tensor:
+        """G_RB from H_TU and H_RU, (B, d, h/2, w) each; returns (B, h/2, w, 2) in [-1, 1] (x, y)."""
+        difference = self.extract(target_upper) - self.extract(reference_upper)  # K_TU - K_RU
+        shift = self.displace(difference).view(-1, self.rows, self.columns, 2)
+        return self.identity + self.max_shift * torch.tanh(shift)
+
+    def forward(self, target_upper: Tensor, reference_upper: Tensor, reference_bottom: Tensor) -> tuple[Tensor, Tensor]:
+        """Warp H_RB to the target's pose.
+
+        all inputs : torch.Tensor, shape = (B, d, h/2, w), quantised encodings
+        returns (warped reference bottom (B, d, h/2, w), grid (B, h/2, w, 2))
+        """
+        grid = self.grid(target_upper, reference_upper)
+        return bilinear_sample(reference_bottom, grid), grid

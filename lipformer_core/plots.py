@@ -1,0 +1,164 @@
+"""Figures of the notebooks and reports. Every function returns a matplotlib Figure and shows nothing by itself."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot  # noqa: F401  its import is what teaches Jupyter to show the Figures returned here
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from .timing import FPS, MEL_PER_FRAME
+
+CELL = 1.05  # inches of a picture in a sheet
+
+
+def contact_sheet(rows: Mapping[str, Sequence[NDArray]], *, title: str = "", columns: Sequence[str] = ()) -> Figure:
+    """Pictures in labelled rows: label to pictures (H, W, 3) uint8; rows may differ in length.
+
+    columns: headings over the first row.
+    """
+    count = max((len(images) for images in rows.values()), default=0)
+    if not count:
+        raise ValueError("a contact sheet needs at least one picture")
+    figure = Figure(figsize=(CELL * count + 1.9, CELL * len(rows) + 0.35), layout="constrained")
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for line, (label, images) in zip(axes, rows.items(), strict=True):
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
+            axis.set_frame_on(False)
+        for axis, image in zip(line, images, strict=False):
+            axis.imshow(image)
+        line[0].set_ylabel(_wrapped(label), rotation=0, ha="right", va="center", fontsize=8)
+    for axis, heading in zip(axes[0], columns, strict=False):
+        axis.set_title(heading, fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def opening_curves(curves: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
+    """Lip openings over time at 25 frames/s: label to (n,) in inter-ocular distances; the first is drawn bold."""
+    figure = Figure(figsize=(8, 2.4), layout="constrained")
+    axis = figure.subplots()
+    for number, (label, values) in enumerate(curves.items()):
+        values = np.asarray(values)
+        style = {"color": "black", "linewidth": 2} if number == 0 else {"linewidth": 1.3}
+        axis.plot(np.arange(len(values)) / FPS, values, label=label, **style)
+    axis.set(xlabel="time in s", ylabel="lip opening /\ninter-ocular distance", title=title)
+    axis.legend(fontsize=8, ncols=len(curves), frameon=False)
+    return figure
+
+
+def training_curves(log: Path | str, names: Sequence[str] | None = None, *, title: str = "") -> Figure:
+    """Curves of a training log, one panel a name. log: a CSV with the columns step, name, value.
+
+    names: what to draw, in order; None: everything. Raises ValueError naming what is not in the log.
+    """
+    curves: dict[str, list[tuple[float, float]]] = {}
+    with Path(log).open(newline="", encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            curves.setdefault(line["name"], []).append((float(line["step"]), float(line["value"])))
+    names = list(curves if names is None else names)
+    absent = [name for name in names if name not in curves]
+    if absent or not names:
+        raise ValueError(f"{log}: has {', '.join(curves) or 'no values'}; not in it: {', '.join(absent) or 'anything'}")
+    figure = Figure(figsize=(3.0 * min(4, len(names)), 2.4 * -(-len(names) // 4)), layout="constrained")
+    axes = figure.subplots(-(-len(names) // 4), min(4, len(names)), squeeze=False).ravel()
+    for axis, name in zip(axes, names, strict=False):
+        steps, values = zip(*curves[name], strict=True)
+        axis.plot(steps, values, marker="." if len(values) < 30 else "")
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        if "usage" in name:
+            axis.set_ylim(0, 1.05)  # a share
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def mel_under_mouths(frames: NDArray, mel: NDArray, *, first_frame: int = 0, title: str = "") -> Figure:
+    """Crops over the sound they belong to: (n, S, S, 3) uint8 at 25 frames/s and the clip's whole log-mel (T, 80)."""
+    n = len(frames)
+    start = first_frame * MEL_PER_FRAME
+    figure = Figure(figsize=(min(12, CELL * n), 3.2), layout="constrained")
+    figure.get_layout_engine().set(wspace=0, w_pad=0.02)
+    cells = figure.add_gridspec(2, n, height_ratios=[1, 1.6])
+    for column, image in enumerate(frames):  # each crop stands over its own 40 ms of sound
+        axis = figure.add_subplot(cells[0, column])
+        axis.imshow(image)
+        axis.set_axis_off()
+    axis = figure.add_subplot(cells[1, :])
+    part = mel[start : start + n * MEL_PER_FRAME].T
+    times = (first_frame / FPS, (first_frame + n) / FPS)
+    axis.imshow(part, origin="lower", aspect="auto", extent=(*times, 0, 80), cmap="magma", vmin=-1, vmax=1)
+    for frame in range(1, n):
+        axis.axvline((first_frame + frame) / FPS, color="white", linewidth=0.4)
+    axis.set(xlabel="time in s", ylabel="mel band")
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def mouth_heat_map(frames: NDArray, landmarks: NDArray, *, title: str = "") -> Figure:
+    """What alignment is worth: the mean crop, the deviation of its pixels, and where the mouth's landmarks lie.
+
+    frames (n, S, S, 3) uint8, landmarks (n, 68, 2) in crop pixels. A sharp mean face is a good alignment.
+    """
+    stack = np.asarray(frames, dtype=np.float32)
+    size = stack.shape[1]
+    mouth = np.asarray(landmarks)[:, 48:68].reshape(-1, 2)
+    figure = Figure(figsize=(8, 2.9), layout="constrained")
+    mean, spread, heat = figure.subplots(1, 3)
+    mean.imshow(stack.mean(axis=0).astype(np.uint8))
+    mean.set_title(f"mean of {len(stack)} crops", fontsize=9)
+    spread.imshow(stack.std(axis=0).mean(axis=-1), cmap="viridis")
+    spread.set_title("deviation over time", fontsize=9)
+    counts = np.histogram2d(mouth[:, 1], mouth[:, 0], bins=size, range=[[-0.5, size - 0.5]] * 2)[0]
+    heat.imshow(counts, cmap="magma")
+    heat.set_title("mouth landmarks", fontsize=9)
+    for axis in (mean, spread, heat):
+        axis.axhline(size / 2 - 0.5, color="white", linewidth=0.8, linestyle="--")  # where the halves are split
+        axis.set(xticks=[], yticks=[])
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def warp_grid(image: NDArray, grid: NDArray, *, title: str = "") -> Figure:
+    """A sampling grid drawn on the picture it samples, and how far it moves each place.
+
+    image (H, W, 3) uint8, the reference's bottom half; grid (h, w, 2) x and y in [-1, 1] with -1 and 1 at the outer
+    edges of the outer pixels (align_corners=False): where each token of the result is taken from.
+    """
+    height, width = image.shape[:2]
+    rows, columns = grid.shape[:2]
+    scale = np.array([width, height])
+    taken = (np.asarray(grid, dtype=float) + 1) / 2 * scale - 0.5
+    x, y = (np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows
+    own = np.stack(np.meshgrid(x, y), axis=-1) * scale - 0.5
+    moved = taken - own
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(image)
+    left.plot(taken[..., 0], taken[..., 1], color="cyan", linewidth=0.8)
+    left.plot(taken[..., 0].T, taken[..., 1].T, color="cyan", linewidth=0.8)
+    left.set_title("where the warp looks", fontsize=9)
+    right.imshow(image, alpha=0.5)
+    arrows = (*own.reshape(-1, 2).T, *moved.reshape(-1, 2).T)
+    right.quiver(*arrows, angles="xy", scale_units="xy", scale=1, color="crimson")
+    right.set_title(f"displacement, mean {np.linalg.norm(moved, axis=-1).mean():.1f} pixels", fontsize=9)
+    for axis in (left, right):
+        axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def _wrapped(label: str, width: int = 18) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(label, width))

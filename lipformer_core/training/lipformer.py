@@ -1,0 +1,328 @@
+"""Stage 2 (Figure 2b): with Enc, C_U and C_B frozen, the warping, E_aud, the Transformer and Dec learn to speak.
+
+Three phases, each a resumable stage of its own under the run folder:
+
+- `warping`: F_e and F_d alone, supervised by rigid landmarks and the target's own bottom features;
+- `cached`: warping, E_aud and Transformer by cross entropy to the target's own bottom codes, all codes cached;
+- `lipformer`: everything end to end, straight-through Gumbel-softmax codes through the decoder being fine-tuned.
+
+The paper trains end to end at once; the first two phases are ours (README, "Paper and this implementation").
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import checkpoint
+from ..config import Config
+from ..data.clips import PreparedCorpus
+from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
+from ..model.lipformer import LipFormer, Reference, lip_codes
+from .cache import cache_codes
+from .codebook import train_codebook
+from .loop import finished, run_stage
+from .losses import (
+    bottom_coordinates,
+    mouth_pixels,
+    mouth_tokens,
+    perceptual_loss,
+    reconstruction_loss,
+    warp_landmark_loss,
+)
+from .sampling import FrameSampler, draw_reference, step_rng
+
+PHASES = ("warping", "cached", "lipformer")
+
+
+def train_lipformer(
+    config: Config, data: Path | str, run: Path | str, progress: bool = True, until: str = "lipformer"
+) -> LipFormer:
+    """Train stage 2 on a prepared corpus; stage 1 comes first if `run`/codebook is not finished. Resumes.
+
+    until : the last phase to train, one of PHASES; its LipFormer is returned, in evaluation mode
+    raises DataError, CheckpointError, WeightsMissing as `train_codebook`
+    """
+    corpus, run = PreparedCorpus(data), Path(run)
+    phases = PHASES[: PHASES.index(until) + 1]
+    if not config.warping:
+        phases = tuple(p for p in phases if p != "warping")
+    autoencoder = train_codebook(config, data, run, progress)
+    training, model = None, None
+    for number, phase in enumerate(phases):
+        if finished(run / phase, config, corpus.hash):
+            continue
+        if training is None:
+            torch.manual_seed(config.seed)
+            model = LipFormer(config, autoencoder)
+            training = LipFormerTraining(model, corpus, run / "codebook")
+        if number:
+            model.load_state_dict(checkpoint.load(run / phases[number - 1] / "model.safetensors")[1])
+        training.run(phase, run / phase, progress)
+    return checkpoint.load_lipformer(run, phases[-1])
+
+
+@dataclass
+class PairBatch:
+    """One step's material. Shapes: codes (B, h/2, w) int64; audio (B, window, 80); points (B, 68, 2) crop pixels."""
+
+    target_upper: Tensor
+    target_bottom: Tensor
+    reference_upper: Tensor
+    reference_bottom: Tensor
+    audio: Tensor
+    target_points: Tensor
+    reference_points: Tensor
+    yaw_gap: Tensor  # (B,) degrees
+    frames: list  # (ClipInfo, target frame)
+
+
+class PairSampler:
+    """Draws targets with references and sound from cached codes."""
+
+    def __init__(self, model: LipFormer, corpus: PreparedCorpus, split: str, folder: Path):
+        self.config, self.corpus = model.config, corpus
+        self.frames = FrameSampler(corpus, split, model.config)
+        key = f"{corpus.hash} {checkpoint.fingerprint(model.autoencoder.encoder)}"
+        self.cache = cache_codes(model.autoencoder, corpus, split, folder, key)
+
+    def draw(self, rng: np.random.Generator, count: int) -> PairBatch:
+        """A batch by person; the reference is another frame of the same clip."""
+        pairs = self.frames.draw(rng, count)
+        codes, points, audio, gaps = [], [], [], []
+        for info, target in pairs:
+            clip = self.corpus.open(info.clip_id)
+            reference = draw_reference(rng, clip.pose[:, 0], clip.valid, target)
+            codes.append([self.cache.read(info.clip_id, frame) for frame in (target, reference)])
+            points.append(clip.landmarks[[target, reference]])
+            audio.append(clip.audio_windows([target], self.config.audio_window)[0])
+            gaps.append(abs(clip.pose[target, 0] - clip.pose[reference, 0]))
+        indices = torch.from_numpy(np.asarray(codes).astype(np.int64))  # (B, 2, 2, h/2, w)
+        both = torch.from_numpy(np.stack(points)).float()
+        return PairBatch(
+            *indices.flatten(1, 2).unbind(1),
+            torch.from_numpy(np.stack(audio)),
+            both[:, 0],
+            both[:, 1],
+            torch.tensor(gaps),
+            pairs,
+        )
+
+
+class LipFormerTraining:
+    """The state and the steps of stage 2."""
+
+    def __init__(self, model: LipFormer, corpus: PreparedCorpus, cache_folder: Path):
+        self.config, self.corpus = model.config, corpus
+        self.accelerator = Accelerator()
+        self.device = self.accelerator.device
+        self.model = model.train().to(self.device, memory_format=torch.channels_last)
+        self.train = PairSampler(model, corpus, "train", cache_folder)
+        self.val = PairSampler(model, corpus, "val", cache_folder)
+        self.mouth = mouth_pixels(self.config.crop_size).to(self.device)
+        self.mouth_tokens = mouth_tokens(self.config).to(self.device)  # (h/2, w)
+
+    # --- the three phases -----------------------------------------------------------------------
+    def run(self, phase: str, folder: Path, progress: bool) -> None:
+        """Train one phase to its end; the model then holds its best weights."""
+        config, model = self.config, self.model
+        if phase == "warping":
+            groups, rate, steps = [model.warping.parameters()], config.warp_lr, config.warp_steps
+            objective: nn.Module = WarpObjective(model, self.mouth_tokens)
+        elif phase == "cached":
+            groups, rate, steps = [model.predictor_parameters()], config.stage2_lr, config.cached_steps
+            objective = CodeObjective(model, self.mouth_tokens)
+        else:
+            groups, rate, steps = [model.predictor_parameters()], config.joint_lr, config.joint_steps
+            objective = ImageObjective(model, self.mouth_tokens, self.mouth)
+        optimiser = torch.optim.AdamW(groups[0], lr=rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)
+        optimisers, self.discriminator = [optimiser], None
+        if phase == "lipformer":
+            decoder = model.autoencoder.decoder.parameters()
+            optimiser.add_param_group({"params": list(decoder), "lr": config.decoder_lr, "weight_decay": 0.0})
+            if config.joint_adversarial_weight:
+                discriminator = PatchDiscriminator(config.discriminator_width)
+                optimisers.append(torch.optim.Adam(discriminator.parameters(), lr=rate, betas=(0.5, 0.9)))
+                self.discriminator = self.accelerator.prepare(discriminator)
+        self.objective = self.accelerator.prepare(objective)
+        self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
+        self.phase, self.phase_steps = phase, steps
+        run_stage(
+            folder,
+            config=config,
+            data_hash=self.corpus.hash,
+            accelerator=self.accelerator,
+            model=model,
+            optimisers=self.optimisers,
+            steps=steps,
+            step=self.step,
+            evaluate=lambda: self.evaluate(objective),
+            score="val_score",
+            progress=progress,
+        )
+
+    def step(self, number: int) -> dict[str, Tensor]:
+        """One optimisation step of the current phase."""
+        config = self.config
+        rng = step_rng(config, number, self.accelerator.process_index)
+        joint = self.phase == "lipformer"
+        batch = self.to_device(self.train.draw(rng, config.joint_batch if joint else config.cached_batch))
+        batch.audio = augment_audio(batch.audio, config.audio_gain)
+        image = self.train.frames.images(batch.frames).to(self.device) if joint else None
+        tau = config.gumbel_tau_start * (config.gumbel_tau_end / config.gumbel_tau_start) ** (number / self.phase_steps)
+        loss, logged, generated = self.objective(batch, image, tau)
+        if self.discriminator is not None:
+            fooled = generator_loss(self.discriminator(generated))
+            weight = adaptive_weight(loss, fooled, self.model.autoencoder.decoder.last_layer.weight)
+            loss = loss + config.joint_adversarial_weight * weight * fooled
+        self.optimisers[0].zero_grad()
+        self.accelerator.backward(loss)
+        for group in self.optimisers[0].param_groups:
+            self.accelerator.clip_grad_norm_(group["params"], config.grad_clip)
+        self.optimisers[0].step()
+        if self.discriminator is not None:
+            judged = discriminator_loss(self.discriminator(image), self.discriminator(generated.detach()))
+            self.optimisers[1].zero_grad()
+            self.accelerator.backward(judged)
+            self.optimisers[1].step()
+            logged["discriminator"] = judged.detach()
+        return logged
+
+    @torch.no_grad()
+    def evaluate(self, objective: nn.Module) -> dict[str, float]:
+        """The phase's losses on fixed validation pairs; val_score is minus the loss."""
+        self.model.eval()
+        totals: dict[str, float] = {}
+        with torch.random.fork_rng(devices=[]):
+            rounds = 4
+            for number in range(rounds):
+                batch = self.to_device(self.val.draw(np.random.default_rng(number), 64))
+                image = self.val.frames.images(batch.frames).to(self.device) if self.phase == "lipformer" else None
+                loss, logged, _ = objective(batch, image, None)
+                for key, value in {**logged, "score": -loss}.items():
+                    totals[f"val_{key}"] = totals.get(f"val_{key}", 0.0) + float(value) / rounds
+        self.model.train()
+        return totals
+
+    def to_device(self, batch: PairBatch) -> PairBatch:
+        """The batch with all tensors on the accelerator's device."""
+        values = [v.to(self.device) if isinstance(v, Tensor) else v for v in vars(batch).values()]
+        return PairBatch(*values)
+
+
+def augment_audio(audio: Tensor, gain: float) -> Tensor:
+    """A random level for each sample: log-mel (B, window, 80) shifted by up to +-gain, floor kept at -1."""
+    if not gain:
+        return audio
+    shift = gain * (2 * torch.rand(len(audio), 1, 1, device=audio.device) - 1)
+    return (audio + shift).clamp(min=-1)
+
+
+# --- objectives: one module each, so that a distributed wrapper sees one forward ------------------
+class WarpObjective(nn.Module):
+    """Supervision of F_e and F_d: rigid landmarks, and the target's features away from the mouth."""
+
+    def __init__(self, model: LipFormer, mouth: Tensor):
+        super().__init__()
+        self.model, self.rigid = model, ~mouth
+
+    def forward(self, batch: PairBatch, image: None, tau: None) -> tuple[Tensor, dict[str, Tensor], None]:
+        """Returns (loss, figures to log, no picture)."""
+        config, model = self.model.config, self.model
+        target, reference, truth = look_up(model, batch)
+        warped, grid = model.warping(target, *reference)
+        points = [bottom_coordinates(p, config.crop_size) for p in (batch.target_points, batch.reference_points)]
+        landmark = warp_landmark_loss(grid, *points)
+        warped_error = feature_error(warped, truth, self.rigid)
+        plain_error = feature_error(reference.bottom, truth, self.rigid)
+        loss = config.warp_landmark_weight * landmark + config.warp_feature_weight * warped_error
+        wide = batch.yaw_gap > 10
+        ratio = warped_error.new_ones(())
+        if wide.any():
+            ratio = feature_error(warped[wide], truth[wide], self.rigid) / feature_error(
+                reference.bottom[wide], truth[wide], self.rigid
+            )
+        logged = {"landmark": landmark, "feature": warped_error, "plain_feature": plain_error, "error_ratio": ratio}
+        return loss, {k: v.detach() for k, v in logged.items()}, None
+
+
+class CodeObjective(nn.Module):
+    """Cross entropy to the target's own bottom codes."""
+
+    def __init__(self, model: LipFormer, mouth: Tensor):
+        super().__init__()
+        self.model, self.mouth = model, mouth
+        self.warp = WarpObjective(model, mouth) if model.warping is not None else None
+
+    def logits(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """(logits (B, n, K), H_TU (B, d, h/2, w)), the reference's mouth hidden in some of the samples."""
+        config, model = self.model.config, self.model
+        target, reference, _ = look_up(model, batch)
+        warped = model.warp(target, reference)
+        if self.training and config.reference_mouth_dropout:
+            hide = torch.rand(len(warped), 1, 1, 1, device=warped.device) < config.reference_mouth_dropout
+            warped = warped.masked_fill(hide & self.mouth, 0.0)
+        return model.lip_logits(warped, batch.audio), target
+
+    def cross_entropy(self, logits: Tensor, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted cross entropy, and the figures to log."""
+        config = self.model.config
+        truth = batch.target_bottom.flatten(1)  # (B, n)
+        mouth = self.mouth.flatten()
+        weight = torch.where(mouth, config.mouth_token_weight, 1.0).expand(truth.shape)
+        changed = batch.reference_bottom.flatten(1) != truth
+        weight = torch.where(changed, weight * config.changed_token_weight, weight)
+        each = F.cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="none").view_as(truth)
+        right = (logits.argmax(-1) == truth).float()
+        figures = {"cross_entropy": each.mean(), "mouth_cross_entropy": each[:, mouth].mean()}
+        figures |= {"accuracy": right.mean(), "mouth_accuracy": right[:, mouth].mean()}
+        return (each * weight).sum() / weight.sum(), {k: v.detach() for k, v in figures.items()}
+
+    def forward(self, batch: PairBatch, image: None, tau: None) -> tuple[Tensor, dict[str, Tensor], None]:
+        """Returns (loss, figures to log, no picture)."""
+        loss, logged = self.cross_entropy(self.logits(batch)[0], batch)
+        if self.warp is not None and self.training:
+            loss = loss + 0.1 * self.warp(batch, None, None)[0]  # keeps the warp a warp
+        return loss, logged, None
+
+
+class ImageObjective(CodeObjective):
+    """End to end: the generated face against the target, over the full frame, plus the cross entropy."""
+
+    def __init__(self, model: LipFormer, mouth: Tensor, mouth_region: Tensor):
+        super().__init__(model, mouth)
+        self.region = mouth_region
+        self.perceptual = perceptual_loss(model.config, model.config.joint_perceptual_weight)
+
+    def forward(self, batch: PairBatch, image: Tensor, tau: float | None) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Returns (loss, figures to log, I_Gen (B, 3, S, S))."""
+        config, model = self.model.config, self.model
+        logits, upper = self.logits(batch)
+        code_loss, logged = self.cross_entropy(logits, batch)
+        generated = model.decode(upper, lip_codes(logits, model.codes, tau))
+        pixel = reconstruction_loss(generated, image, config.mouth_weight, self.region)
+        loss = config.cross_entropy_weight * code_loss + config.image_weight * pixel
+        logged["image"] = pixel.detach()
+        if self.perceptual is not None:
+            perceptual = self.perceptual(generated, image)
+            loss = loss + config.joint_perceptual_weight * perceptual
+            logged["perceptual"] = perceptual.detach()
+        square = ((generated.detach().clamp(-1, 1) - image) / 2).square()
+        logged["mouth_psnr"] = -10 * torch.log10((square * self.region).sum((1, 2, 3)) / (3 * self.region.sum())).mean()
+        return loss, logged, generated
+
+
+def look_up(model: LipFormer, batch: PairBatch) -> tuple[Tensor, Reference, Tensor]:
+    """(H_TU, reference, H_TB) of a batch's code indices, (B, d, h/2, w) each."""
+    upper, bottom = model.autoencoder.upper_codebook, model.autoencoder.bottom_codebook
+    reference = Reference(upper.lookup(batch.reference_upper), bottom.lookup(batch.reference_bottom))
+    return upper.lookup(batch.target_upper), reference, bottom.lookup(batch.target_bottom)
+
+
+def feature_error(features: Tensor, truth: Tensor, where: Tensor) -> Tensor:
+    """Mean squared distance of feature maps (B, d, h/2, w) over the tokens `where` (h/2, w)."""
+    return (features - truth).square().mean(1)[:, where].mean()

@@ -1,0 +1,114 @@
+"""Loss terms that are not one component's own: pixel, perceptual, warp supervision."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import Config
+
+# Where the mouth lies in an aligned crop, in units of its side: eyes at 0.28 of the height, 0.31 apart
+MOUTH_TOP, MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT = 0.56, 0.94, 0.26, 0.74
+# 68-point landmarks that move with the head and not with the lips: jaw line and base of the nose
+RIGID_POINTS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 31, 32, 33, 34, 35)
+
+
+def mouth_pixels(size: int) -> Tensor:
+    """1 in the mouth's region of a crop, 0 elsewhere: (1, 1, size, size)."""
+    mask = torch.zeros(1, 1, size, size)
+    rows, columns = (
+        slice(round(MOUTH_TOP * size), round(MOUTH_BOTTOM * size)),
+        slice(round(MOUTH_LEFT * size), round(MOUTH_RIGHT * size)),
+    )
+    mask[:, :, rows, columns] = 1
+    return mask
+
+
+def mouth_tokens(config: Config) -> Tensor:
+    """True for bottom-half tokens that touch the mouth's region: (h/2, w)."""
+    pixels = mouth_pixels(config.crop_size)[:, :, config.crop_size // 2 :]
+    return F.max_pool2d(pixels, config.downsampling)[0, 0] > 0
+
+
+def reconstruction_loss(output: Tensor, image: Tensor, mouth_weight: float, mouth: Tensor) -> Tensor:
+    """L1, with `mouth_weight` more on the mouth's region. output, image: (B, 3, S, S); mouth: `mouth_pixels`."""
+    error = (output - image).abs()
+    return (error * (1 + mouth_weight * mouth)).mean()
+
+
+def warp_landmark_loss(grid: Tensor, target_points: Tensor, reference_points: Tensor) -> Tensor:
+    """The grid, read at the target's rigid landmarks, must point at the reference's.
+
+    grid : torch.Tensor, shape = (B, h/2, w, 2), G_RB in [-1, 1] of the bottom half
+    target_points, reference_points : torch.Tensor, shape = (B, 68, 2), pixels of crops, scaled to [-1, 1] of
+        the bottom half by `bottom_coordinates`
+    returns smooth L1 in grid units; landmarks outside the target's bottom half do not count
+    """
+    target, reference = target_points[:, RIGID_POINTS], reference_points[:, RIGID_POINTS]
+    read = F.grid_sample(grid.permute(0, 3, 1, 2), target[:, None], padding_mode="border", align_corners=False)
+    read = read[:, :, 0].transpose(1, 2)  # (B, points, 2)
+    inside = (target.abs() <= 1).all(-1) & (reference.abs() <= 1).all(-1)
+    error = F.smooth_l1_loss(read, reference, beta=0.05, reduction="none").sum(-1)
+    return (error * inside).sum() / inside.sum().clamp(min=1)
+
+
+def bottom_coordinates(points: Tensor, size: int) -> Tensor:
+    """Crop pixels (…, 2) to [-1, 1] over the crop's bottom half, pixel centres as `grid_sample` counts them."""
+    x = (points[..., 0] + 0.5) * 2 / size - 1
+    y = (points[..., 1] + 0.5 - size / 2) * 4 / size - 1
+    return torch.stack([x, y], -1)
+
+
+def perceptual_loss(config: Config, weight: float) -> nn.Module | None:
+    """The perceptual term that the configuration names, or None where its weight is 0.
+
+    raises WeightsMissing where its pretrained file is not present
+    """
+    if config.perceptual == "none" or not weight:
+        return None
+    return {"lpips": LPIPSLoss, "squeezenet": SqueezeNetLoss}[config.perceptual]()
+
+
+class LPIPSLoss(nn.Module):
+    """LPIPS (Zhang et al. 2018) with the VGG trunk, as in VQGAN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import lpips
+
+        from ..weights import find
+
+        find("vgg16-397923af.pth")  # WeightsMissing here, instead of a download inside lpips
+        self.net = lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
+
+    def forward(self, output: Tensor, image: Tensor) -> Tensor:
+        """output, image : (B, 3, S, S) in [-1, 1]."""
+        return self.net(output, image).mean()
+
+
+class SqueezeNetLoss(nn.Module):
+    """Distance of unit-normalised ImageNet features (SqueezeNet 1.1). NOT LPIPS, and never reported as such."""
+
+    STAGES = (2, 5, 8, 10, 12)
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchvision.models import squeezenet1_1
+
+        from ..weights import find
+
+        net = squeezenet1_1(weights=None)
+        net.load_state_dict(torch.load(find("squeezenet1_1_imagenet_onnxzoo.pth"), weights_only=True))
+        self.features = net.features.eval().requires_grad_(False)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+
+    def forward(self, output: Tensor, image: Tensor) -> Tensor:
+        """output, image : (B, 3, S, S) in [-1, 1]."""
+        x = (torch.cat([output, image]) / 2 + 0.5 - self.mean) / self.std
+        loss = output.new_zeros(())
+        for number, layer in enumerate(self.features):
+            x = layer(x)
+            if number in self.STAGES:
+                a, b = F.normalize(x, dim=1).chunk(2)
+                loss = loss + (a - b).square().sum(1).mean()
+        return loss

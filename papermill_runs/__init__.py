@@ -1,0 +1,1 @@
+"""Experiments: one YAML names the notebooks, their parameters and the data; `python -m papermill_runs NAME` runs it."""

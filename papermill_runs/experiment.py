@@ -1,0 +1,155 @@
+"""An experiment's YAML: reading, checking, and resolving every notebook's parameters before anything is executed.
+
+    title: Quick experiment
+    description: What it is for.
+    parameters: {preset: quick, seed: 0}          # to every notebook that defines them
+    notebooks:
+      - notebook: 01_data_preparation
+        parameters: {overrides: {crop_size: 64}}  # to this one; mappings are merged with the common ones
+
+`${NAME}` in any text is replaced by the environment variable NAME; an unset one is an error.
+"""
+
+import logging
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from lipformer_core.errors import LipFormerError
+
+HERE = Path(__file__).resolve().parent
+NOTEBOOKS = HERE.parent / "notebooks"
+INJECTED = ("work", "results")  # parameters that the runner itself fills in, where a notebook defines them
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class RunError(LipFormerError):
+    """An experiment that cannot be run as it is written; the message names the file and the entry."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook of an experiment with its own parameters, and after `resolve` with all of them."""
+
+    notebook: str  # name without .ipynb
+    parameters: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked YAML."""
+
+    name: str
+    title: str
+    description: str
+    parameters: dict
+    steps: tuple[Step, ...]
+
+
+def available(folder: Path = HERE) -> list[str]:
+    """Names of the experiments that ship with the project."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load_experiment(name: str, folder: Path = HERE) -> Experiment:
+    """Read `folder/name.yaml`, or the YAML file that `name` is the path of.
+
+    Raises RunError for a missing file, broken YAML, unknown or missing entries, wrong types, and environment
+    variables that are not set.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not path.is_file():
+        raise RunError(f"no experiment {name}: {path} does not exist; there are {', '.join(available(folder)) or 'none'}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RunError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from error
+    tree = _entries(path.name, tree, {"title": str, "description": str, "parameters": dict, "notebooks": list})
+    if not tree.get("notebooks"):
+        raise RunError(f"{path.name}: notebooks: names no notebook")
+    steps = []
+    for index, item in enumerate(tree["notebooks"]):
+        where = f"{path.name}: notebooks[{index}]"
+        item = _entries(where, {"notebook": item} if isinstance(item, str) else item, {"notebook": str, "parameters": dict})
+        if "notebook" not in item:
+            raise RunError(f"{where}: no entry `notebook`")
+        steps.append(Step(item["notebook"], _expand(item.get("parameters") or {}, f"{where}.parameters")))
+    names = [step.notebook for step in steps]
+    for notebook in names:
+        if names.count(notebook) > 1:
+            raise RunError(f"{path.name}: notebook {notebook} is listed twice")
+    common = _expand(tree.get("parameters") or {}, f"{path.name}: parameters")
+    return Experiment(path.stem, tree.get("title") or path.stem, tree.get("description") or "", common, tuple(steps))
+
+
+def resolve(experiment: Experiment, out: Path, notebooks: Path = NOTEBOOKS) -> list[Step]:
+    """Every notebook with all the parameters it will be given, `work` and `results` included.
+
+    Raises RunError for a notebook that does not exist, one without a cell tagged `parameters` that is given some,
+    and a parameter that its notebook (a common one: any notebook) does not define; papermill alone would only warn.
+    """
+    defined: dict[str, set[str]] = {}
+    for step in experiment.steps:
+        path = notebooks / f"{step.notebook}.ipynb"
+        if not path.is_file():
+            there = ", ".join(sorted(p.stem for p in notebooks.glob("*.ipynb"))) or "none"
+            raise RunError(f"{experiment.name}: no notebook {step.notebook}; there are {there}")
+        defined[step.notebook] = _defined_parameters(path)
+        for name in step.parameters:
+            if name not in defined[step.notebook]:
+                known = ", ".join(sorted(defined[step.notebook])) or "none: it has no cell tagged `parameters`"
+                raise RunError(f"{experiment.name}: {step.notebook} has no parameter {name}; its parameters: {known}")
+    for name in experiment.parameters:
+        if not any(name in names for names in defined.values()):
+            raise RunError(f"{experiment.name}: parameters: none of the notebooks has a parameter {name}")
+
+    resolved = []
+    for step in experiment.steps:
+        values = {k: v for k, v in experiment.parameters.items() if k in defined[step.notebook]}
+        for name, value in step.parameters.items():
+            merge = isinstance(value, dict) and isinstance(values.get(name), dict)
+            values[name] = {**values[name], **value} if merge else value
+        injected = {"work": str(out / "work"), "results": str(out / "results" / f"{step.notebook}.json")}
+        for name, value in injected.items():
+            if name in defined[step.notebook]:
+                values.setdefault(name, value)
+        resolved.append(Step(step.notebook, values))
+    return resolved
+
+
+def _defined_parameters(path: Path) -> set[str]:
+    import papermill
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # one "Input Notebook" line each otherwise
+    return set(papermill.inspect_notebook(path))
+
+
+def _entries(where: str, tree: object, allowed: dict[str, type]) -> dict:
+    if not isinstance(tree, dict):
+        raise RunError(f"{where}: is no mapping of {', '.join(allowed)}")
+    for key, value in tree.items():
+        if key not in allowed:
+            raise RunError(f"{where}: unknown entry {key}; known: {', '.join(allowed)}")
+        if value is not None and not isinstance(value, allowed[key]):
+            raise RunError(f"{where}: {key} is a {type(value).__name__}, not a {allowed[key].__name__}")
+    return tree
+
+
+def _expand(value: object, where: str) -> object:
+    if isinstance(value, dict):
+        return {key: _expand(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def read(match: re.Match) -> str:
+        if not os.environ.get(match[1]):
+            raise RunError(f"{where}: the environment variable {match[1]} is not set; {value} needs it")
+        return os.environ[match[1]]
+
+    return _VARIABLE.sub(read, value)

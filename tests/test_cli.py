@@ -1,0 +1,168 @@
+"""The command line passes on what it was given, and turns typed errors into one message and exit code 2."""
+
+import inspect
+import sys
+from types import ModuleType
+
+import pytest
+from typer.testing import CliRunner
+
+import lipformer_core
+from lipformer_core.cli import app, parse_settings
+from lipformer_core.config import Config
+from lipformer_core.errors import ConfigError, UnreadableMedia
+
+runner = CliRunner()
+COMMANDS = [["prepare"], ["train", "codebook"], ["train", "lipformer"], ["dub"], ["evaluate"], ["info"]]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Stand-ins for what the commands open; returns the calls they received."""
+    received = []
+
+    def stand_in(module: str, function: str):
+        fake = ModuleType(module)
+        setattr(fake, function, lambda *args, **kwargs: received.append((function, args, kwargs)) or function)
+        monkeypatch.setitem(sys.modules, module, fake)
+
+    for module, function in [
+        ("lipformer_core.data.prepare", "prepare"),
+        ("lipformer_core.training.codebook", "train_codebook"),
+        ("lipformer_core.training.lipformer", "train_lipformer"),
+        ("lipformer_core.checkpoint", "load_lipformer"),
+        ("lipformer_core.dubbing", "dub"),
+        ("lipformer_core.evaluation.protocol", "evaluate"),
+    ]:
+        stand_in(module, function)
+    return received
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_has_an_example(command):
+    result = runner.invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"lipformer {' '.join(command)}" in result.output
+
+
+def test_version():
+    assert runner.invoke(app, ["--version"]).output.strip() == f"lipformer {lipformer_core.__version__}"
+
+
+def test_prepare_passes_everything_on(calls, tmp_path):
+    arguments = ["prepare", "videos", "--out", str(tmp_path), "--workers", "2", "--set", "crop_size=64", "--quiet"]
+    assert runner.invoke(app, arguments).exit_code == 0
+    ((_, _, given),) = calls
+    assert (given["corpus"], given["source"], given["out"]) == ("folder", "videos", tmp_path)
+    assert (given["workers"], given["progress"], given["config"].crop_size) == (2, False, 64)
+
+
+@pytest.mark.parametrize("stage", ["codebook", "lipformer"])
+def test_training_gets_preset_settings_and_seed(calls, tmp_path, stage):
+    arguments = ["train", stage, "--data", "d", "--run", str(tmp_path), "--seed", "7", "--set", "stage1_lr=1e-3"]
+    result = runner.invoke(app, [*arguments, "--set", "width_multipliers=[1, 2]"])
+    assert result.exit_code == 0, result.output
+    ((name, (config, data, run), _),) = calls
+    assert isinstance(config, Config)
+    assert (name, config.seed, config.stage1_lr, config.width_multipliers) == (f"train_{stage}", 7, 1e-3, (1, 2))
+    assert (str(data), run) == ("d", tmp_path)
+
+
+def test_stage_2_stops_where_told(calls):
+    arguments = ["train", "lipformer", "--data", "d", "--run", "r", "--until", "warping"]
+    assert runner.invoke(app, arguments).exit_code == 0
+    assert calls[0][2]["until"] == "warping"
+
+
+def test_the_commands_fit_the_functions_that_they_call():
+    """The stand-ins above take anything; the real signatures must take what the commands pass."""
+    from lipformer_core.data.prepare import prepare
+    from lipformer_core.dubbing import dub
+    from lipformer_core.evaluation.protocol import evaluate
+    from lipformer_core.training.codebook import train_codebook
+    from lipformer_core.training.lipformer import train_lipformer
+
+    bind = inspect.signature(prepare).bind
+    bind(corpus="folder", source="s", out="o", config=None, workers=1, progress=True)
+    inspect.signature(train_codebook).bind(None, "d", "r", progress=True)
+    inspect.signature(train_lipformer).bind(None, "d", "r", progress=True, until="warping")
+    options = dict(face="largest", policy="loop", landmarks=None, report=None, progress=True)
+    inspect.signature(dub).bind(None, "v", "a", "o", **options)
+    inspect.signature(evaluate).bind("r", "d", "o", split="test", max_clips=None, progress=True)
+
+
+def test_dub_loads_the_run_and_passes_the_face_as_a_number(calls):
+    arguments = ["dub", "v.mp4", "a.wav", "--run", "r", "-o", "o.mp4", "--face", "1", "--policy", "loop"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert [name for name, _, _ in calls] == ["load_lipformer", "dub"]
+    _, arguments, options = calls[1]
+    assert [str(a) for a in arguments] == ["load_lipformer", "v.mp4", "a.wav", "o.mp4"]
+    assert (options["face"], options["policy"], options["report"]) == (1, "loop", None)
+
+
+def test_evaluate_passes_folders_on(calls):
+    arguments = ["evaluate", "--run", "r", "--data", "d", "--out", "o", "--max-clips", "3"]
+    assert runner.invoke(app, arguments).exit_code == 0
+    assert [str(a) for a in calls[0][1]] == ["r", "d", "o"]
+    assert calls[0][2]["max_clips"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["prepare", "--out", "o"], "SOURCE"),
+        (["train", "codebook", "--data", "d", "--run", "r", "--preset", "huge"], "huge"),
+        (["train", "codebook", "--data", "d", "--run", "r", "--set", "no_such_field=1"], "no_such_field"),
+        (["train", "codebook", "--data", "d", "--run", "r", "--set", "crop_size=wide"], "crop_size"),
+        (["train", "lipformer", "--data", "d", "--run", "r", "--set", "seed"], "key=value"),
+        (["dub", "v", "a", "--run", "r", "-o", "o", "--face", "left"], "left"),
+    ],
+)
+def test_a_typed_error_is_one_line_and_exit_code_2(calls, arguments, named):
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert named in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not result.stdout
+    assert not calls
+
+
+def test_an_error_message_is_printed_as_it_is(monkeypatch, calls):
+    def fail(*_args, **_kwargs):
+        raise UnreadableMedia("clip [bold].mp4: truncated")
+
+    monkeypatch.setattr(sys.modules["lipformer_core.dubbing"], "dub", fail)
+    result = runner.invoke(app, ["dub", "v", "a", "--run", "r", "-o", "o"])
+    assert result.exit_code == 2
+    assert "error: clip [bold].mp4: truncated" in result.stderr
+
+
+def test_a_bug_is_not_dressed_up_as_a_user_error(monkeypatch, calls):
+    def fail(*_args, **_kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sys.modules["lipformer_core.dubbing"], "dub", fail)
+    result = runner.invoke(app, ["dub", "v", "a", "--run", "r", "-o", "o"])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_settings_are_yaml():
+    settings = ["a=1", "b=true", "c=1e-3", "d=text", "e=[1, 2]", "f=null", "g=x=y"]
+    assert parse_settings(settings) == {
+        "a": 1, "b": True, "c": 1e-3, "d": "text", "e": [1, 2], "f": None, "g": "x=y",
+    }  # fmt: skip
+    assert parse_settings(None) == {}
+    for wrong in ("a", "=1", "a=[1"):
+        with pytest.raises(ConfigError):
+            parse_settings([wrong])
+
+
+def test_python_interface_is_lazy_and_complete(calls):
+    assert lipformer_core.load("run") == "load_lipformer"
+    assert lipformer_core.dub("model", "video", "audio", "out") == "dub"
+    assert {"load", "dub"} <= set(dir(lipformer_core))
+    with pytest.raises(AttributeError):
+        _ = lipformer_core.no_such_thing

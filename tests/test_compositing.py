@@ -1,0 +1,134 @@
+"""Pasting: what must not change does not, and no border is seen."""
+
+import numpy as np
+import pytest
+from material import draw_face, face_landmarks
+
+from lipformer_core.compositing import TOP, lower_face_mask, match_colours, paste
+from lipformer_core.data.alignment import crop_transforms, transform_points, warp_crop
+
+SIZE = 96
+
+
+def scene(distance: float, angle: float = 0.1, noise: float = 4.0):
+    """A frame with a face, its landmarks, its crop transform, the landmarks in the crop, and the mask."""
+    height, width = int(5 * distance), int(6 * distance)
+    marks = face_landmarks((width / 2, height * 0.35), distance, 0.15, angle)
+    grain = np.random.default_rng(0).normal(0, noise, (height, width, 3))
+    frame = np.clip(draw_face(height, width, marks) + grain, 0, 255).astype(np.uint8)
+    transform = crop_transforms(marks[None], np.ones(1, bool), SIZE)[0]
+    inside = transform_points(transform, marks)
+    return frame, marks, transform, inside, lower_face_mask(SIZE, inside)
+
+
+def gradient(picture: np.ndarray) -> np.ndarray:
+    dy, dx = np.gradient(picture.astype(float).mean(2))
+    return np.hypot(dx, dy)
+
+
+def test_mask_covers_mouth_and_chin_and_nothing_above():
+    _, _, _, inside, mask = scene(40)
+    assert mask.min() == 0 and mask.max() == pytest.approx(1, abs=1e-3)
+    assert (mask[: int(TOP * SIZE)] == 0).all()
+    assert (mask[:, [0, -1]] == 0).all() and (mask[-1] == 0).all()
+    mouth = np.round(inside[48:68]).astype(int)
+    assert mask[mouth[:, 1], mouth[:, 0]].min() > 0.95
+    chin = np.round(inside[8]).astype(int)
+    assert mask[chin[1], chin[0]] > 0.6
+    assert np.abs(np.diff(mask, axis=0)).max() < 0.35 and np.abs(np.diff(mask, axis=1)).max() < 0.35
+
+
+def test_mask_reaches_below_the_lowest_chin_of_the_clip():
+    _, _, _, inside, mask = scene(40)
+    low = lower_face_mask(SIZE, inside, lowest_chin=inside[8, 1] + 6)
+    row = int(inside[8, 1]) + 5
+    assert mask[row, 48] < 0.5 < low[row, 48]
+    assert lower_face_mask(SIZE)[int(0.85 * SIZE), SIZE // 2] > 0.9
+
+
+@pytest.mark.parametrize("distance", [15, 30, 40, 110])
+def test_pasting_the_original_changes_nothing(distance):
+    frame, _, transform, _, mask = scene(distance)
+    result = paste(frame, warp_crop(frame, transform, SIZE), transform, mask)
+    assert result is not frame
+    assert np.abs(result.astype(int) - frame).max() <= 1
+
+
+@pytest.mark.parametrize("distance", [15, 40, 110])
+def test_outside_the_mask_every_bit_is_the_frames(distance):
+    frame, _, transform, _, mask = scene(distance)
+    before = frame.copy()
+    noise = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    result = paste(frame, noise, transform, mask)
+    np.testing.assert_array_equal(frame, before)
+    rows, columns = np.mgrid[: frame.shape[0], : frame.shape[1]]
+    place = transform_points(transform, np.stack([columns.ravel(), rows.ravel()], 1).astype(float))
+    near = np.zeros(frame.shape[:2], bool).ravel()
+    whole = np.floor(place).astype(int)
+    for dx in (0, 1):
+        for dy in (0, 1):
+            x, y = whole[:, 0] + dx, whole[:, 1] + dy
+            ok = (x >= 0) & (x < SIZE) & (y >= 0) & (y < SIZE)
+            near[ok] |= mask[y[ok], x[ok]] > 0
+    changed = (result != frame).any(2).ravel()
+    assert changed.any() and not (changed & ~near).any()
+    upper = place[:, 1] < TOP * SIZE - 1
+    assert not changed[upper].any()
+
+
+@pytest.mark.parametrize("distance", [15, 40, 110])
+def test_a_plain_frame_stays_plain(distance):
+    _, _, transform, _, mask = scene(distance)
+    frame = np.full((int(5 * distance), int(6 * distance), 3), (150, 120, 90), np.uint8)
+    for shift in (0, 9, -14):  # also where the generator's colours are off
+        crop = np.full((SIZE, SIZE, 3), (150 + shift, 120 + shift // 2, 90), np.uint8)
+        result = paste(frame, crop, transform, mask)
+        assert np.abs(result.astype(int) - frame).max() <= 1
+
+
+def test_colours_are_matched_at_the_border_and_structure_is_kept():
+    frame, _, transform, _, mask = scene(40)
+    original = warp_crop(frame, transform, SIZE)
+    columns = np.linspace(-10, 10, SIZE)[None, :, None]
+    crop = original + columns + np.array([6.0, -4.0, 2.0])
+    crop[60:70, 40:56] += 70  # a mouth that is another
+    matched = match_colours(crop, original, mask)
+    border = (mask > 0.02) & (mask < 0.98)
+    assert np.abs((matched - original)[border]).mean() < 0.25 * np.abs((crop - original)[border]).mean()
+    assert 60 < (matched - original)[62:68, 42:54].mean() < 80
+
+
+@pytest.mark.parametrize("distance", [15, 40, 110])
+def test_no_edge_appears_along_the_border(distance):
+    frame, _, transform, inside, mask = scene(distance, noise=1.0)
+    original = warp_crop(frame, transform, SIZE)
+    other = np.clip(original.astype(int) + [14, 8, -6], 0, 255).astype(np.uint8)
+    result = paste(frame, other, transform, mask, original)
+    rows, columns = np.mgrid[: frame.shape[0], : frame.shape[1]]
+    place = np.round(transform_points(transform, np.stack([columns.ravel(), rows.ravel()], 1).astype(float))).astype(
+        int
+    )
+    ok = ((place >= 0) & (place < SIZE)).all(1)
+    border = np.zeros(len(place), bool)
+    border[ok] = (mask[place[ok, 1], place[ok, 0]] > 0.02) & (mask[place[ok, 1], place[ok, 0]] < 0.98)
+    border = border.reshape(frame.shape[:2])
+    assert gradient(result)[border].mean() <= 1.03 * gradient(frame)[border].mean()
+
+
+def test_a_changed_mouth_arrives_sharp_and_in_place():
+    frame, marks, transform, _, mask = scene(60, noise=0)
+    closed = face_landmarks((180, 105), 60, 0.0, 0.1)
+    target = draw_face(300, 360, closed)
+    result = paste(frame, warp_crop(target, transform, SIZE), transform, mask)
+    box = np.round(np.r_[marks[48:60].min(0), marks[48:60].max(0)]).astype(int)
+    part = np.s_[box[1] : box[3], box[0] : box[2]]
+    before = np.abs(frame[part].astype(int) - target[part]).mean()
+    assert np.abs(result[part].astype(int) - target[part]).mean() < 0.35 * before
+
+
+def test_a_face_partly_outside_the_picture():
+    frame, _, transform, _, mask = scene(40)
+    transform = transform.copy()
+    for shift in (45, 70, 300):
+        transform[:, 2] += shift
+        assert paste(frame, np.zeros((SIZE, SIZE, 3), np.uint8), transform, mask).shape == frame.shape

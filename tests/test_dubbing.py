@@ -1,0 +1,306 @@
+"""Dubbing: every row of the table of inputs, on small videos with a fake model that paints loudness."""
+
+import json
+import tracemalloc
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from material import FakeModel, draw_face, face_clip, frame_index, tone, write_video, write_wav
+
+from lipformer_core.data.faces import FaceTrack
+from lipformer_core.data.media import frame_times, iter_frames, probe, read_audio
+from lipformer_core.dubbing import COMMENT, dub, output_order
+from lipformer_core.errors import (
+    AudioTooLong,
+    ConfigError,
+    DataError,
+    MediaError,
+    NoAudioStream,
+    NoFaceFound,
+    NoVideoStream,
+    UnreadableMedia,
+)
+
+RATES = [Fraction(24_000, 1_001), 24, 25, Fraction(30_000, 1_001), 30, 50, 60]
+
+
+class Material:
+    """A video with its landmarks, a sound, and a place for the result, in one folder."""
+
+    def __init__(self, folder, n=25, fps=25, seconds=1.0, size=(96, 128), valid=None, rate=16_000, **options):
+        self.folder = folder
+        self.frames, self.marks = face_clip(n, *size)
+        self.video = write_video(folder / "video.mp4", self.frames, fps, **options)
+        self.audio = write_wav(folder / "audio.wav", tone(seconds, rate), rate)
+        self.track = folder / "track.npz"
+        np.savez(self.track, landmarks=self.marks, valid=np.ones(n, bool) if valid is None else valid)
+        self.out = folder / "out.mp4"
+        self.model = FakeModel()
+
+    def dub(self, **options):
+        given = {"landmarks": self.track, "progress": False, **options}
+        return dub(self.model, given.pop("video", self.video), given.pop("audio", self.audio), self.out, **given)
+
+    def shown(self):
+        return [picture for _, picture in iter_frames(self.out)]
+
+
+def test_only_the_mouth_changes_and_it_follows_the_sound(tmp_path):
+    m = Material(tmp_path, n=50, seconds=2.0)
+    report = m.dub(report=tmp_path / "report.json")
+    shown = np.stack(m.shown()).astype(int)
+    assert shown.shape == m.frames.shape and [frame_index(p) for p in shown] == list(range(50))
+    change = np.abs(shown - m.frames).mean(3)
+    eyes = int(m.marks[0, 36:48, 1].max())
+    assert change[:, : eyes + 4].mean() < 2.5 and change[:, :, :20].mean() < 2.5  # no more than the codec's noise
+    mouth = m.marks[:, 48:68].mean(1).round().astype(int)
+    bright = np.array([shown[k, y - 2 : y + 3, x - 4 : x + 5].mean() for k, (x, y) in enumerate(mouth)])
+    loud = tone(2.0).reshape(50, 640).std(1) > 0.1
+    assert bright[loud][1:-1].mean() > bright[~loud][1:-1].mean() + 60
+    assert m.model.references == 1 and m.model.largest_batch <= 16
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["statuses"] == {"generated": 50, "interpolated": 0, "passed through": 0}
+    assert written["ranges"] == [{"first": 0, "last": 49, "start_s": 0.0, "end_s": 2.0, "status": "generated"}]
+    assert {"tracking", "audio", "model", "compositing", "encoding", "total"} <= set(written["seconds"])
+    assert written["fps"] == 25 and written["frames"] == report.frames == 50 and written["frames_per_second"] > 0
+    with av.open(str(m.out)) as container:
+        assert container.metadata["comment"] == COMMENT
+
+
+@pytest.mark.parametrize("fps", RATES)
+@pytest.mark.parametrize("seconds", [0.5, 1.3])
+def test_rate_is_kept_and_duration_is_the_sounds(tmp_path, fps, seconds):
+    m = Material(tmp_path, n=round(fps), fps=fps, seconds=seconds)
+    m.dub()
+    info = probe(m.out)
+    assert info.fps == fps
+    assert abs(len(frame_times(m.out)) / fps - seconds) <= 1 / fps
+    assert abs(info.duration_s - seconds) <= 1 / fps + 1e-3
+    assert abs(len(read_audio(m.out)) / 16_000 - seconds) <= 1 / fps + 1e-3
+
+
+def test_variable_rate_becomes_constant_and_shows_what_was_on_screen(tmp_path):
+    times = np.concatenate([np.arange(10) / 50, 0.2 + np.arange(20) / 20, 1.2 + np.arange(20) / 50])
+    m = Material(tmp_path, n=50, times=times, seconds=1.5)
+    report = m.dub()
+    info = probe(m.out)
+    steps = np.diff(frame_times(m.out))
+    np.testing.assert_allclose(steps, 1 / float(info.fps), atol=1e-4)
+    for k, picture in enumerate(m.shown()):
+        on_screen = np.searchsorted(times, k / float(info.fps) + 2e-3, side="right") - 1
+        assert frame_index(picture) == on_screen
+    assert abs(info.duration_s - 1.5) <= 1 / float(info.fps) + 1e-3
+    assert any("varies" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 2), (44_100, 2), (22_050, 1), (8_000, 1)])
+def test_sound_keeps_its_rate_and_channels(tmp_path, rate, channels):
+    m = Material(tmp_path)
+    write_wav(m.audio, np.stack([tone(1.0, rate)] * channels, 1), rate)
+    m.dub()
+    info = probe(m.out)
+    assert (info.sample_rate, info.channels) == (rate, channels)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("pingpong", [*range(10), *range(8, -1, -1), *range(1, 10), 8, 7]),
+        ("loop", [*range(10)] * 3),
+        ("cut", [*range(10)]),
+    ],
+)
+def test_sound_longer_than_the_video(tmp_path, policy, expected):
+    m = Material(tmp_path, n=10, seconds=1.2)
+    report = m.dub(policy=policy)
+    expected = expected[: 30 if policy != "cut" else 10]
+    assert [frame_index(p) for p in m.shown()] == expected
+    assert report.frames == len(expected)
+    assert abs(len(read_audio(m.out)) - 640 * len(expected)) <= 640
+
+
+def test_sound_longer_than_the_video_as_an_error(tmp_path):
+    m = Material(tmp_path, n=10, seconds=1.2)
+    with pytest.raises(AudioTooLong, match=r"1\.20 s.*0\.40 s"):
+        m.dub(policy="error")
+    assert not m.out.exists()
+    with pytest.raises(ConfigError, match="pingpong"):
+        m.dub(policy="stretch")
+
+
+def test_order_of_a_long_pingpong_stays_inside(tmp_path):
+    info = probe(Material(tmp_path, n=10).video)
+    order = output_order(np.arange(10) / 25, info, 60.0, "pingpong")
+    assert len(order) == 1_500 and set(order) == set(range(10)) and np.abs(np.diff(order)).max() == 1
+    assert len(output_order(np.zeros(1), info, 1.0, "pingpong")) == 25
+
+
+def test_a_portrait_is_a_still(tmp_path):
+    from PIL import Image
+
+    m = Material(tmp_path, n=1, seconds=0.8)
+    Image.fromarray(m.frames[0]).save(tmp_path / "face.png")
+    for policy in ("pingpong", "error"):
+        report = m.dub(video=tmp_path / "face.png", policy=policy)
+        assert report.frames == 20 and report.fps == 25
+
+
+def test_frames_without_a_face_pass_through_and_are_listed(tmp_path):
+    valid = np.ones(50, bool)
+    valid[20:40] = False
+    m = Material(tmp_path, n=50, seconds=2.0, valid=valid)
+    report = m.dub()
+    assert [(r["first"], r["last"], r["status"]) for r in report.ranges] == [
+        (0, 19, "generated"),
+        (20, 39, "passed through"),
+        (40, 49, "generated"),
+    ]
+    change = np.abs(np.stack(m.shown()).astype(int) - m.frames).mean((1, 2, 3))
+    assert change[20:40].max() < 2 < change[5]
+
+
+def test_tracker_gaps_and_the_choice_of_a_face(tmp_path):
+    m = Material(tmp_path, n=40, seconds=1.6)
+    seen = iter(range(40))
+
+    class Tracker:
+        def detect(self, rgb):
+            k = next(seen)
+            beside = m.marks[k] * 0.4
+            if k in (0, 10, 11) or 20 <= k < 35:
+                return [(beside, np.zeros(3))] if k else []
+            return [(beside, np.zeros(3)), (m.marks[k], np.zeros(3))]
+
+    report = m.dub(landmarks=None, tracker=Tracker(), face=1)
+    assert [(r["first"], r["last"], r["status"]) for r in report.ranges] == [
+        (0, 0, "passed through"),
+        (1, 9, "generated"),
+        (10, 11, "interpolated"),
+        (12, 19, "generated"),
+        (20, 34, "passed through"),
+        (35, 39, "generated"),
+    ]
+
+
+def test_reference_is_frontal_and_never_a_blank_frame(tmp_path):
+    m = Material(tmp_path, n=30)
+    m.frames[:12] = 127
+    write_video(m.video, m.frames)
+    pose = np.zeros((30, 3), np.float32)
+    pose[12:20, 0] = 40
+    np.savez(m.track, landmarks=m.marks, pose=pose)
+    assert m.dub().reference_frame >= 20
+
+
+@pytest.mark.parametrize("size", [(95, 128), (96, 127), (121, 161)])
+def test_odd_sizes_are_kept(tmp_path, size):
+    m = Material(tmp_path, n=6, seconds=0.2, size=size)
+    m.dub()
+    info = probe(m.out)
+    assert (info.height, info.width) == size
+
+
+def test_rotation_of_the_source_is_applied(tmp_path):
+    m = Material(tmp_path, n=6, seconds=0.2)
+    turned = np.ascontiguousarray(np.rot90(m.frames, -1, (1, 2)))
+    write_video(m.video, turned, rotation=90)
+    m.dub()
+    info = probe(m.out)
+    assert (info.height, info.width, info.rotation) == (96, 128, 0)
+    assert [frame_index(p) for p in m.shown()] == list(range(5))
+
+
+@pytest.mark.parametrize("level", [0.0, np.nan])
+def test_silence_and_broken_sound_give_a_still_mouth(tmp_path, level):
+    m = Material(tmp_path)
+    write_wav(m.audio, np.full(16_000, level, np.float32))
+    report = m.dub()
+    assert any("silence" in warning for warning in report.warnings)
+    mouth = m.marks[:, 48:68].mean(1).round().astype(int)
+    bright = [p[y - 2 : y + 3, x - 4 : x + 5].mean() for p, (x, y) in zip(m.shown(), mouth, strict=True)]
+    assert np.std(bright) < 6
+
+
+def test_unusable_inputs_have_typed_errors_and_leave_nothing(tmp_path):
+    m = Material(tmp_path)
+    whole = m.video.read_bytes()
+    bad = {"empty.mp4": b"", "cut.mp4": whole[: len(whole) // 2], "text.mp4": b"no video\n" * 99}
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    before = {p.name for p in tmp_path.iterdir()}
+    cases = [(UnreadableMedia, {"video": tmp_path / name}) for name in [*bad, "missing.mp4"]] + [
+        (UnreadableMedia, {"audio": tmp_path / "empty.mp4"}),
+        (NoVideoStream, {"video": m.audio}),
+        (NoAudioStream, {"audio": m.video}),
+        (DataError, {"landmarks": tmp_path / "text.mp4"}),
+    ]
+    for error, options in cases:
+        with pytest.raises(error) as caught:
+            m.dub(**options)
+        assert next(iter(options.values())).name in str(caught.value)
+    np.savez(m.track, landmarks=m.marks[:7])
+    with pytest.raises(DataError, match="7 rows"):
+        m.dub()
+    np.savez(m.track, landmarks=m.marks, valid=np.zeros(25, bool))
+    with pytest.raises(NoFaceFound):
+        m.dub()
+    with pytest.raises(NoFaceFound):
+        m.dub(landmarks=None, tracker=type("Blind", (), {"detect": lambda self, rgb: []})())
+    assert {p.name for p in tmp_path.iterdir()} == before
+
+
+def test_output_must_not_replace_an_input(tmp_path):
+    m = Material(tmp_path)
+    before = m.video.read_bytes()
+    m.out = m.video
+    with pytest.raises(MediaError, match="replace the input"):
+        m.dub()
+    m.out = tmp_path / "link.mp4"
+    m.out.symlink_to(m.video)
+    with pytest.raises(MediaError, match="replace the input"):
+        m.dub()
+    assert m.video.read_bytes() == before
+
+
+def test_an_interrupted_run_leaves_no_half_file(tmp_path):
+    m = Material(tmp_path, n=50, seconds=2.0)
+    generate = m.model.generate
+
+    def interrupted(*inputs):
+        if interrupted.calls == 2:
+            raise KeyboardInterrupt
+        interrupted.calls += 1
+        return generate(*inputs)
+
+    interrupted.calls = 0
+    m.model.generate = interrupted
+    before = {p.name for p in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        m.dub()
+    assert {p.name for p in tmp_path.iterdir()} == before
+
+
+def test_memory_does_not_grow_with_length(tmp_path):
+    """Pictures are numpy arrays, which tracemalloc sees; 4 times the length may cost landmarks and sound, no pictures."""
+    peaks = []
+    for n in (60, 240):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        m = Material(folder, n=60, seconds=n / 25, size=(192, 256))
+        m.frames, long = None, np.concatenate([m.marks] * (n // 60))
+        write_video(m.video, np.stack([draw_face(192, 256, p, k % 190) for k, p in enumerate(long)]))
+        np.savez(m.track, landmarks=long)
+        tracemalloc.start()
+        m.dub()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    pictures = 192 * 256 * 3
+    assert peaks[0] > 20 * pictures  # the measure does see pictures
+    assert peaks[1] < peaks[0] + 40 * pictures
+
+
+def test_track_dataclass_says_how_long_it_is():
+    nothing = np.zeros(3, bool)
+    assert len(FaceTrack(np.zeros((3, 68, 2)), np.zeros((3, 3)), nothing, nothing)) == 3

@@ -1,0 +1,193 @@
+"""The three descriptions of the environment agree, imports are as light as promised, nothing private is tracked."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [Requirement(text) for text in [*PROJECT["dependencies"], *sum(EXTRAS.values(), [])]]
+
+
+def pins() -> dict[str, str]:
+    """constraints.txt as {canonical name: version}."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    found = [line.split("==") for line in lines if line.strip() and not line.startswith("#")]
+    assert all(len(parts) == 2 for parts in found), "constraints.txt holds exact versions only"
+    return {canonicalize_name(name): number for name, number in found}
+
+
+def run_python(code: str) -> str:
+    """Run code in a fresh interpreter at the repository's root; return what it prints."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=lambda r: r.name)
+def test_every_dependency_is_pinned_within_its_range(requirement):
+    pinned = pins().get(canonicalize_name(requirement.name))
+    assert pinned, f"{requirement.name} is not in constraints.txt"
+    assert requirement.specifier.contains(pinned, prereleases=True)
+    assert not any(s.operator in ("==", "===") for s in requirement.specifier), "pyproject.toml holds ranges"
+    try:
+        installed = version(requirement.name)
+    except PackageNotFoundError:
+        return
+    assert requirement.specifier.contains(installed, prereleases=True), f"{requirement.name} {installed} is installed"
+
+
+@pytest.mark.parametrize(
+    ("name", "older"),
+    [
+        ("torch", "2.11.0"),
+        ("torchvision", "0.26.0"),
+        ("numpy", "2.0.2"),
+        ("ipykernel", "6.17.1"),
+        ("ipywidgets", "7.7.1"),
+    ],
+)
+def test_ranges_admit_what_colab_and_older_gpu_machines_hold(name, older):
+    requirement = next(r for r in DIRECT if r.name == name)
+    assert requirement.specifier.contains(older)
+    assert SpecifierSet(PROJECT["requires-python"]).contains("3.12")
+
+
+def test_conda_environment_agrees():
+    tree = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python = next(d for d in tree["dependencies"] if isinstance(d, str) and d.startswith("python"))
+    assert SpecifierSet(python.removeprefix("python")) == SpecifierSet(PROJECT["requires-python"])
+    lines = next(d["pip"] for d in tree["dependencies"] if isinstance(d, dict))
+    assert lines == ["-c constraints.txt", f"-e .[{','.join(sorted(EXTRAS))}]"]
+
+
+def test_make_installs_what_conda_installs():
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"-c constraints.txt -e '.[{','.join(sorted(EXTRAS))}]'" in makefile
+
+
+def test_both_owners_of_cv2_have_one_version():
+    assert pins()["opencv-python"] == pins()["opencv-contrib-python"]
+
+
+def test_cv2_mediapipe_and_face_alignment_import_together():
+    code = "import cv2, mediapipe, face_alignment, numpy; print(cv2.flip(numpy.zeros((2, 2)), 1).shape)"
+    assert run_python(code).strip() == "(2, 2)"
+
+
+# A module is foreign if a distribution outside the allowed ones' own requirements brought it.
+ONLY = """
+import importlib.machinery, importlib.metadata, json, pkgutil, re, sys
+from importlib.metadata import PackageNotFoundError
+canonical = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+allowed, todo = set(), {roots!r}
+while todo:
+    name = canonical(todo.pop())
+    if name in allowed:
+        continue
+    allowed.add(name)
+    try:
+        lines = importlib.metadata.requires(name) or []
+    except PackageNotFoundError:
+        continue
+    todo += [re.match(r"[\\w.-]+", line)[0] for line in lines if "extra ==" not in line]
+owners = importlib.metadata.packages_distributions()
+foreign = {{m for m, ds in owners.items() if m != "lipformer_core" and not any(canonical(d) in allowed for d in ds)}}
+
+class Only(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in foreign else super().find_spec(name, path, target)
+
+sys.meta_path = [Only if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]
+assert {{"cv2", "librosa", "av", "matplotlib", "tqdm"}} <= foreign | {also!r}
+package = importlib.import_module("lipformer_core.{package}")
+names = ["lipformer_core.{package}." + m.name for m in pkgutil.walk_packages(package.__path__)]
+for name in names:
+    importlib.import_module(name)
+print(json.dumps(names))
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "roots", "also"),
+    [
+        ("model", ["torch", "numpy", "safetensors"], set()),
+        ("training", ["torch", "numpy", "safetensors", "accelerate"], {"tqdm"}),  # accelerate brings tqdm itself
+    ],
+)
+def test_model_and_training_import_with_few_libraries(package, roots, also):
+    if not list((ROOT / "lipformer_core" / package).glob("[!_]*.py")):
+        pytest.skip(f"lipformer_core/{package} has no modules")
+    assert json.loads(run_python(ONLY.format(package=package, roots=roots, also=also)))
+
+
+def test_the_package_itself_imports_at_once():
+    code = "import sys, lipformer_core; print(any(m in sys.modules for m in ('torch', 'numpy', 'cv2')))"
+    assert run_python(code).strip() == "False"
+
+
+def test_every_import_is_declared():
+    """Also the lazy ones: what one machine happens to have, a fresh environment lacks."""
+    owners = packages_distributions()
+    declared = {canonicalize_name(r.name) for r in DIRECT} | {"lipformer-core", "setuptools"}
+    missing = set()
+    sources = [*ROOT.glob("lipformer_core/**/*.py"), *ROOT.glob("papermill_runs/*.py"), *ROOT.glob("tests/*.py")]
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            for module in {name.partition(".")[0] for name in names} - sys.stdlib_module_names:
+                found = {canonicalize_name(d) for d in owners.get(module, [module])}
+                ours = (ROOT / module).is_dir() or (ROOT / "tests" / f"{module}.py").is_file()
+                if not ours and not found & declared:
+                    missing.add(f"{module} in {path.relative_to(ROOT)}")
+    assert not missing
+
+
+def tracked_files() -> list[Path]:
+    """Files that git tracks or would track."""
+    done = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def registry_hosts() -> set[str]:
+    """Package registries: the well-known ones, put together here so as not to be written, and those of this pip."""
+    known = {"py" + "pi.org", "python" + "hosted.org", "download.py" + "torch.org/whl", "ana" + "conda.org"}
+    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    configured = {urlsplit(url).hostname for url in re.findall(r"https?://[^\s'\"]+", done.stdout)}
+    return known | {host for host in configured if host}
+
+
+def test_nothing_tracked_names_a_registry_or_a_machines_folders():
+    hosts = [host.encode() for host in registry_hosts()]
+    option = re.compile(rb"--(extra-)?" + rb"index-url")
+    home = re.compile(rb"(?<![\w.:/-])/(root|home/\w+|Users/\w+|work/\w+)/")
+    wrong = []
+    for path in tracked_files():
+        if path.suffix in (".mp4", ".png", ".jpg", ".wav", ".safetensors"):
+            continue
+        content = path.read_bytes()
+        wrong += [f"{path.name}: {host.decode()}" for host in hosts if host in content]
+        wrong += [f"{path.name}: {match[0].decode()}" for match in (*option.finditer(content), *home.finditer(content))]
+    assert not wrong

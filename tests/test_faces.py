@@ -1,0 +1,280 @@
+"""Faces and alignment: geometry, tracking, gaps, and what the tracker's files are."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from material import face_clip, face_landmarks
+
+from lipformer_core import weights
+from lipformer_core.data.alignment import (
+    EYE_DISTANCE,
+    EYE_LINE,
+    STILL_POINTS,
+    crop_transforms,
+    fit_similarity,
+    invert,
+    mouth_opening,
+    transform_points,
+    warp_crop,
+    warp_crops,
+)
+from lipformer_core.data.faces import (
+    MEDIAPIPE_68,
+    fill_gaps,
+    load_track,
+    open_tracker,
+    pose_from_landmarks,
+    track_faces,
+)
+from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
+
+CLIPS, WEIGHTS = os.environ.get("LIPFORMER_CLIPS"), os.environ.get("LIPFORMER_WEIGHTS")
+real = pytest.mark.skipif(not (CLIPS and WEIGHTS), reason="LIPFORMER_CLIPS and LIPFORMER_WEIGHTS name no real material")
+
+
+class ListTracker:
+    """Finds the faces it is told, one list a frame."""
+
+    def __init__(self, faces):
+        self.faces = iter(faces)
+
+    def detect(self, rgb):
+        return [(points, np.zeros(3, np.float32)) for points in next(self.faces)]
+
+
+def track(faces, **options):
+    return track_faces((np.zeros((4, 4, 3), np.uint8) for _ in faces), ListTracker(faces), **options)
+
+
+def test_eyes_come_to_their_place_whatever_the_frame():
+    for centre, distance, angle in [((60, 50), 30, 0.0), ((300, 120), 90, 0.4), ((20, 30), 11, -0.7)]:
+        marks = face_landmarks(centre, distance, angle=angle)[None]
+        transform = crop_transforms(marks, np.ones(1, bool), 96)
+        points = transform_points(transform, marks)[0]
+        left, right = points[36:42].mean(0), points[42:48].mean(0)
+        np.testing.assert_allclose(right - left, [EYE_DISTANCE * 96, 0], atol=0.05)
+        np.testing.assert_allclose((left + right) / 2 + 0.5, [48, EYE_LINE * 96], atol=0.05)
+        assert points[48:68, 1].min() > 48 and points[:17, 1].max() < 96
+
+
+def test_mouth_and_jaw_do_not_move_the_crop():
+    still = face_landmarks((60, 50), 30, opening=0.0)
+    moved = still.copy()
+    moved[:17] += [3, 9]
+    moved[48:] += [1, 7]
+    one = np.ones(1, bool)
+    np.testing.assert_array_equal(crop_transforms(still[None], one, 96), crop_transforms(moved[None], one, 96))
+    assert not set(STILL_POINTS) & {*range(17), *range(48, 68)}
+
+
+def test_similarity_agrees_with_an_independent_implementation():
+    from skimage.transform import SimilarityTransform
+
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(5, 21, 2)) * 40, rng.normal(size=(21, 2)) * 10
+    for fitted, points in zip(fit_similarity(source, target), source, strict=True):
+        other = SimilarityTransform.from_estimate(points, target)
+        np.testing.assert_allclose(fitted, other.params[:2], atol=1e-9)
+
+
+def test_smoothing_takes_jitter_out_and_leaves_steady_motion():
+    n = 60
+    marks = np.stack([face_landmarks((50 + k, 60 + 0.5 * k), 30 * 1.003**k, angle=0.005 * k) for k in range(n)])
+    valid = np.ones(n, bool)
+    steady = transform_points(crop_transforms(marks, valid, 96), marks)
+    assert np.abs(steady - steady[0]).max() < 0.15  # no lag, not even at the ends
+    rng = np.random.default_rng(0)
+    shaken = marks + rng.normal(0, 1, (n, 1, 2)).astype(np.float32)
+
+    def jitter(sigma):
+        place = crop_transforms(shaken, valid, 96, sigma) @ np.array([60.0, 60.0, 1.0])
+        return np.abs(np.diff(place, n=2, axis=0)).mean()
+
+    assert jitter(1.5) < 0.25 * jitter(0)
+
+
+def test_runs_are_smoothed_apart_and_invalid_frames_repeat_a_neighbour():
+    marks = np.stack([face_landmarks((50, 50), 30)] * 10 + [face_landmarks((90, 70), 20)] * 10)
+    valid = np.ones(20, bool)
+    valid[9:11] = False
+    marks[~valid] = np.nan
+    transforms = crop_transforms(marks, valid, 96)
+    alone = crop_transforms(marks[:9], valid[:9], 96)
+    np.testing.assert_allclose(transforms[:9], alone)
+    np.testing.assert_array_equal(transforms[9], transforms[8])
+    np.testing.assert_array_equal(transforms[10], transforms[11])
+    with pytest.raises(NoFaceFound):
+        crop_transforms(marks, np.zeros(20, bool), 96)
+
+
+def test_shrinking_does_not_alias():
+    stripes = np.zeros((400, 400, 3), np.uint8)
+    stripes[:, ::2] = 255  # the finest pattern: its mean is all that a small crop can show
+    for factor in (1.4, 2.0, 2.7, 5.3):
+        transform = np.array([[1 / factor, 0, 3.3], [0, 1 / factor, 1.7]])
+        crop = warp_crop(stripes, transform, 60)
+        assert crop[10:50, 10:50].std() < 30, factor
+        assert abs(crop[10:50, 10:50].mean() - 127.5) < 3
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.0, 1.5, 2.0, 3.7])
+def test_a_crop_lies_where_its_transform_says(factor):
+    rows, columns = np.mgrid[:200, :240]
+    picture = np.dstack([columns, rows, 0 * rows]).astype(np.float32)  # each pixel tells its own place
+    angle = 0.3
+    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / factor
+    transform = np.column_stack([linear, [24, 24] - linear @ [120, 100]])
+    crop = warp_crop(picture, transform, 48)
+    grid = np.stack(np.meshgrid(np.arange(8, 40), np.arange(8, 40)), -1).reshape(-1, 2)
+    inside = transform_points(invert(transform), grid)
+    keep = ((inside > 4) & (inside < [235, 195])).all(1)
+    assert keep.sum() > 200
+    error = crop[grid[keep, 1], grid[keep, 0], :2] - inside[keep]
+    assert np.abs(error).max() < 0.1 and np.abs(error.mean(0)).max() < 0.1
+
+
+def test_crops_of_a_clip():
+    frames, marks = face_clip(5)
+    transforms = crop_transforms(marks, np.ones(5, bool), 64)
+    crops = warp_crops(frames, transforms, 64)
+    assert crops.shape == (5, 64, 64, 3) and crops.dtype == np.uint8
+    np.testing.assert_allclose(invert(invert(transforms)), transforms)
+
+
+def test_opening_is_the_gap_over_the_eye_distance():
+    for opening in (0.0, 0.1, 0.3):
+        assert mouth_opening(face_landmarks((50, 50), 40, opening)) == pytest.approx(opening * 0.9, abs=0.12 * opening)
+
+
+@pytest.mark.parametrize("roll", [-30, 0, 20])
+def test_roll_from_landmarks(roll):
+    pose = pose_from_landmarks(face_landmarks((50, 50), 40, angle=np.radians(roll)))
+    np.testing.assert_allclose(pose, [0, 0, roll], atol=2)
+
+
+def test_two_people_are_not_swapped():
+    small = [face_landmarks((40 + k, 50), 20) for k in range(20)]
+    large = [face_landmarks((200 - k, 50), 30) for k in range(20)]
+    for k in range(10, 20):  # the small one comes near the camera
+        small[k] = face_landmarks((40 + k, 50), 20 + 2 * (k - 9))
+    faces = [[s, b] if k % 2 else [b, s] for k, (s, b) in enumerate(zip(small, large, strict=True))]
+    np.testing.assert_array_equal(track(faces).landmarks, large)
+    np.testing.assert_array_equal(track(faces, face=0).landmarks, small)
+    np.testing.assert_array_equal(track(faces, face=1).landmarks, large)
+    with pytest.raises(NoFaceFound, match="at most 2"):
+        track(faces, face=2)
+
+
+def test_another_person_does_not_take_a_lost_ones_place():
+    here, other = face_landmarks((40, 50), 30), face_landmarks((200, 50), 20)
+    found = track([[here, other]] * 5 + [[other]] * 30)
+    assert found.valid.tolist() == [True] * 5 + [False] * 30
+
+
+def test_the_same_person_is_found_again_after_a_cut():
+    found = track([[face_landmarks((40, 50), 30)]] * 5 + [[face_landmarks((200, 80), 25)]] * 30)
+    assert found.valid[:5].all() and found.valid[20:].all()
+
+
+def test_short_gaps_are_interpolated_and_long_ones_are_not():
+    marks = [face_landmarks((40 + k, 50), 30) for k in range(60)]
+    faces = [[m] for m in marks]
+    for k in [*range(10, 22), *range(30, 43), 0, 59]:
+        faces[k] = []
+    found = track(faces)
+    np.testing.assert_allclose(found.landmarks[10:22], marks[10:22], atol=1e-3)
+    assert found.interpolated.nonzero()[0].tolist() == list(range(10, 22))
+    assert (~found.valid).nonzero()[0].tolist() == [0, *range(30, 43), 59]
+
+
+def test_no_face_at_all_is_an_error():
+    with pytest.raises(NoFaceFound, match="7 frames"):
+        track([[]] * 7)
+
+
+def test_tracks_are_saved_and_checked(tmp_path):
+    marks = np.stack([face_landmarks((50, 50), 30)] * 4)
+    fill_gaps(marks, np.ones((4, 3), np.float32), np.array([True, False, True, True])).save(tmp_path / "a.npz")
+    loaded = load_track(tmp_path / "a.npz")
+    np.testing.assert_array_equal(loaded.landmarks, marks)
+    marks[2, 5] = np.nan
+    np.savez(tmp_path / "b.npz", landmarks=marks)
+    assert load_track(tmp_path / "b.npz").valid.tolist() == [True, True, False, True]
+    np.savez(tmp_path / "c.npz", landmarks=marks[:, :5])
+    (tmp_path / "d.npz").write_text("no archive")
+    np.savez(tmp_path / "e.npz", points=marks)
+    for name in "cdef":
+        with pytest.raises(DataError, match=f"{name}.npz"):
+            load_track(tmp_path / f"{name}.npz")
+
+
+def test_missing_files_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIPFORMER_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    with pytest.raises(WeightsMissing, match=r"face_landmarker\.task.*2DFAN4-11f355bf06\.pth\.tar"):
+        open_tracker()
+    with pytest.raises(WeightsMissing, match="2DFAN4-11f355bf06"):
+        open_tracker("face_alignment")
+    (tmp_path / "face_landmarker.task").write_bytes(b"something else")
+    with pytest.raises(WeightsCorrupt, match=r"face_landmarker\.task"):
+        open_tracker("mediapipe")
+    states = {row["name"]: row["state"] for row in weights.status()}
+    assert states["face_landmarker.task"] == "corrupt" and states["2DFAN4-11f355bf06.pth.tar"] == "missing"
+    with pytest.raises(ValueError, match="backend"):
+        open_tracker("magic")
+
+
+def test_landmark_map_is_mirror_symmetric_in_size():
+    assert len(MEDIAPIPE_68) == 68 and len(set(MEDIAPIPE_68)) == 68 and MEDIAPIPE_68.max() < 478
+
+
+@real
+def test_fan_is_loaded_from_a_file_of_random_weights(tmp_path, monkeypatch):
+    """Its published weights cannot be had here: what can be proven is that a file of their form is loaded and runs."""
+    import hashlib
+    from dataclasses import replace
+
+    import torch
+    from face_alignment.models import FAN
+
+    torch.manual_seed(0)
+    for file in Path(WEIGHTS).iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    torch.save(FAN(4).state_dict(), tmp_path / "2DFAN4-11f355bf06.pth.tar")
+    digest = hashlib.sha256((tmp_path / "2DFAN4-11f355bf06.pth.tar").read_bytes()).hexdigest()
+    name = "2DFAN4-11f355bf06.pth.tar"
+    monkeypatch.setitem(weights.KNOWN, name, replace(weights.KNOWN[name], sha256=digest))
+    monkeypatch.setenv("LIPFORMER_WEIGHTS", str(tmp_path))
+    tracker = open_tracker("face_alignment")
+    assert tracker.detect(np.zeros((128, 128, 3), np.uint8)) == []
+
+
+@real
+def test_real_faces_lie_in_the_crop_and_blank_frames_do_not_count():
+    from lipformer_core.data.media import iter_frames
+
+    tracker = open_tracker("mediapipe")
+    clip = sorted(Path(CLIPS).glob("grid_*.mp4"))[0]
+    frames = [picture for _, picture in zip(range(40), (p for _, p in iter_frames(clip)), strict=False)]
+    frames[:12] = [np.full_like(frames[0], 127)] * 12
+    found = track_faces(iter(frames), tracker)
+    assert found.valid.tolist() == [False] * 12 + [True] * 28
+    transforms = crop_transforms(found.landmarks, found.valid, 96)
+    points = transform_points(transforms, found.landmarks)[found.valid]
+    assert points[:, 48:68, 1].min() > 48 and points[:, 8, 1].max() < 93
+    assert np.abs(found.pose[found.valid]).max() < 20
+    assert 0 <= mouth_opening(found.landmarks[found.valid]).min() < 0.08
+
+
+@real
+def test_pose_signs_on_a_mirrored_face():
+    from lipformer_core.data.media import iter_frames
+
+    tracker = open_tracker("mediapipe")
+    clip = Path(CLIPS) / "vox_00086.mp4"
+    frame = next(iter_frames(clip))[1]
+    ((_, pose),), ((_, mirrored),) = tracker.detect(frame), tracker.detect(np.ascontiguousarray(frame[:, ::-1]))
+    np.testing.assert_allclose(pose * [-1, 1, -1], mirrored, atol=4)
+    assert abs(pose[0]) > 10

@@ -1,0 +1,158 @@
+"""The scores against independent libraries, and the mistakes of published evaluation scripts as traps."""
+
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from lipformer_core.evaluation.metrics import (
+    MetricError,
+    bootstrap_interval,
+    jitter,
+    lmd,
+    mouth_boxes,
+    partial_correlation,
+    pearson,
+    picture_scores,
+    psnr,
+    seam,
+    ssim,
+)
+
+
+@pytest.fixture
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    """Two stacks of 4 smooth pictures that differ by noise, (4, 64, 64, 3) uint8."""
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 255, (4, 9, 9, 3)).repeat(8, axis=1).repeat(8, axis=2)[:, :64, :64]
+    noisy = np.clip(coarse + rng.normal(0, 12, coarse.shape), 0, 255)
+    return coarse.astype(np.uint8), noisy.astype(np.uint8)
+
+
+def _face(n: int = 5, size: int = 64) -> np.ndarray:
+    points = np.zeros((n, 68, 2))
+    points[:, 36:42], points[:, 42:48] = (0.35 * size, 0.28 * size), (0.65 * size, 0.28 * size)
+    points[:, 48:68] = (0.5 * size, 0.69 * size)
+    return points
+
+
+def test_psnr_and_ssim_agree_with_scikit_image(pair):
+    for a, b, mine_psnr, mine_ssim in zip(*pair, psnr(*pair), ssim(*pair), strict=True):
+        theirs = structural_similarity(
+            a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, channel_axis=-1
+        )
+        assert mine_psnr == pytest.approx(peak_signal_noise_ratio(a, b, data_range=255), abs=1e-9)
+        assert mine_ssim == pytest.approx(theirs, abs=1e-9)
+
+
+def test_uint8_differences_do_not_wrap():
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    wrapped = 10 * np.log10(255**2 / np.mean(((a - b) ** 2).astype(float)))  # the published mistake
+    assert psnr(a, b) < 12 < wrapped
+    assert psnr(a, b) == psnr(b, a)
+
+
+def test_known_noise_gives_known_psnr():
+    rng = np.random.default_rng(2)
+    grey = np.full((128, 128, 3), 128.0)
+    noisy = grey + rng.normal(0, 20, grey.shape)
+    assert psnr(grey, noisy, peak=255) == pytest.approx(20 * np.log10(255 / 20), abs=0.1)
+
+
+def test_what_cannot_be_compared_is_refused(pair):
+    a, b = pair
+    with pytest.raises(MetricError, match="shapes"):
+        psnr(a, b[:, :32])
+    with pytest.raises(MetricError, match="types"):
+        psnr(a, b.astype(np.float32))
+    with pytest.raises(MetricError, match="peak"):
+        ssim(a.astype(float), b.astype(float))
+    with pytest.raises(MetricError, match="11x11"):
+        ssim(a[:, :8], b[:, :8])
+    with pytest.raises(MetricError, match="equally long"):
+        pearson(np.zeros(5), np.zeros(6))
+    with pytest.raises(MetricError, match="finite"):
+        bootstrap_interval([1.0, float("nan")])
+
+
+def test_region_scores_are_those_of_the_cut_pictures(pair):
+    a, b = pair
+    boxes = mouth_boxes(_face(4), 64)
+    scores = picture_scores(a, b, boxes)
+    top, bottom, left, right = boxes[2]
+    np.testing.assert_allclose(scores["bottom_ssim"], ssim(a[:, 32:], b[:, 32:]))
+    cut = np.s_[2, top:bottom, left:right]
+    np.testing.assert_allclose(scores["mouth_ssim"][2], ssim(a[cut], b[cut]))
+    np.testing.assert_allclose(scores["mouth_psnr"][2], psnr(a[cut], b[cut]))
+
+
+def test_mouth_boxes_have_one_size_and_stay_in_the_bottom_half():
+    rng = np.random.default_rng(3)
+    top, bottom, left, right = mouth_boxes(rng.uniform(-20, 120, (50, 68, 2)), 96).T
+    assert set(bottom - top) == {35} and set(right - left) == {42}
+    assert top.min() >= 48 and bottom.max() <= 96 and left.min() >= 0 and right.max() <= 96
+
+
+def test_seam_is_one_on_the_truth_and_more_where_the_halves_differ(pair):
+    truth = np.tile(np.arange(64, dtype=np.uint8)[None, :, None, None] * 2, (2, 1, 64, 3))
+    edged = truth.copy()
+    edged[:, 32:] += 20
+    assert seam(truth, truth) == 1
+    assert seam(edged, truth) == pytest.approx(11)  # the step was 2 and is 22
+
+
+def test_lmd_ignores_the_place_unless_asked():
+    points = np.random.default_rng(4).normal(size=(3, 20, 2))
+    assert lmd(points + [3, 4], points) == pytest.approx(0, abs=1e-12)
+    assert lmd(points + [3, 4], points, centred=False) == pytest.approx(5)
+
+
+def test_partial_correlation_is_the_correlation_of_regression_residuals():
+    rng = np.random.default_rng(5)
+    z = rng.normal(size=200)
+    y = 0.6 * z + rng.normal(size=200)
+    x = 0.5 * z + 0.4 * y + rng.normal(size=200)
+    design = np.stack([z, np.ones_like(z)], axis=1)
+    residuals = [v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (x, y)]
+    assert partial_correlation(x, y, z) == pytest.approx(np.corrcoef(*residuals)[0, 1], abs=1e-12)
+
+
+def test_leak_of_a_copy_is_one_and_of_what_follows_the_audio_none():
+    rng = np.random.default_rng(6)
+    shared = np.sin(np.arange(400) / 7)  # two sentences of one timing: a plain correlation flatters or damns
+    original, driving = shared + rng.normal(0, 1, 400), shared + rng.normal(0, 1, 400)
+    assert pearson(driving, original) > 0.2
+    assert partial_correlation(original, original, driving) == pytest.approx(1)
+    assert abs(partial_correlation(driving + rng.normal(0, 0.3, 400), original, driving)) < 0.15
+    assert partial_correlation(2 * driving + 1, original, driving) == 0
+    assert partial_correlation(np.ones(400), original, driving) == 0
+    assert np.isnan(partial_correlation(original, driving, driving))
+
+
+def test_correlation_with_a_still_mouth_does_not_exist():
+    assert np.isnan(pearson(np.full(9, 0.1), np.arange(9)))
+    assert pearson(np.arange(9), -2 * np.arange(9)) == pytest.approx(-1)
+
+
+def test_jitter_ignores_steady_motion():
+    assert jitter(3 * np.arange(10)) == 0
+    assert jitter([0, 1, 0, 1]) == 2
+
+
+def test_bootstrap_is_deterministic_and_covers():
+    rng = np.random.default_rng(7)
+    hits = 0
+    for k in range(100):
+        mean, low, high = bootstrap_interval(rng.normal(3, 1, 30), seed=k, draws=500)
+        assert low <= mean <= high
+        hits += low <= 3 <= high
+    assert hits >= 85
+    values = rng.normal(size=12)
+    assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
+    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+
+
+def test_bootstrap_of_a_ratio_is_a_ratio_of_means():
+    mean, low, high = bootstrap_interval([1.0, 2.0, 3.0], [10.0, 10.0, 40.0])
+    assert mean == pytest.approx(0.1) and low <= mean <= high
+    assert np.isnan(bootstrap_interval([5.0])[1])

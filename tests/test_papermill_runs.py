@@ -1,0 +1,214 @@
+"""The experiment runner, on tiny notebooks with real kernels, and the numbers that it gathers."""
+
+import json
+import math
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from lipformer_core.results import ResultsError, write_results
+from papermill_runs import runner
+from papermill_runs.experiment import RunError, available, load_experiment, resolve
+from papermill_runs.gather import KEYS
+from papermill_runs.report import sections
+
+PARAMETERS = 'preset: str = "quick"\nseed: int = 0\nfactor = 2.0\noverrides: dict = {}\nwork = ""\nresults = ""'
+MAKE = "from pathlib import Path\nPath(work, 'made').write_text(str(factor))"
+FIGURE = "import matplotlib.pyplot as plt\nplt.figure(figsize=(1, 1)); plt.plot([0, 1]); plt.show()"
+WRITE = (
+    "from lipformer_core.results import write_results\n"
+    "write_results(results, {'codebook.psnr': factor * 10, 'seen': preset})"
+)
+READ = (
+    "from pathlib import Path\nfrom lipformer_core.results import write_results\n"
+    "write_results(results, {'lipformer.leak': float(Path(work, 'made').read_text()) / 100, 'video.dubbed': 'made'})"
+)
+
+
+def save_notebook(path: Path, *cells: str, parameters: str | None = PARAMETERS) -> None:
+    """A notebook of the given cells; text that begins with # and a blank becomes a heading."""
+    made = [new_markdown_cell(c) if c.startswith("# ") or c.startswith("## ") else new_code_cell(c) for c in cells]
+    if parameters is not None:
+        made.insert(0, new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=made, metadata=kernel), path)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Two notebooks, the second reading what the first made, and an experiment of both: (yaml path, notebooks, out)."""
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    save_notebook(notebooks / "01_first.ipynb", "# One", MAKE, "## A curve", FIGURE, WRITE)
+    save_notebook(notebooks / "02_second.ipynb", "# Two", READ)
+    path = tmp_path / "tiny.yaml"
+    save_experiment(path)
+    return path, notebooks, tmp_path / "out"
+
+
+def save_experiment(path: Path, **changes: object) -> None:
+    """The tiny experiment with some entries replaced."""
+    tree = {
+        "title": "Tiny",
+        "description": "A test.",
+        "parameters": {"seed": 3},
+        "notebooks": [{"notebook": "01_first", "parameters": {"factor": 3.0}}, {"notebook": "02_second"}],
+    }
+    path.write_text(yaml.safe_dump({**tree, **changes}))
+
+
+def execute(project, **options) -> tuple[dict, str]:
+    """Run the tiny experiment; return its numbers and what was said."""
+    path, notebooks, out = project
+    said: list[str] = []
+    runner.run(str(path), out=out, notebooks=notebooks, say=said.append, **options)
+    return json.loads((out / "results.json").read_text()), "\n".join(said)
+
+
+def test_runs_gathers_skips_and_repeats_what_changed(project):
+    path, notebooks, out = project
+    numbers, said = execute(project)
+    assert numbers["codebook.psnr"] == 30.0
+    assert numbers["lipformer.leak"] == 0.03
+    assert numbers["run.seed"] == 3
+    assert numbers["run.finished"] is True
+    for key in KEYS:
+        assert key in numbers
+        assert numbers[key] is not None or numbers[f"{key}.why"]
+    assert numbers["seconds.01_first"] > 0
+    assert {"run.revision", "run.device", "run.torch", "run.python", "run.dirty"} <= set(numbers)
+    assert said.splitlines()[-1] == f"report:  {out / 'report.html'}"
+
+    page = (out / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "<figcaption>A curve</figcaption>" in page
+    assert "data:video/mp4;base64," in page  # the short file of video.dubbed
+    assert 'href="notebooks/01_first.ipynb"' in page
+    assert "http" not in page, "the page loads nothing from outside"
+
+    again, said = execute(project)
+    assert said.count("finished before") == 2
+    assert again == numbers
+
+    first = {"notebook": "01_first", "parameters": {"factor": 4.0}}
+    save_experiment(path, notebooks=[first, {"notebook": "02_second"}])
+    changed, said = execute(project)
+    assert said.count("running") == 2, "what builds on a notebook that ran anew runs anew"
+    assert changed["lipformer.leak"] == 0.04
+
+    save_notebook(notebooks / "02_second.ipynb", "# Two, edited", READ)
+    _, said = execute(project)
+    assert said.count("finished before") == 1
+
+
+def test_a_failing_notebook_stops_the_run_and_keeps_its_copy(project):
+    path, notebooks, out = project
+    save_notebook(notebooks / "01_first.ipynb", "# One", MAKE, "raise RuntimeError('out of milk')", WRITE)
+    with pytest.raises(runner.NotebookFailed, match="01_first failed in cell .* out of milk"):
+        execute(project)
+    copy = nbformat.read(out / "notebooks" / "01_first.ipynb", as_version=4)
+    assert any("out of milk" in str(cell.get("outputs")) for cell in copy.cells)
+    assert not (out / "notebooks" / "02_second.ipynb").exists()
+    numbers = json.loads((out / "results.json").read_text())
+    assert numbers["codebook.psnr"] is None
+    assert "01_first" in numbers["codebook.psnr.why"]
+    assert numbers["run.finished"] is False
+    assert "out of milk" in (out / "report.html").read_text()
+
+    save_notebook(notebooks / "01_first.ipynb", "# One", MAKE, WRITE)
+    numbers, _ = execute(project)
+    assert numbers["run.finished"] is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"tilte": "x"}, "tilte"),
+        ({"notebooks": []}, "no notebook"),
+        ({"notebooks": [{"notebook": "01_first", "params": {}}]}, "params"),
+        ({"notebooks": [{"notebook": "09_none"}]}, "09_none"),
+        ({"notebooks": [{"notebook": "01_first"}, {"notebook": "01_first"}]}, "twice"),
+        ({"notebooks": [{"notebook": "01_first", "parameters": {"factr": 1}}]}, "factr"),
+        ({"notebooks": [{"notebook": "03_plain", "parameters": {"seed": 1}}]}, "tagged"),
+        ({"parameters": {"sede": 1}}, "sede"),
+        ({"parameters": [1]}, "parameters is a list"),
+        ({"parameters": {"preset": "${LIPFORMER_NO_SUCH_VARIABLE}"}}, "LIPFORMER_NO_SUCH_VARIABLE is not set"),
+    ],
+)
+def test_mistakes_in_the_yaml_are_found_before_anything_runs(project, changes, named):
+    path, notebooks, out = project
+    save_notebook(notebooks / "03_plain.ipynb", "1 + 1", parameters=None)
+    save_experiment(path, **changes)
+    with pytest.raises(RunError, match=named):
+        execute(project)
+    assert not out.exists()
+
+
+def test_parameters_merge_and_expand(project, monkeypatch):
+    path, notebooks, out = project
+    monkeypatch.setenv("LIPFORMER_TEST_PRESET", "tiny")
+    save_experiment(
+        path,
+        parameters={"preset": "${LIPFORMER_TEST_PRESET}/x", "overrides": {"a": 1, "b": 1}},
+        notebooks=["02_second", {"notebook": "01_first", "parameters": {"overrides": {"b": 2}}}],
+    )
+    second, first = resolve(load_experiment(str(path)), out, notebooks)
+    assert first.parameters["overrides"] == {"a": 1, "b": 2}
+    assert second.parameters["overrides"] == {"a": 1, "b": 1}
+    assert first.parameters["preset"] == "tiny/x"
+    assert first.parameters["work"] == second.parameters["work"] == str(out / "work")
+    assert first.parameters["results"] == str(out / "results" / "01_first.json")
+
+
+def test_shipped_experiments_fit_the_notebooks(monkeypatch, tmp_path):
+    for variable in ("LIPFORMER_CLIPS", "LIPFORMER_LRS2", "LIPFORMER_FFHQ"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    assert {"quick", "grid", "paper"} <= set(available())
+    for name in available():
+        experiment = load_experiment(name)
+        if all((runner.NOTEBOOKS / f"{step.notebook}.ipynb").is_file() for step in experiment.steps):
+            for step in resolve(experiment, tmp_path):
+                assert {"preset", "corpus", "seed", "work", "results"} <= set(step.parameters)
+
+
+def test_unknown_experiment_names_those_there_are():
+    with pytest.raises(RunError, match="quick"):
+        load_experiment("no_such_experiment")
+
+
+def test_sections_collect_figures_under_the_nearest_heading():
+    picture = {"output_type": "display_data", "data": {"image/png": "QUJD\n"}, "metadata": {}}
+    cells = [
+        new_markdown_cell("# Title of `it`\n\ntext\n\n## [Part](x.html)\n```\n# no heading\n```"),
+        new_code_cell("1", outputs=[nbformat.from_dict(picture)]),
+        new_markdown_cell("### Last"),
+    ]
+    found = sections(new_notebook(cells=cells))
+    assert [(s.title, s.level) for s in found] == [("Title of it", 1), ("Part", 2), ("Last", 3)]
+    assert [len(s.figures) for s in found] == [0, 1, 0]
+    assert found[1].figures == ["data:image/png;base64,QUJD"]
+
+
+def test_write_results_rounds_and_explains(tmp_path):
+    path = tmp_path / "deep" / "results.json"
+    values = {"a": 1 / 3, "b": np.float32(0.5), "c": np.int64(3), "d": math.nan, "f": True}
+    write_results(path, {**values, "e": None, "e.why": "no file"})
+    read = json.loads(path.read_text())
+    assert read["a"] == 0.333333
+    assert (read["b"], read["c"], read["f"]) == (0.5, 3, True)
+    assert read["d"] is None and "nan" in read["d.why"]
+    assert [p.name for p in path.parent.iterdir()] == ["results.json"], "no temporary file stays"
+    assert write_results("", {"a": 1}) == {"a": 1}, "without a path nothing is written"
+
+
+@pytest.mark.parametrize("values", [{"a": None}, {"a": [1]}, {"a": {"b": 1}}, {1: 2}])
+def test_write_results_refuses_what_is_not_flat_or_not_explained(tmp_path, values):
+    path = tmp_path / "results.json"
+    path.write_text("{}")
+    with pytest.raises(ResultsError):
+        write_results(path, values)
+    assert path.read_text() == "{}"

@@ -1,0 +1,217 @@
+"""The protocol on stand-ins whose right answers are known: a perfect model, a copier, and a mute one."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from lipformer_core.data.audio import mel_windows
+from lipformer_core.errors import NoFaceFound
+from lipformer_core.evaluation.cases import choose_reference, exchange_partner
+from lipformer_core.evaluation.clip_judge import Scorers
+from lipformer_core.evaluation.protocol import evaluate_model
+from lipformer_core.evaluation.report import summary_table, write_report
+from lipformer_core.timing import FPS, MEL_PER_FRAME
+
+SIZE, FRAMES, WINDOW = 64, 45, 8
+REST = 0.02  # opening of a closed mouth
+
+
+def _draw(openings: np.ndarray, shade: int) -> np.ndarray:
+    """Crops (n, 64, 64, 3) with a mouth bar whose brightness is the opening, and noise as texture."""
+    images = np.random.default_rng(shade).integers(shade - 30, shade + 30, (1, SIZE, SIZE, 3))
+    images = images.repeat(len(openings), axis=0).astype(np.uint8)
+    images[:, 42:50, 22:42] = np.rint(np.asarray(openings) * 500)[:, None, None, None]
+    return images
+
+
+class Meter:
+    """Reads the bar's brightness back."""
+
+    def read(self, images: np.ndarray) -> np.ndarray:
+        level = images[:, 42:50, 22:42].astype(float).mean(axis=(1, 2, 3)) / 500
+        return np.stack([level, level], axis=1)
+
+
+@dataclass
+class Clip:
+    """A clip whose mel IS the opening, and whose upper half hides it in one corner (what a leak is made of)."""
+
+    clip_id: str
+    person: str
+    seed: int
+    valid: np.ndarray = field(default_factory=lambda: np.ones(FRAMES, bool))
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        timing = np.sin(np.arange(FRAMES) / 3) + 1  # sentences of one timing
+        self.opening = REST + 0.1 * timing + 0.12 * rng.random(FRAMES)
+        self.opening[[0, 20]] = REST
+        self.width = self.opening
+        self.pose = rng.normal(0, 10, (FRAMES, 3))
+        self.landmarks = np.full((FRAMES, 68, 2), (SIZE / 2, 46.0))
+        self.info = SimpleNamespace(clip_id=self.clip_id, person=self.person, n_frames=FRAMES)
+        self.images = _draw(self.opening, 100 + self.seed)
+        self.images[:, :4, :4] = self.images[:, 42:43, 22:23]
+        self.mel = np.full((FRAMES * MEL_PER_FRAME, 80), -1.0, np.float32)
+        self.mel += np.repeat(self.opening, MEL_PER_FRAME)[:, None].astype(np.float32)
+
+    def frames(self, indices: np.ndarray) -> np.ndarray:
+        return self.images[np.asarray(indices)].copy()
+
+    def audio_windows(self, indices: np.ndarray, window: int) -> np.ndarray:
+        return mel_windows(self.mel, np.asarray(indices) / FPS, window)
+
+
+class Corpus:
+    """A few clips by name."""
+
+    def __init__(self, clips: list[Clip]) -> None:
+        self.clips = {clip.clip_id: clip for clip in clips}
+
+    def open(self, clip_id: str) -> Clip:
+        return self.clips[clip_id]
+
+
+class Perfect:
+    """Draws the opening that it hears; ends in true pixels wherever it can."""
+
+    config = SimpleNamespace(audio_window=WINDOW)
+
+    def encode_reference(self, image: torch.Tensor) -> torch.Tensor:
+        return image
+
+    def reconstruct(self, image: torch.Tensor) -> torch.Tensor:
+        return (image + 0.02).clamp(-1, 1)
+
+    def warped_reference(self, upper: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        return torch.cat([upper, reference[:, :, SIZE // 2 :].expand(len(upper), -1, -1, -1)], dim=2)
+
+    def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        return (audio[:, WINDOW // 2, 0] + 1).clamp_min(REST)
+
+    def generate(self, upper: torch.Tensor, audio: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        images = self.warped_reference(upper, reference).clone()
+        level = self.opening(upper, audio) * 500 / 127.5 - 1
+        images[:, :, 42:50, 22:42] = level[:, None, None, None]
+        return images
+
+
+class Copier(Perfect):
+    """Hears nothing: reads the mouth off the upper half."""
+
+    def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        return (upper[:, 0, 0, 0] + 1) * 127.5 / 500
+
+
+class Mute(Perfect):
+    """Never moves its mouth."""
+
+    def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(upper),), REST)
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    return Corpus([Clip(f"c{i}", f"p{i}", seed=i) for i in range(4)])
+
+
+def _evaluate(model: Perfect, corpus: Corpus, **options) -> tuple[dict, list]:
+    return evaluate_model(model, Meter(), corpus, list(corpus.clips), **options)
+
+
+def test_a_perfect_model_follows_the_audio_and_leaks_nothing(corpus):
+    results, _ = _evaluate(Perfect(), corpus)
+    assert results["meter.truth_corr"] > 0.999
+    assert results["lipformer.opening_corr_self"] > 0.99
+    assert results["lipformer.opening_corr_exchanged"] > 0.99
+    assert results["lipformer.opening_corr_shifted"] > 0.99
+    assert abs(results["lipformer.leak"]) < 0.3  # what rounding to grey levels leaves correlates by chance
+    assert results["lipformer.silence_motion"] < 0.01
+    assert results["lipformer.mouth_psnr"] > results["copy_reference.mouth_psnr"] + 10
+    assert results["lipformer.seam"] == pytest.approx(1, abs=0.05)
+    assert results["ceiling.psnr"] == results["codebook.psnr"] == pytest.approx(20 * np.log10(255 / 2.6), abs=1.5)
+    assert results["n_clips"] == 4 and results["n_persons"] == 4 and results["n_frames"] == 4 * FRAMES
+    for key in ("lipformer.leak", "lipformer.silence_motion", "lipformer.mouth_psnr", "meter.truth_corr"):
+        assert results[f"{key}.low"] <= results[key] <= results[f"{key}.high"]
+
+
+def test_a_copier_is_caught_by_the_leak_and_by_silence(corpus):
+    results, _ = _evaluate(Copier(), corpus)
+    assert results["lipformer.opening_corr_self"] > 0.99  # alone this looks perfect
+    assert results["lipformer.opening_corr_exchanged"] > 0.2  # and shared timing flatters this
+    assert results["lipformer.leak"] > 0.95
+    assert results["ground_truth.leak"] > 0.95
+    assert results["lipformer.silence_motion"] == pytest.approx(1, abs=0.01)
+    assert results["lipformer.opening_corr_shifted"] < 0.8
+
+
+def test_a_mute_model_scores_zero_and_not_nothing(corpus):
+    results, _ = _evaluate(Mute(), corpus)
+    assert results["lipformer.opening_corr_self"] == 0
+    assert results["lipformer.leak"] == 0
+    assert results["lipformer.silence_motion"] is None and "does not move" in results["lipformer.silence_motion.why"]
+
+
+def test_one_clip_gives_no_exchange_and_says_why(corpus):
+    results, clips = evaluate_model(Perfect(), Meter(), corpus, ["c1"])
+    assert clips[0].partner is None
+    assert results["lipformer.opening_corr_exchanged"] is None and results["lipformer.opening_corr_exchanged.why"]
+    assert results["lipformer.opening_corr_self"] > 0.99
+    assert results["lipformer.opening_corr_self.low"] is None
+
+
+def test_frames_without_a_face_count_nowhere():
+    clips = [Clip(f"c{i}", f"p{i}", seed=i) for i in range(3)]
+    clips[1].valid[5:12] = False
+    clips[1].images[5:12], clips[1].opening[5:12] = 0, 0.9
+    clips[2].valid[4:] = False
+    results, scores = _evaluate(Perfect(), Corpus(clips))
+    assert results["n_clips"] == 2 and results["n_skipped"] == 1 and "c2" in results["skipped"]
+    assert results["n_frames"] == 2 * FRAMES - 7
+    assert results["lipformer.opening_corr_self"] > 0.99
+    assert len(scores[1].series["truth"]) == FRAMES - 7
+
+
+def test_reference_is_closed_frontal_and_never_a_grey_frame():
+    clip = Clip("c", "p", seed=1)
+    clip.pose[:] = 30
+    clip.pose[[0, 20]] = 0
+    clip.opening[10], clip.pose[10] = 0.3, 0  # frontal, but speaking
+    clip.images[0] = 128  # closed and frontal, but grey
+    assert choose_reference(clip) == 20
+    clip.valid[20] = False
+    chosen = choose_reference(clip)
+    assert clip.valid[chosen] and clip.opening[chosen] <= np.quantile(clip.opening, 0.25)
+    clip.images[:] = 128
+    with pytest.raises(NoFaceFound, match="uniform"):
+        choose_reference(clip)
+
+
+def test_exchange_prefers_another_person():
+    persons = ["a", "a", "b", "b"]
+    assert [exchange_partner(i, persons) for i in range(4)] == [2, 2, 0, 0]
+    assert exchange_partner(0, ["a", "a"]) == 1
+    assert exchange_partner(0, ["a"]) is None
+
+
+def test_report_is_complete_and_says_what_is_missing(corpus, tmp_path):
+    scorers = Scorers(missing={"lipformer.lpips": "not available: alexnet"})
+    results, clips = _evaluate(Perfect(), corpus, scorers=scorers, sheets=1)
+    written = write_report(tmp_path, results, clips)
+    assert written["lipformer.lpips"] is None and "alexnet" in written["lipformer.lpips.why"]
+    names = {"results.json", "table.csv", "summary.md", "series.npz", "sheet_0.png", "opening_0.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + len(clips)
+    table = summary_table(results)
+    assert "LipFormer" in table and "4 clips of 4 people" in table and "LPIPS" not in table
+
+
+def test_results_do_not_depend_on_the_run(corpus):
+    first, second = (_evaluate(Perfect(), corpus)[0] for _ in range(2))
+    for results in (first, second):
+        for key in [key for key in results if "fps" in key]:
+            del results[key]
+    assert first == second

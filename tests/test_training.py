@@ -1,0 +1,209 @@
+"""Both stages train, resume, and touch only what Figure 2 lets them touch."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import lipformer_core as lf
+from lipformer_core import checkpoint
+from lipformer_core.config import preset
+from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.errors import CheckpointError, TrainingDiverged
+from lipformer_core.model.autoencoder import FaceAutoencoder
+from lipformer_core.model.lipformer import LipFormer
+from lipformer_core.training import loop
+from lipformer_core.training.codebook import CodebookTraining, train_codebook
+from lipformer_core.training.lipformer import train_lipformer
+from lipformer_core.training.sampling import draw_reference
+
+
+def test_stage_2_freezes_encoder_and_codebooks_and_trains_the_rest(tiny_run, tiny_config):
+    before = checkpoint.load_codebook(tiny_run)
+    after = checkpoint.load_lipformer(tiny_run)
+    for part in ("encoder", "upper_codebook", "bottom_codebook"):
+        assert checkpoint.fingerprint(getattr(before, part)) == checkpoint.fingerprint(getattr(after.autoencoder, part))
+    assert checkpoint.fingerprint(before.decoder) != checkpoint.fingerprint(after.autoencoder.decoder)
+    torch.manual_seed(tiny_config.seed)
+    fresh = LipFormer(tiny_config, before)
+    for part in ("warping", "audio_encoder", "transformer"):
+        old, new = getattr(fresh, part).state_dict(), getattr(after, part).state_dict()
+        changed = [name for name in old if not torch.equal(old[name], new[name])]
+        assert changed, f"{part} did not train"
+
+
+def test_only_figure_2s_trainable_parts_get_gradients(tiny_config):
+    # the residual head starts at zero and would block the first gradient to what stands before it
+    model = LipFormer(tiny_config.replace(residual_head=False))
+    image = torch.rand(2, 3, 32, 32) * 2 - 1
+    model(image[:, :, :16], torch.randn(2, 20, 80), model.encode_reference(image.flip(0)), tau=1.0).sum().backward()
+    frozen = [model.autoencoder.encoder, model.autoencoder.upper_codebook, model.autoencoder.bottom_codebook]
+    assert all(p.grad is None for module in frozen for p in module.parameters())
+    for module in (model.warping, model.audio_encoder, model.transformer, model.autoencoder.decoder):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+def test_audio_changes_only_the_bottom_codes_and_the_targets_mouth_nothing(tiny_run):
+    model = lf.load(tiny_run)
+    torch.nn.init.normal_(model.transformer.head.weight)  # a few steps of training barely move it
+    image = torch.rand(2, 3, 32, 32) * 2 - 1
+    reference = model.encode_reference(image.flip(0))
+    seen = []
+    hook = model.autoencoder.decoder.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+    for audio in (torch.full((2, 20, 80), -1.0), 3 * torch.randn(2, 20, 80)):
+        model.generate(image[:, :, :16], audio, reference)
+    hook.remove()
+    rows = model.config.token_grid[0]
+    assert torch.equal(seen[0][:, :, :rows], seen[1][:, :, :rows])
+    assert not torch.equal(seen[0][:, :, rows:], seen[1][:, :, rows:])
+    # generate takes no bottom half of the target at all; the encoder sees the halves apart from each other
+    other = image.clone()
+    other[:, :, 16:] = 0
+    assert torch.equal(model.encode_upper(image[:, :, :16]), model.encode_reference(other).upper)
+
+
+def test_resumed_training_equals_uninterrupted(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    train_codebook(tiny_config, tiny_corpus, tmp_path / "whole", progress=False)
+
+    class Interrupted(Exception):
+        pass
+
+    real = CodebookTraining.step
+
+    def stop_at_nine(self, number):
+        if number == 9:  # the last checkpoint is from step 8, later than the k-means initialisation
+            raise Interrupted
+        return real(self, number)
+
+    monkeypatch.setattr(CodebookTraining, "step", stop_at_nine)
+    with pytest.raises(Interrupted):
+        train_codebook(tiny_config, tiny_corpus, tmp_path / "parts", progress=False)
+    assert not (tmp_path / "parts/codebook/model.safetensors").exists()
+    monkeypatch.setattr(CodebookTraining, "step", real)
+    train_codebook(tiny_config, tiny_corpus, tmp_path / "parts", progress=False)
+    whole, parts = (checkpoint.load_codebook(tmp_path / name) for name in ("whole", "parts"))
+    assert checkpoint.fingerprint(whole) == checkpoint.fingerprint(parts)
+    logs = [loop.read_log(tmp_path / name / "codebook") for name in ("whole", "parts")]
+    assert logs[0]["step"] == logs[1]["step"]
+    np.testing.assert_equal(logs[0]["val_psnr"], logs[1]["val_psnr"])
+
+
+def test_finished_run_is_returned_and_other_settings_are_refused(tiny_run, tiny_config, tiny_corpus):
+    before = (tiny_run / "codebook/model.safetensors").stat().st_mtime_ns
+    train_codebook(tiny_config, tiny_corpus, tiny_run, progress=False)
+    assert (tiny_run / "codebook/model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(CheckpointError, match="beta"):
+        train_codebook(tiny_config.replace(beta=0.5), tiny_corpus, tiny_run, progress=False)
+
+
+def test_log_has_usage_and_perplexity_of_both_codebooks(tiny_run, tiny_config):
+    log = loop.read_log(tiny_run / "codebook")
+    for half in ("upper", "bottom"):
+        last = log[f"{half}_usage"][-1], log[f"{half}_perplexity"][-1]
+        assert 0 < last[0] <= 1 and 1 <= last[1] <= tiny_config.codebook_size
+    assert log["step"][-1] == tiny_config.stage1_steps
+
+
+def test_checkpoint_rebuilds_its_model_alone(tiny_run, tiny_corpus, tmp_path):
+    shutil.copytree(tiny_run / "lipformer", tmp_path / "run/lipformer")
+    model = lf.load(tmp_path / "run")
+    assert checkpoint.fingerprint(model) == checkpoint.fingerprint(lf.load(tiny_run))
+    header = json.loads((tmp_path / "run/lipformer/model.json").read_text())
+    assert header["data_hash"] == PreparedCorpus(tiny_corpus).hash
+    assert {"config", "version", "seed"} <= set(header)
+
+
+def test_bad_checkpoints_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        lf.load(tmp_path)
+    path = tmp_path / "lipformer/model.safetensors"
+    path.parent.mkdir()
+    torch.save({"weights": torch.zeros(3)}, path)  # a pickle
+    with pytest.raises(CheckpointError, match="not a safetensors"):
+        lf.load(tmp_path)
+    save_file({"a": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match="header"):
+        lf.load(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(CodebookTraining, "step", lambda self, number: {"l1": float("nan")})
+    with pytest.raises(TrainingDiverged, match="step 0"):
+        train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
+
+
+def test_autoencoder_overfits_one_batch(tiny_config):
+    torch.manual_seed(0)
+    model = FaceAutoencoder(tiny_config.replace(codebook_size=256))
+    model.upper_codebook.set_codes(torch.randn(256, 8))
+    model.bottom_codebook.set_codes(torch.randn(256, 8))
+    image = torch.nn.functional.interpolate(torch.rand(2, 3, 8, 8) * 2 - 1, size=32, mode="bilinear")
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(120):
+        out = model(image)
+        loss = (out["reconstruction"] - image).abs().mean() + out["vq_loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float((out["reconstruction"] - image).detach().abs().mean()))
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_adversarial_and_ablation_variants_take_their_steps(tiny_config, tiny_corpus, tmp_path):
+    config = tiny_config.replace(adversarial_weight=0.8, adversarial_start=4, shared_codebook=True, warping=False)
+    config = config.replace(joint_adversarial_weight=0.1, residual_head=False, discriminator_width=8)
+    model = train_lipformer(config, tiny_corpus, tmp_path, progress=False)
+    assert model.warping is None
+    assert model.autoencoder.upper_codebook is model.autoencoder.bottom_codebook
+    assert "discriminator" in loop.read_log(tmp_path / "codebook")
+    assert not (tmp_path / "warping").exists()
+
+
+def test_reference_is_never_the_target():
+    rng, valid = np.random.default_rng(0), np.ones(30, bool)
+    yaw = np.linspace(-20, 20, 30)
+    for target in (0, 15, 29):
+        drawn = [draw_reference(rng, yaw, valid, target) for _ in range(200)]
+        assert min(abs(np.array(drawn) - target)) > 3
+
+
+@pytest.mark.slow
+def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus):
+    """Batch of 1 on a CPU; pretrained perceptual weights are not needed for this."""
+    config = preset("paper", perceptual="none", adversarial_start=0, stage1_batch=1)
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(
+        torch.from_numpy(
+            PreparedCorpus(tiny_corpus).open("synthetic00000").frames([3]).astype(np.float32) / 127.5 - 1
+        ).permute(0, 3, 1, 2),
+        size=256,
+        mode="bilinear",
+    )
+    training = object.__new__(CodebookTraining)
+    training.__init__(config, PreparedCorpus(tiny_corpus))
+    training.batch = lambda number: image
+    before = checkpoint.fingerprint(training.autoencoder.encoder)
+    logged = training.step(0)
+    assert {"l1", "vq", "discriminator"} <= set(logged)
+    assert checkpoint.fingerprint(training.autoencoder.encoder) != before
+    model = LipFormer(config, training.autoencoder)
+    optimiser = torch.optim.AdamW(model.predictor_parameters(), lr=1e-4)
+    frozen = checkpoint.fingerprint(model.autoencoder.encoder)
+    out = model(image[:, :, :128], torch.randn(1, 20, 80), model.encode_reference(image.flip(-1)), tau=1.0)
+    (out - image).abs().mean().backward()
+    optimiser.step()
+    assert out.shape == (1, 3, 256, 256) and torch.isfinite(out).all()
+    assert checkpoint.fingerprint(model.autoencoder.encoder) == frozen
+
+
+def test_quick_and_realtime_presets_run():
+    for name in ("quick", "realtime"):
+        model = LipFormer(preset(name)).eval()
+        size = model.config.crop_size
+        image = torch.rand(1, 3, size, size) * 2 - 1
+        out = model.generate(image[:, :, : size // 2], torch.randn(1, 20, 80), model.encode_reference(image))
+        assert out.shape == image.shape and out.abs().max() <= 1

@@ -1,0 +1,110 @@
+"""MHCA (Eq. 8-9), CLN and the lip codes against independent arithmetic."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lipformer_core.config import preset
+from lipformer_core.model.lipformer import lip_codes
+from lipformer_core.model.transformer import ConditionalLayerNorm, CrossAttention, LipTransformer
+
+
+def test_mhca_against_torch_attention():
+    torch.manual_seed(0)
+    ours = CrossAttention(dim=16, source_dim=12, heads=4, scale=True)
+    theirs = torch.nn.MultiheadAttention(16, 4, kdim=12, vdim=12, batch_first=True)
+    with torch.no_grad():
+        theirs.q_proj_weight.copy_(ours.query.weight)
+        theirs.k_proj_weight.copy_(ours.key.weight)
+        theirs.v_proj_weight.copy_(ours.value.weight)
+        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
+        theirs.out_proj.weight.copy_(ours.out.weight)
+        theirs.out_proj.bias.copy_(ours.out.bias)
+    queries, codes = torch.randn(3, 10, 16), torch.randn(20, 12)
+    expected, _ = theirs(queries, codes.expand(3, -1, -1), codes.expand(3, -1, -1))
+    torch.testing.assert_close(ours(queries, ours.keys_values(codes)), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_mhca_is_eq_8_and_9(scale):
+    torch.manual_seed(0)
+    layer = CrossAttention(dim=8, source_dim=8, heads=1, scale=scale)
+    with torch.no_grad():  # Eq. 9 has no output projection
+        layer.out.weight.copy_(torch.eye(8))
+        layer.out.bias.zero_()
+    z, codes = torch.randn(2, 5, 8), torch.randn(7, 8)
+    q, k, v = layer.query(z), layer.key(codes), layer.value(codes)
+    expected = torch.softmax(q @ k.T * (8**-0.5 if scale else 1.0), -1) @ v
+    torch.testing.assert_close(layer(z, layer.keys_values(codes)), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_cln_with_a_constant_condition_is_layer_norm():
+    torch.manual_seed(0)
+    cln, x, condition = ConditionalLayerNorm(16, 6), torch.randn(4, 9, 16), torch.randn(6)
+    scale, shift = cln.modulation(condition).chunk(2)
+    expected = F.layer_norm(x, (16,), 1 + scale, shift)
+    torch.testing.assert_close(cln(x, condition.expand(4, -1)), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(cln(x, torch.zeros(4, 6)), F.layer_norm(x, (16,)), atol=1e-5, rtol=1e-4)
+
+
+def test_z0_is_the_warped_reference_in_the_paper_preset():
+    transformer = LipTransformer(preset("paper", layers=1))
+    assert isinstance(transformer.embed, torch.nn.Identity)
+    assert transformer.position is None and transformer.layers[0].self_attention is None
+    assert not transformer.residual_head
+
+
+@pytest.mark.parametrize("source", ["z", "reference"])
+def test_query_source(source):
+    torch.manual_seed(0)
+    config = preset("quick", query_source=source, self_attention=False, residual_head=False, layers=2)
+    transformer = LipTransformer(config)
+    seen = []
+    for layer in transformer.layers:
+        layer.cross_attention.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    rows, columns = config.token_grid
+    warped = torch.randn(2, config.code_dim, rows, columns)
+    transformer(warped, torch.randn(config.codebook_size, config.code_dim), torch.randn(2, config.audio_dim))
+    assert torch.equal(seen[0], seen[1]) == (source == "reference")
+
+
+def test_residual_head_starts_as_a_copy_of_the_warped_reference():
+    torch.manual_seed(0)
+    config = preset("quick")
+    codes = torch.randn(config.codebook_size, config.code_dim)
+    rows, columns = config.token_grid
+    indices = torch.randint(config.codebook_size, (2, rows * columns))
+    warped = codes[indices].transpose(1, 2).reshape(2, -1, rows, columns)
+    logits = LipTransformer(config)(warped, codes, torch.randn(2, config.audio_dim))
+    assert torch.equal(logits.argmax(-1), indices)
+
+
+def test_gumbel_forward_is_one_hot_and_arg_max_as_the_logits_part():
+    torch.manual_seed(0)
+    codes, logits = torch.randn(32, 8), torch.randn(2, 6, 32)
+    sampled = lip_codes(logits, codes, tau=1.0)
+    assert (
+        torch.cdist(sampled.flatten(0, 1), codes, compute_mode="donot_use_mm_for_euclid_dist").min(1).values.max()
+        < 1e-5
+    )  # every token is exactly one code
+    # scaling the logits up against the Gumbel noise is the fall of the temperature of the code distribution
+    torch.testing.assert_close(lip_codes(logits * 1e4, codes, tau=1.0), lip_codes(logits, codes, None))
+
+
+def test_soft_sample_approaches_its_own_one_hot_as_temperature_falls():
+    logits = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0))
+    gaps = []
+    for tau in (2.0, 0.5, 0.05, 0.005):
+        torch.manual_seed(1)
+        soft = F.gumbel_softmax(logits, tau=tau)
+        torch.manual_seed(1)
+        hard = F.gumbel_softmax(logits, tau=tau, hard=True)
+        gaps.append(float((soft - hard).abs().sum(-1).mean()))
+    assert gaps == sorted(gaps, reverse=True) and gaps[-1] < 0.05
+
+
+def test_gumbel_passes_gradients_to_the_logits_and_arg_max_does_not():
+    logits, codes = torch.randn(1, 4, 16, requires_grad=True), torch.randn(16, 8)
+    lip_codes(logits, codes, tau=1.0).square().sum().backward()
+    assert torch.count_nonzero(logits.grad) > 0
+    assert not lip_codes(logits, codes, None).requires_grad

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
-import matplotlib.pyplot  # noqa: F401  its import is what teaches Jupyter to show the Figures returned here
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
@@ -99,7 +98,8 @@ def cumulative(groups: Mapping[str, ArrayLike], *, xlabel: str, title: str = "")
     axis = figure.subplots()
     for name, values in groups.items():
         ordered = np.sort(np.ravel(values))
-        axis.plot(ordered, (np.arange(len(ordered)) + 1) / len(ordered), label=f"{name}: median {np.median(ordered):.2f}")
+        below = (np.arange(len(ordered)) + 1) / len(ordered)
+        axis.plot(ordered, below, label=f"{name}: median {np.median(ordered):.2f}")
     axis.set(xlabel=xlabel, ylabel="share", title=title, xlim=(0, max(np.quantile(v, 0.98) for v in groups.values())))
     axis.legend(fontsize=8, frameon=False)
     return figure

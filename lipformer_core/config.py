@@ -50,7 +50,6 @@ class Config:
     stage1_batch: int = 32
     stage1_lr: float = 4.5e-6 * 32
     l1_weight: float = 1.0
-    mse_weight: float = 0.0
     mouth_weight: float = 0.0  # extra L1 weight on the bottom half's centre
     vq_weight: float = 1.0
     perceptual: str = "lpips"  # "lpips", "squeezenet" (ImageNet features from a file), or "none"
@@ -134,9 +133,20 @@ class Config:
         known = {f.name for f in dataclasses.fields(self)}
         unknown = sorted(set(changes) - known)
         if unknown:
-            raise ConfigError(f"unknown setting {', '.join(unknown)}; the settings are listed in lipformer_core/config.py")
+            raise ConfigError(f"unknown setting {', '.join(unknown)}; lipformer_core/config.py lists them all")
         lists = {k: tuple(v) for k, v in changes.items() if isinstance(v, list)}
         return dataclasses.replace(self, **{**changes, **lists})
+
+    def decisive(self, stage: str) -> dict:
+        """The settings that a finished stage ("codebook", or a phase of stage 2) depends on.
+
+        Stage 1 knows nothing of stage 2's settings; how often is logged and validated decides nothing.
+        """
+        names = [f.name for f in dataclasses.fields(self)]
+        stage_2 = names[names.index("warping") : names.index("weight_decay")]
+        ignored = {"log_every", "eval_every", "save_every", "eval_images"}
+        ignored |= set(stage_2) if stage == "codebook" else set()
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in self.to_dict().items() if k not in ignored}
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
@@ -183,7 +193,8 @@ _QUICK = dict(
 
 _REALTIME = dict(
     preset="realtime",
-    crop_size=256, base_width=48, width_multipliers=(1, 2, 3), res_blocks=1, attention=False, norm="channel", stem_stride=4,
+    crop_size=256,
+    base_width=48, width_multipliers=(1, 2, 3), res_blocks=1, attention=False, norm="channel", stem_stride=4,
     codebook_size=1024, code_dim=32, normalise_codes=True,
     codebook_init="kmeans", codebook_warmup=0.1, revive_dead_codes=True,
     warp_width=64, model_dim=160, layers=4, heads=4, ffn_dim=320, audio_dim=160,

@@ -61,8 +61,8 @@ def status_ranges(statuses: np.ndarray, rate: float) -> list[dict]:
         {
             "first": int(first),
             "last": int(end - 1),
-            "start_s": round(first / rate, 3),
-            "end_s": round(end / rate, 3),
+            "start_s": round(float(first) / rate, 3),
+            "end_s": round(float(end) / rate, 3),
             "status": str(statuses[first]),
         }
         for first, end in zip(starts, ends, strict=True)

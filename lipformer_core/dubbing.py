@@ -118,7 +118,7 @@ def dub(
     with FrameReader(video, times) as reader:
         with clock("reference"):
             chosen, picture = _choose_reference(reader, track, transforms, size)
-            reference = model.encode_reference(_to_tensor(picture[None], model))
+            reference = _encode_reference(model, picture)
         with writer, _bar(len(order), "dubbing", progress) as bar:
             for first in range(0, len(order), CHUNK):
                 indices = order[first : first + CHUNK]
@@ -279,6 +279,13 @@ def _choose_reference(
         if contrast >= 12:  # grey or black frames, with which some recordings begin, stay below
             return int(index), crop
     return best, best_crop
+
+
+def _encode_reference(model: LipFormer, crop: np.ndarray) -> object:
+    import torch
+
+    with torch.inference_mode():
+        return model.encode_reference(_to_tensor(crop[None], model))
 
 
 def _generate(model: LipFormer, crops: np.ndarray, windows: np.ndarray, reference: object) -> np.ndarray:

@@ -283,7 +283,7 @@ def test_an_interrupted_run_leaves_no_half_file(tmp_path):
 
 
 def test_memory_does_not_grow_with_length(tmp_path):
-    """Pictures are numpy arrays, which tracemalloc sees; 4 times the length may cost landmarks and sound, no pictures."""
+    """Pictures are numpy arrays, which tracemalloc sees; 4 times the length may cost landmarks and sound alone."""
     peaks = []
     for n in (60, 240):
         folder = tmp_path / str(n)

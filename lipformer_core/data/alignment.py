@@ -43,6 +43,12 @@ def mouth_width(landmarks: np.ndarray) -> np.ndarray:
     return np.linalg.norm(landmarks[..., 48, :] - landmarks[..., 54, :], axis=-1) / eye_distance(landmarks)
 
 
+def mouth_shape(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`mouth_opening` and `mouth_width` of `(..., 68, 2)`, `(...)` each; 0 where there are no landmarks (all zero)."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(mouth_opening(landmarks)), np.nan_to_num(mouth_width(landmarks))
+
+
 def valid_runs(valid: np.ndarray) -> list[tuple[int, int]]:
     """Stretches `[first, last)` of consecutive true values in `(n,)`."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(valid, dtype=np.int8), [0]])))

@@ -271,7 +271,7 @@ def fill_gaps(landmarks: np.ndarray, pose: np.ndarray, seen: np.ndarray, max_gap
 
 
 def pose_from_landmarks(landmarks: np.ndarray) -> np.ndarray:
-    """Estimate `(yaw, pitch, roll)` in degrees from `(68, 2)` landmarks, within about 5 degrees up to a yaw of 45.
+    """Estimate `(yaw, pitch, roll)` in degrees from `(68, 2)` landmarks.
 
     The nose's tip stands about 0.45 eye distances before the plane of the eyes; its shift is the sine of the angle.
     """

@@ -102,7 +102,7 @@ def prepare(
 
 
 def prepare_clip(source: ClipSource, parts: Path, config: Config) -> None:
-    """Write one clip's part (`<clip>.tar`) and its row (`<clip>.json`); the row appears last, also for a dropped clip."""
+    """Write one clip's part (`<clip>.tar`), and last its row (`<clip>.json`), also for a dropped clip."""
     row = {"clip_id": source.clip_id, "person": source.person, "split": source.split, "n_frames": 0, "reason": None}
     try:
         arrays, jpegs = _synthetic_clip(source, config) if source.synthetic else _video_clip(source, config)
@@ -167,7 +167,7 @@ def _assemble(
 ) -> tuple[dict[str, np.ndarray], list[bytes]]:
     import cv2
 
-    from .alignment import crop_transforms, transform_points, warp_crop
+    from .alignment import crop_transforms, mouth_shape, transform_points, warp_crop
     from .audio import log_mel
 
     transforms = crop_transforms(landmarks, valid, config.crop_size, config.transform_sigma)
@@ -194,17 +194,6 @@ def _assemble(
         "jpeg_offsets": np.cumsum([0, *map(len, jpegs)]).astype(np.int64),
     }
     return arrays, jpegs
-
-
-def mouth_shape(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lip opening (mean inner-lip gap) and mouth width over the inter-ocular distance.
-
-    landmarks : np.ndarray, shape = (n, 68, 2); returns two arrays (n,)
-    """
-    eyes = landmarks[:, 36:42].mean(1) - landmarks[:, 42:48].mean(1)
-    scale = np.maximum(np.linalg.norm(eyes, axis=-1), 1e-6)  # frames without a face have no landmarks
-    gap = np.linalg.norm(landmarks[:, [61, 62, 63]] - landmarks[:, [67, 66, 65]], axis=-1).mean(1)
-    return gap / scale, np.linalg.norm(landmarks[:, 48] - landmarks[:, 54], axis=-1) / scale
 
 
 # --- files ----------------------------------------------------------------------------------------

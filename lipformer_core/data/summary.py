@@ -36,15 +36,15 @@ def pooled(corpus: PreparedCorpus, split: str, name: str) -> np.ndarray:
     return np.concatenate([clip.arrays[name][clip.valid] for clip in clips])
 
 
-def portraits(corpus: PreparedCorpus, split: str, count: int) -> list[np.ndarray]:
-    """One crop each of up to `count` persons, the most frontal frame of the person's first clip: uint8 (S, S, 3)."""
+def portraits(corpus: PreparedCorpus, split: str, count: int) -> np.ndarray:
+    """One crop each of up to `count` persons, the most frontal frame of the person's first clip: uint8 (n, S, S, 3)."""
     firsts = {info.person: info for info in reversed(corpus.clips(split))}
     images = []
     for person in list(firsts)[::-1][:count]:
         clip = corpus.open(firsts[person].clip_id)
         frames = np.flatnonzero(clip.valid)
         images.append(clip.frames([frames[np.abs(clip.pose[frames, 0]).argmin()]])[0])
-    return images
+    return np.stack(images)
 
 
 def spread_frames(corpus: PreparedCorpus, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:

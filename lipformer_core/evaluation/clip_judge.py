@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lipformer_core.data.prepare import mouth_shape
+from lipformer_core.data.alignment import mouth_shape
 from lipformer_core.errors import NoFaceFound
 
 from .cases import Puppet

@@ -80,7 +80,7 @@ def soft_codes(
 
 
 def frozen_parts(run: Path | str) -> dict[str, bool]:
-    """Whether each part of stage 1 is bit for bit the same after stage 2; the decoder is fine-tuned, the rest frozen."""
+    """Whether each part of stage 1 is bit-identical after stage 2; the decoder is fine-tuned, the rest is frozen."""
     before, after = checkpoint.load_codebook(run), checkpoint.load_lipformer(run).autoencoder
     parts = (*FROZEN, "decoder")
     return {p: checkpoint.fingerprint(getattr(before, p)) == checkpoint.fingerprint(getattr(after, p)) for p in parts}

@@ -71,7 +71,7 @@ def pose_gap(pose: NDArray, one: NDArray | int, other: NDArray | int) -> NDArray
 
 
 def sample_pairs(clip: Clip, count: int, seed: int) -> NDArray[np.int64]:
-    """(target, reference) frames of a clip, both valid and a few frames apart: (at most `count`, 2), without repeats."""
+    """(target, reference) frames of a clip, both valid, a few frames apart: (at most `count`, 2), without repeats."""
     valid = np.flatnonzero(clip.valid)
     targets, references = (x.ravel() for x in np.meshgrid(valid, valid, indexing="ij"))
     apart = np.flatnonzero(np.abs(targets - references) >= FEWEST_APART)
@@ -155,9 +155,8 @@ def endpoint_errors(
         pairs = sample_pairs(clip, 200, number)
         widest = pairs[np.argsort(-pose_gap(clip.pose, pairs[:, 0], pairs[:, 1]), kind="stable")[:pairs_per_clip]]
         for target, reference in widest:
-            flow, seen = correspondence(
-                settings["seed"], synthetic_person(info.person), 0, info.n_frames, settings["synthetic_size"], target, reference
-            )
+            person, size = synthetic_person(info.person), settings["synthetic_size"]
+            flow, seen = correspondence(settings["seed"], person, 0, info.n_frames, size, target, reference)
             for kept, errors in zip(found, _endpoints(model, clip, target, reference, flow, seen), strict=True):
                 kept.append(errors)
     return np.concatenate(found[0]), np.concatenate(found[1])

@@ -138,8 +138,8 @@ def _forget_after(path: Path, step: int) -> None:
 
 
 def _same(header: dict, config: Config, data_hash: str, folder: Path) -> None:
-    old, new = header["config"], {k: list(v) if isinstance(v, tuple) else v for k, v in config.to_dict().items()}
-    changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+    new = config.decisive(folder.name)
+    changed = sorted(k for k in new if header["config"].get(k) != new[k])
     if changed or header["data_hash"] != data_hash:
         what = f"other settings ({', '.join(changed)})" if changed else "other data"
         raise CheckpointError(f"{folder} was trained with {what}; choose another run folder or remove it")

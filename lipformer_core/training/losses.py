@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from ..config import Config
 
-# Where the mouth lies in an aligned crop, in units of its side: eyes at 0.28 of the height, 0.31 apart
-MOUTH_TOP, MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT = 0.56, 0.94, 0.26, 0.74
+# Where the mouth lies in an aligned crop, in units of its side: eyes at 0.31 of the height, 0.31 apart
+MOUTH_TOP, MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT = 0.54, 0.94, 0.26, 0.74
 # 68-point landmarks that move with the head and not with the lips: jaw line and base of the nose
 RIGID_POINTS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 31, 32, 33, 34, 35)
 

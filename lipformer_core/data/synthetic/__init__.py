@@ -1,5 +1,5 @@
 """The embedded corpus: talking heads with sound, generated from a seed, with exact ground truth."""
 
-from lipformer_core.data.synthetic.clip import SyntheticClip, correspondence, mouth_shape, synthesise_clip
+from lipformer_core.data.synthetic.clip import SyntheticClip, correspondence, synthesise_clip
 
-__all__ = ["SyntheticClip", "correspondence", "mouth_shape", "synthesise_clip"]
+__all__ = ["SyntheticClip", "correspondence", "synthesise_clip"]

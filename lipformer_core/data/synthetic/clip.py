@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from lipformer_core.data.alignment import mouth_shape
 from lipformer_core.data.synthetic.articulation import mouth_track
 from lipformer_core.data.synthetic.identity import Identity, sample_identity
 from lipformer_core.data.synthetic.parts import TONGUE_LIFT, assemble
@@ -214,16 +215,6 @@ def _project(points: np.ndarray, identity: Identity, size: int) -> np.ndarray:
     return np.stack(
         [size * 0.5 - 0.5 + points[:, 0] * scale, size * f["eye_row"] - 0.5 - points[:, 1] * scale, away], -1
     )
-
-
-def mouth_shape(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Opening and width (...,) of 68 landmarks (..., 68, 2), over the distance of the eyes' centres."""
-
-    def span(a: int, b: int) -> np.ndarray:
-        return np.linalg.norm(landmarks[..., a, :] - landmarks[..., b, :], axis=-1)
-
-    eyes = np.linalg.norm(landmarks[..., 36:42, :].mean(-2) - landmarks[..., 42:48, :].mean(-2), axis=-1)
-    return (span(61, 67) + span(62, 66) + span(63, 65)) / 3 / eyes, span(48, 54) / eyes
 
 
 def synthesise_clip(

@@ -75,18 +75,21 @@ def mouth_inside(person: Identity) -> list[Part]:
     v = np.linspace(0, 1, 6)[:, None]
     hole = np.stack(
         [
-            a[None] * (hw + 0.06) * (1 - 0.35 * v**2),
+            a[None] * (hw + 0.03) * (1 - 0.35 * v**2),
             y0 + 0.22 - 0.62 * v + 0 * a,
-            lip_z - 0.34 - 0.12 * (1 - a**2)[None] + 0 * v,
+            lip_z - 0.32 - 0.22 * (1 - a**2)[None] + 0 * v,
         ],
         -1,
     )
+    # Wings deep inside the cheeks: what a turned head shows past the hole's edge must be dark too.
+    wing = np.stack([np.array([side * 0.54, y0, lip_z - 0.66]) + (0.22 - 0.4 * v) * (0, 1, 0) for side in (-1, 1)], 1)
+    hole = np.concatenate([wing[:, :1], hole, wing[:, 1:]], 1)
     parts = [
         _part(
             hole,
             linear((58, 20, 20)) * (1.0 - 0.5 * np.abs(v - 0.4))[..., None],
             0.0,
-            jaw=0.7 * np.repeat(v, 15, 1).ravel(),
+            jaw=0.7 * np.repeat(v, 17, 1).ravel(),
         )
     ]
     b = np.linspace(-1, 1, 57)

@@ -140,24 +140,17 @@ def shade(face_ids, bary, triangles, normals, uv, colours, gloss, atlas, backgro
                     h2 = h * h
                     h8 = h2 * h2 * h2 * h2
                     shine = (wa * gloss[a] + wb * gloss[b] + wc * gloss[c]) * h8 * h8 * h2 * lights[0]
-                    for ch in range(3):
-                        albedo = (
-                            k00 * atlas[v0, u0, ch]
-                            + k01 * atlas[v0, u0 + 1, ch]
-                            + k10 * atlas[v0 + 1, u0, ch]
-                            + k11 * atlas[v0 + 1, u0 + 1, ch]
-                        )
-                        albedo *= wa * colours[a, ch] + wb * colours[b, ch] + wc * colours[c, ch]
-                        diffuse = wide if ch == 0 else narrow
-                        tint = 1.0 + lights[2] * (1 - ch)
-                        value = albedo * (ambient + lights[0] * diffuse * tint) + shine
-                        value = min(value, 1.0)
-                        if ch == 0:
-                            red += value
-                        elif ch == 1:
-                            green += value
-                        else:
-                            blue += value
+                    shine = min(shine, 1.0)
+                    tr = wa * colours[a, 0] + wb * colours[b, 0] + wc * colours[c, 0]
+                    tg = wa * colours[a, 1] + wb * colours[b, 1] + wc * colours[c, 1]
+                    tb = wa * colours[a, 2] + wb * colours[b, 2] + wc * colours[c, 2]
+                    p00, p01, p10, p11 = atlas[v0, u0], atlas[v0, u0 + 1], atlas[v0 + 1, u0], atlas[v0 + 1, u0 + 1]
+                    tr *= k00 * p00[0] + k01 * p01[0] + k10 * p10[0] + k11 * p11[0]
+                    tg *= k00 * p00[1] + k01 * p01[1] + k10 * p10[1] + k11 * p11[1]
+                    tb *= k00 * p00[2] + k01 * p01[2] + k10 * p10[2] + k11 * p11[2]
+                    red += min(tr * (ambient + lights[0] * wide * (1 + lights[2])) + shine, 1.0)
+                    green += min(tg * (ambient + lights[0] * narrow) + shine, 1.0)
+                    blue += min(tb * (ambient + lights[0] * narrow * (1 - lights[2])) + shine, 1.0)
             picture[y, x, 0] = 255.0 * np.sqrt(red / (s * s))
             picture[y, x, 1] = 255.0 * np.sqrt(green / (s * s))
             picture[y, x, 2] = 255.0 * np.sqrt(blue / (s * s))

@@ -120,9 +120,9 @@ def score_table(
         if any(cells) or why:
             lines.append((name, cells, None if any(cells) else str(why)))
     width = 1.55 * (len(rows) + 1)
-    figure = Figure(figsize=(width, 0.36 * len(lines) + 0.75))
+    figure = Figure(figsize=(width, 0.36 * len(lines) + 0.9))
     axis = figure.add_axes((0, 0, 1, 1))
-    axis.set(xlim=(0, len(rows) + 1), ylim=(len(lines) + 1.4, 0))
+    axis.set(xlim=(0, len(rows) + 1), ylim=(len(lines) + 1.5, -0.7))
     axis.set_axis_off()
     for x, heading in enumerate(rows.values(), start=1):
         axis.text(x + 0.5, 0.75, "\n".join(wrap(heading, 18)), ha="center", va="center", fontsize=8, weight="bold")
@@ -134,7 +134,7 @@ def score_table(
         for x, cell in enumerate(cells, start=1):
             axis.text(x + 0.5, y, cell, ha="center", va="center", fontsize=7.5)
     if title:
-        axis.text(0.05, 0.3, title, va="center", fontsize=8)
+        axis.text(0.05, -0.3, title, va="center", fontsize=8)
     return figure
 
 

@@ -32,6 +32,7 @@ from .errors import (
     NoFaceFound,
     NoVideoStream,
 )
+from .progress import tqdm
 from .timing import FPS, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -319,6 +320,4 @@ def _smooth_runs(points: np.ndarray, valid: np.ndarray, sigma: float) -> np.ndar
 
 
 def _bar(total: int | None, what: str, progress: bool):  # noqa: ANN202
-    from tqdm.auto import tqdm
-
     return tqdm(total=total, desc=what, unit="frame", disable=not progress)

@@ -1,0 +1,104 @@
+"""What the README shows is true: its snippets run, its commands parse, its defaults are the configuration's."""
+
+import dataclasses
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from lipformer_core.cli import app
+from lipformer_core.config import Config, preset
+from lipformer_core.errors import WeightsMissing
+from lipformer_core.evaluation.report import ROWS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+BASH = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL))
+COMMANDS = [line for line in BASH.splitlines() if line.startswith("lipformer ")]
+# settings of the engine, of files and of the synthetic corpus's size: no matter of method
+NOT_METHOD = {
+    *("preset", "seed", "jpeg_quality", "synthetic_frames", "synthetic_test_frames", "synthetic_size"),
+    *("weight_decay", "warmup_steps", "grad_clip", "log_every", "eval_every", "save_every", "eval_images"),
+}
+
+
+def table_rows() -> list[list[str]]:
+    """Cells of the table "Paper and this implementation", without its head."""
+    part = README.split("## Paper and this implementation")[1].split("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
+def test_snippet_runs(snippet, tiny_run, tiny_config, tmp_path, monkeypatch):
+    from lipformer_core import config
+    from lipformer_core.data.synthetic import synthesise_clip
+    from lipformer_core.data.synthetic.export import write_clip
+
+    shutil.copytree(tiny_run, tmp_path / "runs" / "quick" / "run")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, "preset", lambda name: tiny_config)
+    files = write_clip(synthesise_clip(0, 0, 0, n_frames=12, size=256), tmp_path)  # large enough for a face to be found
+    shutil.copy(files.video, "video.mp4")
+    shutil.copy(files.audio, "speech.wav")
+    try:
+        exec(compile(snippet, "README.md", "exec"), {})
+    except WeightsMissing as error:
+        pytest.skip(f"needs a landmark network: {error}")
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command_parses(line):
+    command, words = typer.main.get_command(app), shlex.split(line, comments=True)[1:]
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context(command.name, words)  # a typer error for a name or value that the command does not know
+
+
+def test_every_command_is_shown():
+    shown = {tuple(word for word in shlex.split(line)[1:3] if not word.startswith("-")) for line in COMMANDS}
+    top = typer.main.get_command(app).commands
+    assert {name for name, *_ in shown} == set(top)
+
+
+def test_defaults_in_the_table_are_the_configurations():
+    quick, paper = preset("quick"), preset("paper")
+    for item, _, _, options, in_quick, in_paper in table_rows():
+        names = re.findall(r"`(\w+)`", options)
+        for config, said in ((quick, in_quick), (paper, in_paper)):
+            values = [getattr(config, name) for name in names]
+            values = [str(list(v)) if isinstance(v, tuple) else str(v) for v in values]
+            assert said.split(" · ") == (values or [""]), item
+
+
+def test_every_setting_of_the_method_is_in_the_table():
+    shown = {name for row in table_rows() for name in re.findall(r"`(\w+)`", row[3])}
+    assert {field.name for field in dataclasses.fields(Config)} - NOT_METHOD <= shown
+
+
+def test_names_every_pretrained_file():
+    from lipformer_core.weights import KNOWN
+
+    assert [name for name in KNOWN if name not in README] == []
+
+
+def test_links_and_pictures_exist():
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert [t for t in targets if not t.startswith("http") and not (ROOT / t).is_file()] == []
+
+
+def test_no_number_is_left_open():
+    assert re.findall(r"«[^»]*»", README) == []
+
+
+def test_result_keys_in_the_readme_have_stable_names():
+    from papermill_runs.gather import KEYS
+
+    part = README.split("## Results")[1].split("\n## ")[0]
+    keys = set(re.findall(r"`(\w+\.\w+)`", part)) - {"results.json"}
+    assert keys and keys <= set(KEYS)
+    assert "lipformer" in ROWS

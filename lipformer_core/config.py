@@ -69,20 +69,20 @@ class Config:
     heads: int = 8
     ffn_dim: int = 1024
     audio_dim: int = 256  # width of the audio condition
-    scale_attention: bool = True  # the 1/sqrt(d) that Eq. 9 as printed omits
-    query_source: str = "z"  # "z": queries from Z_i; "reference": from the warped reference in every layer
+    scale_attention: bool = False  # the 1/sqrt(d) that Eq. 9 as printed omits
+    query_source: str = "reference"  # Eq. 8 as printed: the warped reference in every layer; "z": Z_i
     residual_head: bool = False  # logits by distance of (warped reference + residual) to the codes, not a linear map
     position_embedding: bool = False
     self_attention: bool = False  # among the spatial tokens of one frame; ours, not in the paper
     gumbel_tau_start: float = 1.0
     gumbel_tau_end: float = 0.3
 
-    warp_steps: int = 20_000  # warping alone, supervised by landmarks and target features
+    warp_steps: int = 0  # >0: first the warping alone, supervised by landmarks and target features; ours
     warp_lr: float = 1e-3
-    cached_steps: int = 100_000  # cross entropy on cached codes
+    cached_steps: int = 0  # >0: then cross entropy on cached codes, without the decoder; ours
     cached_batch: int = 64
     stage2_lr: float = 3e-4
-    joint_steps: int = 100_000  # the decoder in the loop
+    joint_steps: int = 100_000  # end to end with the decoder, as in the paper
     joint_batch: int = 16
     joint_lr: float = 1e-4
     decoder_lr: float = 2e-5
@@ -90,6 +90,7 @@ class Config:
     image_weight: float = 1.0
     joint_perceptual_weight: float = 1.0
     joint_adversarial_weight: float = 0.0
+    warp_supervision: float = 0.0  # weight of the warp's own supervision after its phase
     warp_landmark_weight: float = 1.0
     warp_feature_weight: float = 1.0
     mouth_token_weight: float = 1.0  # cross-entropy weight of tokens in the mouth
@@ -113,6 +114,8 @@ class Config:
             raise ConfigError(f"crop_size: {self.crop_size} is not a multiple of {2 * self.downsampling}")
         if self.model_dim % self.heads:
             raise ConfigError(f"heads: {self.heads} does not divide model_dim {self.model_dim}")
+        if self.joint_steps < 1 or self.stage1_steps < 1:
+            raise ConfigError("stage1_steps, joint_steps: each stage needs at least one step")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is none of {', '.join(map(repr, allowed))}")
@@ -184,6 +187,7 @@ _QUICK = dict(
     stage1_steps=2000, stage1_batch=16, stage1_lr=1.5e-3, perceptual="none", perceptual_weight=0.0,
     adversarial_weight=0.0, mouth_weight=2.0,
     warp_width=64, model_dim=128, layers=2, heads=4, ffn_dim=256, audio_dim=128,
+    scale_attention=True, query_source="z", warp_supervision=0.1,
     residual_head=True, position_embedding=True, self_attention=True,
     warp_steps=400, warp_lr=2e-3, cached_steps=1000, cached_batch=32, stage2_lr=1e-3,
     joint_steps=250, joint_batch=12, joint_lr=2e-4, decoder_lr=1e-4, joint_perceptual_weight=0.0,
@@ -198,6 +202,7 @@ _REALTIME = dict(
     codebook_size=1024, code_dim=32, normalise_codes=True,
     codebook_init="kmeans", codebook_warmup=0.1, revive_dead_codes=True,
     warp_width=64, model_dim=160, layers=4, heads=4, ffn_dim=320, audio_dim=160,
+    scale_attention=True, query_source="z", warp_steps=20_000, cached_steps=100_000, warp_supervision=0.1,
     residual_head=True, position_embedding=True, self_attention=True,
     mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
 )  # fmt: skip

@@ -4,7 +4,6 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib.pyplot  # noqa: F401  its import is what teaches Jupyter to show the Figures returned here
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray

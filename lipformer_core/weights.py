@@ -67,6 +67,12 @@ KNOWN = {
             "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         ),
         KnownFile(
+            "vgg16-397923af.pth",
+            "397923af",
+            "trunk of LPIPS as a loss (preset paper)",
+            "https://download.pytorch.org/models/vgg16-397923af.pth",
+        ),
+        KnownFile(
             "pt_inception-2015-12-05-6726825d.pth",
             "6726825d",
             "features of FID",

@@ -139,14 +139,14 @@ def frames_at_25(path: str | Path) -> Iterator[np.ndarray]:
     """The frames shown at 0, 1/25, 2/25 … s: uint8 RGB (H, W, 3), whatever the file's own rate."""
     from .media import iter_frames
 
-    count, shown, start = 0, None, None
+    count, shown, start, time = 0, None, None, 0.0
     for time, rgb in iter_frames(path):
         start = time if start is None else start
         while shown is not None and count / FPS < time - start - 1e-6:
             yield shown
             count += 1
         shown = rgb
-    if shown is not None:
+    if shown is not None and count / FPS <= time - start + 1e-6:
         yield shown
 
 

@@ -6,7 +6,7 @@ Three phases, each a resumable stage of its own under the run folder:
 - `cached`: warping, E_aud and Transformer by cross entropy to the target's own bottom codes, all codes cached;
 - `lipformer`: everything end to end, straight-through Gumbel-softmax codes through the decoder being fine-tuned.
 
-The paper trains end to end at once; the first two phases are ours (README, "Paper and this implementation").
+The paper trains end to end at once; the first two phases are ours, and have no steps in the preset `paper`.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from .. import checkpoint
 from ..config import Config
 from ..data.clips import PreparedCorpus
+from ..errors import ConfigError
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from ..model.lipformer import LipFormer, Reference, lip_codes
 from .cache import cache_codes
@@ -45,12 +46,17 @@ def train_lipformer(
     """Train stage 2 on a prepared corpus; stage 1 comes first if `run`/codebook is not finished. Resumes.
 
     until : the last phase to train, one of PHASES; its LipFormer is returned, in evaluation mode
-    raises DataError, CheckpointError, WeightsMissing as `train_codebook`
+    raises DataError, CheckpointError, WeightsMissing as `train_codebook`; ConfigError if `until` has no steps
     """
     corpus, run = PreparedCorpus(data), Path(run)
-    phases = PHASES[: PHASES.index(until) + 1]
-    if not config.warping:
-        phases = tuple(p for p in phases if p != "warping")
+    steps = {
+        "warping": config.warp_steps if config.warping else 0,
+        "cached": config.cached_steps,
+        "lipformer": config.joint_steps,
+    }
+    if not steps[until]:
+        raise ConfigError(f"until: the phase {until!r} has no steps in these settings")
+    phases = [p for p in PHASES[: PHASES.index(until) + 1] if steps[p]]
     autoencoder = train_codebook(config, data, run, progress)
     training, model = None, None
     for number, phase in enumerate(phases):
@@ -256,7 +262,8 @@ class CodeObjective(nn.Module):
     def __init__(self, model: LipFormer, mouth: Tensor):
         super().__init__()
         self.model, self.mouth = model, mouth
-        self.warp = WarpObjective(model, mouth) if model.warping is not None else None
+        supervised = model.warping is not None and model.config.warp_supervision
+        self.warp = WarpObjective(model, mouth) if supervised else None
 
     def logits(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """(logits (B, n, K), H_TU (B, d, h/2, w)), the reference's mouth hidden in some of the samples."""
@@ -285,8 +292,8 @@ class CodeObjective(nn.Module):
     def forward(self, batch: PairBatch, image: None, tau: None) -> tuple[Tensor, dict[str, Tensor], None]:
         """Returns (loss, figures to log, no picture)."""
         loss, logged = self.cross_entropy(self.logits(batch)[0], batch)
-        if self.warp is not None and self.training:
-            loss = loss + 0.1 * self.warp(batch, None, None)[0]  # keeps the warp a warp
+        if self.warp is not None and self.training:  # keeps the warp a warp
+            loss = loss + self.model.config.warp_supervision * self.warp(batch, None, None)[0]
         return loss, logged, None
 
 

@@ -1,0 +1,146 @@
+"""The prepared form: complete or absent, resumable, split by person, random access."""
+
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+
+from lipformer_core.data import prepare as module
+from lipformer_core.data.alignment import mouth_shape
+from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.corpora import list_sources, split_rule
+from lipformer_core.data.prepare import frames_at_25, prepare
+from lipformer_core.data.synthetic import synthesise_clip
+from lipformer_core.errors import DataError
+from lipformer_core.timing import MEL_PER_FRAME
+
+
+def test_arrays_and_pictures_belong_together(tiny_corpus, tiny_config):
+    corpus = PreparedCorpus(tiny_corpus)
+    clip = corpus.open("synthetic00000")
+    n = clip.info.n_frames
+    assert set(clip.arrays) == set(module.ARRAYS)
+    assert clip.frames([0, n - 1]).shape == (2, tiny_config.crop_size, tiny_config.crop_size, 3)
+    assert clip.landmarks.shape == (n, 68, 2) and clip.transforms.shape == (n, 2, 3)
+    assert len(clip.mel) == MEL_PER_FRAME * n + 1
+    np.testing.assert_allclose(mouth_shape(clip.landmarks)[0], clip.opening, atol=1e-5)
+    with pytest.raises(IndexError, match="synthetic00000"):
+        clip.frames([n])
+    made = synthesise_clip(tiny_config.seed, 0, 0, n, tiny_config.synthetic_size)
+    np.testing.assert_allclose(clip.source_landmarks, made.landmarks, atol=1e-2)
+    np.testing.assert_allclose(clip.opening, made.opening, atol=1e-3)
+
+
+def test_random_access_reads_the_same_frame_as_the_whole_clip(tiny_corpus):
+    clip = PreparedCorpus(tiny_corpus).open("synthetic00003")
+    whole = clip.frames(range(clip.info.n_frames))
+    for i in (7, 0, 13, 7):
+        assert np.array_equal(clip.frames([i])[0], whole[i])
+
+
+def test_shards_are_plain_tars_in_webdataset_layout(tiny_corpus):
+    with tarfile.open(tiny_corpus / "train-00000.tar") as tar:
+        names = tar.getnames()
+    assert names[:3] == ["synthetic00000.json", "synthetic00000.npz", "synthetic00000.jpegs"]
+
+
+def test_persons_are_in_one_split_only(tiny_corpus):
+    corpus = PreparedCorpus(tiny_corpus)
+    persons = [{info.person for info in corpus.clips(split)} for split in ("train", "val", "test")]
+    assert [len(p) for p in persons] == [6, 2, 2]
+    assert not persons[0] & persons[1] and not persons[0] & persons[2] and not persons[1] & persons[2]
+
+
+def test_an_interrupted_preparation_ends_in_the_same_bytes(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    real, made = module.prepare_clip, []
+
+    def stop_after_four(source, parts, config):
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        made.append(source.clip_id)
+        real(source, parts, config)
+
+    monkeypatch.setattr(module, "prepare_clip", stop_after_four)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("synthetic", None, tmp_path, tiny_config, workers=1, progress=False)
+    with pytest.raises(DataError, match="manifest"):
+        PreparedCorpus(tmp_path)
+    resumed = []
+    monkeypatch.setattr(module, "prepare_clip", lambda s, p, c: (resumed.append(s.clip_id), real(s, p, c)))
+    prepare("synthetic", None, tmp_path, tiny_config, workers=1, progress=False)
+    assert not set(resumed) & set(made) and len(resumed) + len(made) == 10
+    assert PreparedCorpus(tmp_path).manifest["shards"] == PreparedCorpus(tiny_corpus).manifest["shards"]
+    assert not (tmp_path / "parts").exists()
+
+
+def test_a_finished_corpus_is_returned_and_other_settings_are_refused(tiny_config, tiny_corpus, monkeypatch):
+    monkeypatch.setattr(module, "prepare_clip", lambda *args: pytest.fail("prepared again"))
+    assert prepare("synthetic", None, tiny_corpus, tiny_config).hash == PreparedCorpus(tiny_corpus).hash
+    with pytest.raises(DataError, match="seed"):
+        prepare("synthetic", None, tiny_corpus, tiny_config.replace(seed=1))
+
+
+def test_a_clip_that_cannot_be_used_is_a_row_with_its_reason(tiny_config, tmp_path):
+    source = tmp_path / "videos"
+    source.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (source / name).write_bytes(b"")
+    with pytest.raises(DataError, match="not one of 2 clips.*a: .*UnreadableMedia"):
+        prepare("folder", source, tmp_path / "out", tiny_config, workers=1, progress=False)
+
+
+@pytest.mark.parametrize(("corpus", "source"), [("nonsense", None), ("folder", None), ("grid", "/does/not/exist")])
+def test_bad_sources(corpus, source, tiny_config):
+    with pytest.raises(DataError, match=corpus):
+        list_sources(corpus, source, tiny_config)
+
+
+def test_an_empty_folder_says_so(tmp_path, tiny_config):
+    with pytest.raises(DataError, match="no video files"):
+        list_sources("folder", tmp_path, tiny_config)
+
+
+def test_a_missing_or_foreign_manifest(tiny_corpus, tmp_path):
+    with pytest.raises(DataError, match="lipformer prepare"):
+        PreparedCorpus(tmp_path)
+    shutil.copy(tiny_corpus / "manifest.json", tmp_path)
+    text = (tmp_path / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(text.replace('"format": 1', '"format": 99'))
+    with pytest.raises(DataError, match="format 99"):
+        PreparedCorpus(tmp_path)
+
+
+def touch(folder, names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_one_grid_speaker_holds_out_the_last_clips_by_name(tmp_path, tiny_config):
+    touch(tmp_path / "s1", [f"clip{i:03d}.mpg" for i in range(160)])
+    sources = list_sources("grid", tmp_path / "s1", tiny_config)
+    assert {s.person for s in sources} == {"s1"}
+    assert [s.clip_id for s in sources if s.split == "test"] == [f"clip{i:03d}" for i in range(130, 160)]
+    assert "by clip" in split_rule("grid", sources)
+
+
+def test_many_speakers_are_split_by_person(tmp_path, tiny_config):
+    touch(tmp_path, [f"s{p}/v {i}.mp4" for p in range(1, 9) for i in range(4)])
+    sources = list_sources("folder", tmp_path, tiny_config)
+    persons = {split: {s.person for s in sources if s.split == split} for split in ("train", "val", "test")}
+    assert len(persons["train"]) == 6 and len(persons["val"]) == len(persons["test"]) == 1
+    assert split_rule("folder", sources) == "by person"
+
+
+@pytest.mark.parametrize("rate", [12.5, 25, 30, 50])
+def test_frames_at_25_shows_what_the_source_shows(monkeypatch, rate):
+    from lipformer_core.data import media
+
+    count = int(2 * rate)
+    pictures = [(3.0 + i / rate, np.full((2, 2, 3), i, np.uint8)) for i in range(count)]
+    monkeypatch.setattr(media, "iter_frames", lambda path: iter(pictures))
+    shown = [int(f[0, 0, 0]) for f in frames_at_25("any")]
+    expected = [int(i / 25 * rate + 1e-6) for i in range(len(shown))]
+    assert shown == expected and abs(len(shown) - 50) <= 1

@@ -87,6 +87,8 @@ class Config:
     joint_lr: float = 1e-4
     decoder_lr: float = 2e-5
     cross_entropy_weight: float = 1.0
+    latent_weight: float = 0.0  # regression of the residual head's latents to the target's codes
+    articulation_weight: float = 0.0  # lip opening and width must be readable from F_Aud by a linear map
     image_weight: float = 1.0
     joint_perceptual_weight: float = 1.0
     joint_adversarial_weight: float = 0.0
@@ -116,6 +118,8 @@ class Config:
             raise ConfigError(f"heads: {self.heads} does not divide model_dim {self.model_dim}")
         if self.joint_steps < 1 or self.stage1_steps < 1:
             raise ConfigError("stage1_steps, joint_steps: each stage needs at least one step")
+        if self.latent_weight and not self.residual_head:
+            raise ConfigError("latent_weight: only the residual head has latents; set residual_head")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is none of {', '.join(map(repr, allowed))}")
@@ -189,9 +193,10 @@ _QUICK = dict(
     warp_width=64, model_dim=128, layers=2, heads=4, ffn_dim=256, audio_dim=128,
     scale_attention=True, query_source="z", warp_supervision=0.1,
     residual_head=True, position_embedding=True, self_attention=True,
-    warp_steps=400, warp_lr=2e-3, cached_steps=900, cached_batch=32, stage2_lr=1e-3,
+    warp_steps=400, warp_lr=2e-3, cached_steps=1000, cached_batch=32, stage2_lr=1e-3,
     joint_steps=250, joint_batch=12, joint_lr=2e-4, decoder_lr=1e-4, joint_perceptual_weight=0.0,
     mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
+    latent_weight=3.0, articulation_weight=1.0,
     warmup_steps=50, log_every=25, eval_every=300, save_every=300,
 )  # fmt: skip
 

@@ -75,7 +75,8 @@ def test_residual_head_starts_as_a_copy_of_the_warped_reference():
     rows, columns = config.token_grid
     indices = torch.randint(config.codebook_size, (2, rows * columns))
     warped = codes[indices].transpose(1, 2).reshape(2, -1, rows, columns)
-    logits = LipTransformer(config)(warped, codes, torch.randn(2, config.audio_dim))
+    logits, latent = LipTransformer(config)(warped, codes, torch.randn(2, config.audio_dim))
+    torch.testing.assert_close(latent, warped.flatten(2).transpose(1, 2))
     assert torch.equal(logits.argmax(-1), indices)
 
 

@@ -162,10 +162,10 @@ def _augment(bottom: Tensor, generator: torch.Generator) -> Tensor:
     sampled = F.affine_grid(grid, list(bottom.shape), align_corners=False)
     bottom = F.grid_sample(bottom, sampled, padding_mode="border", align_corners=False)
 
-    sigma = 0.3 + 0.9 * torch.rand(1, generator=generator)  # one a batch, in pixels of what is seen
-    window = torch.exp(-0.5 * (torch.arange(-3, 4) / sigma) ** 2)
-    window = (window / window.sum()).expand(3, 1, 1, 7)
-    blurred = F.conv2d(F.pad(bottom, (3, 3, 3, 3), mode="replicate"), window, groups=3)
+    sigma = 0.3 + 1.9 * torch.rand(1, generator=generator)  # one a batch, in pixels of what is seen
+    window = torch.exp(-0.5 * (torch.arange(-6, 7) / sigma) ** 2)
+    window = (window / window.sum()).expand(3, 1, 1, 13)
+    blurred = F.conv2d(F.pad(bottom, (6, 6, 6, 6), mode="replicate"), window, groups=3)
     blurred = F.conv2d(blurred, window.transpose(2, 3), groups=3)
     bottom = torch.where((torch.rand(n, generator=generator) < 0.6)[:, None, None, None], blurred, bottom)
 

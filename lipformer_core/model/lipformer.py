@@ -43,6 +43,8 @@ class LipFormer(nn.Module):
         self.warping = AdaptiveFaceWarping(config) if config.warping else None
         self.audio_encoder = AudioEncoder(config)
         self.transformer = LipTransformer(config)
+        # training only: opening and width of the lips, read from F_Aud
+        self.articulation = nn.Linear(config.audio_dim, 2) if config.articulation_weight else None
         self.freeze()
 
     def freeze(self) -> None:
@@ -53,7 +55,8 @@ class LipFormer(nn.Module):
 
     def predictor_parameters(self) -> list[nn.Parameter]:
         """Parameters of F_e, F_d, E_aud and the Transformer."""
-        modules = [m for m in (self.warping, self.audio_encoder, self.transformer) if m is not None]
+        modules = (self.warping, self.audio_encoder, self.transformer, self.articulation)
+        modules = [m for m in modules if m is not None]
         return [p for m in modules for p in m.parameters()]
 
     @property
@@ -90,7 +93,7 @@ class LipFormer(nn.Module):
 
     def lip_logits(self, warped: Tensor, audio: Tensor) -> Tensor:
         """Logits (B, h/2 * w, K) from the warped reference (B, d, h/2, w) and log-mel (B, audio_window, 80)."""
-        return self.transformer(warped, self.codes, self.audio_encoder(audio))
+        return self.transformer(warped, self.codes, self.audio_encoder(audio))[0]
 
     def decode(self, upper_codes: Tensor, lip_tokens: Tensor) -> Tensor:
         """I_Gen = Dec(H_TU stacked on H~_TB): codes (B, d, h/2, w) and tokens (B, h/2 * w, d) to (B, 3, S, S)."""

@@ -110,15 +110,15 @@ class LipTransformer(nn.Module):
         if config.residual_head:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
-            self.log_sharpness = nn.Parameter(torch.zeros(()))
+            self.log_sharpness = nn.Parameter(torch.tensor(2.5))  # neighbouring codes lie about 0.1 variances apart
 
-    def forward(self, warped: Tensor, codes: Tensor, audio: Tensor) -> Tensor:
+    def forward(self, warped: Tensor, codes: Tensor, audio: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits over the bottom codebook.
 
         warped : torch.Tensor, shape = (B, d, h/2, w), the warped reference bottom
         codes : torch.Tensor, shape = (K, d), C_B
         audio : torch.Tensor, shape = (B, audio_dim), F_Aud
-        returns (B, h/2 * w, K)
+        returns (logits (B, h/2 * w, K), the residual head's latents (B, h/2 * w, d) or None)
         """
         tokens = warped.flatten(2).transpose(1, 2)  # (B, n, d)
         z = self.embed(tokens)
@@ -128,8 +128,8 @@ class LipTransformer(nn.Module):
         for layer in self.layers:
             z = layer(z, reference, layer.cross_attention.keys_values(codes), audio)
         if not self.residual_head:
-            return self.head(z)
+            return self.head(z), None
         # nearest-code logits around the warped reference: before any training this copies it
         latent = tokens + self.head(z)
         distance = codes.square().sum(1) / 2 - latent @ codes.T  # (B, n, K), up to the token's own norm
-        return -distance * self.log_sharpness.exp() / codes.var(0).sum().detach()
+        return -distance * self.log_sharpness.exp() / codes.var(0).sum().detach(), latent

@@ -37,6 +37,7 @@ from .losses import (
 )
 from .sampling import FrameSampler, draw_reference, step_rng
 
+LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
 PHASES = ("warping", "cached", "lipformer")
 
 
@@ -84,6 +85,7 @@ class PairBatch:
     target_points: Tensor
     reference_points: Tensor
     yaw_gap: Tensor  # (B,) degrees
+    lips: Tensor  # (B, 2) opening, and width less the clip's mean width, in units of LIP_SCALE
     frames: list  # (ClipInfo, target frame)
 
 
@@ -99,7 +101,7 @@ class PairSampler:
     def draw(self, rng: np.random.Generator, count: int) -> PairBatch:
         """A batch by person; the reference is another frame of the same clip."""
         pairs = self.frames.draw(rng, count)
-        codes, points, audio, gaps = [], [], [], []
+        codes, points, audio, gaps, lips = [], [], [], [], []
         for info, target in pairs:
             clip = self.corpus.open(info.clip_id)
             reference = draw_reference(rng, clip.pose[:, 0], clip.valid, target)
@@ -107,6 +109,8 @@ class PairSampler:
             points.append(clip.landmarks[[target, reference]])
             audio.append(clip.audio_windows([target], self.config.audio_window)[0])
             gaps.append(abs(clip.pose[target, 0] - clip.pose[reference, 0]))
+            width = clip.width[target] - clip.width[clip.valid].mean()
+            lips.append([clip.opening[target] / LIP_SCALE, width / LIP_SCALE])
         indices = torch.from_numpy(np.asarray(codes).astype(np.int64))  # (B, 2, 2, h/2, w)
         both = torch.from_numpy(np.stack(points)).float()
         return PairBatch(
@@ -115,6 +119,7 @@ class PairSampler:
             both[:, 0],
             both[:, 1],
             torch.tensor(gaps),
+            torch.tensor(np.asarray(lips, np.float32)),
             pairs,
         )
 
@@ -265,24 +270,38 @@ class CodeObjective(nn.Module):
         supervised = model.warping is not None and model.config.warp_supervision
         self.warp = WarpObjective(model, mouth) if supervised else None
 
-    def logits(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """(logits (B, n, K), H_TU (B, d, h/2, w)), the reference's mouth hidden in some of the samples."""
+    def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """(logits (B, n, K), H_TU (B, d, h/2, w), auxiliary losses), the reference's mouth hidden in some samples."""
         config, model = self.model.config, self.model
-        target, reference, _ = look_up(model, batch)
+        target, reference, truth = look_up(model, batch)
         warped = model.warp(target, reference)
         if self.training and config.reference_mouth_dropout:
             hide = torch.rand(len(warped), 1, 1, 1, device=warped.device) < config.reference_mouth_dropout
             warped = warped.masked_fill(hide & self.mouth, 0.0)
-        return model.lip_logits(warped, batch.audio), target
+        condition = model.audio_encoder(batch.audio)
+        logits, latent = model.transformer(warped, model.codes, condition)
+        auxiliary = {}
+        if config.latent_weight:
+            error = (latent - truth.flatten(2).transpose(1, 2)).square().sum(-1) / model.codes.var(0).sum()  # (B, n)
+            weight = self.token_weights(batch)
+            auxiliary["latent"] = config.latent_weight * (error * weight).sum() / weight.sum()
+        if model.articulation is not None:
+            error = F.smooth_l1_loss(model.articulation(condition), batch.lips)
+            auxiliary["articulation"] = config.articulation_weight * error
+        return logits, target, auxiliary
+
+    def token_weights(self, batch: PairBatch) -> Tensor:
+        """How much each bottom token counts, (B, n): more in the mouth, and where the reference has another code."""
+        config = self.model.config
+        truth = batch.target_bottom.flatten(1)
+        weight = torch.where(self.mouth.flatten(), config.mouth_token_weight, 1.0).expand(truth.shape)
+        changed = batch.reference_bottom.flatten(1) != truth
+        return torch.where(changed, weight * config.changed_token_weight, weight)
 
     def cross_entropy(self, logits: Tensor, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted cross entropy, and the figures to log."""
-        config = self.model.config
         truth = batch.target_bottom.flatten(1)  # (B, n)
-        mouth = self.mouth.flatten()
-        weight = torch.where(mouth, config.mouth_token_weight, 1.0).expand(truth.shape)
-        changed = batch.reference_bottom.flatten(1) != truth
-        weight = torch.where(changed, weight * config.changed_token_weight, weight)
+        mouth, weight = self.mouth.flatten(), self.token_weights(batch)
         each = F.cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="none").view_as(truth)
         right = (logits.argmax(-1) == truth).float()
         figures = {"cross_entropy": each.mean(), "mouth_cross_entropy": each[:, mouth].mean()}
@@ -291,7 +310,10 @@ class CodeObjective(nn.Module):
 
     def forward(self, batch: PairBatch, image: None, tau: None) -> tuple[Tensor, dict[str, Tensor], None]:
         """Returns (loss, figures to log, no picture)."""
-        loss, logged = self.cross_entropy(self.logits(batch)[0], batch)
+        logits, _, auxiliary = self.predict(batch)
+        loss, logged = self.cross_entropy(logits, batch)
+        loss = loss + sum(auxiliary.values())
+        logged |= {name: value.detach() for name, value in auxiliary.items()}
         if self.warp is not None and self.training:  # keeps the warp a warp
             loss = loss + self.model.config.warp_supervision * self.warp(batch, None, None)[0]
         return loss, logged, None
@@ -308,8 +330,10 @@ class ImageObjective(CodeObjective):
     def forward(self, batch: PairBatch, image: Tensor, tau: float | None) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Returns (loss, figures to log, I_Gen (B, 3, S, S))."""
         config, model = self.model.config, self.model
-        logits, upper = self.logits(batch)
+        logits, upper, auxiliary = self.predict(batch)
         code_loss, logged = self.cross_entropy(logits, batch)
+        code_loss = code_loss + sum(auxiliary.values())
+        logged |= {name: value.detach() for name, value in auxiliary.items()}
         generated = model.decode(upper, lip_codes(logits, model.codes, tau))
         pixel = reconstruction_loss(generated, image, config.mouth_weight, self.region)
         loss = config.cross_entropy_weight * code_loss + config.image_weight * pixel

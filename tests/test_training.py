@@ -17,7 +17,8 @@ from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.training import loop
 from lipformer_core.training.codebook import CodebookTraining, train_codebook
-from lipformer_core.training.lipformer import train_lipformer
+from lipformer_core.training.lipformer import CodeObjective, PairSampler, train_lipformer
+from lipformer_core.training.losses import mouth_tokens
 from lipformer_core.training.sampling import draw_reference
 
 
@@ -37,7 +38,7 @@ def test_stage_2_freezes_encoder_and_codebooks_and_trains_the_rest(tiny_run, tin
 
 def test_only_figure_2s_trainable_parts_get_gradients(tiny_config):
     # the residual head starts at zero and would block the first gradient to what stands before it
-    model = LipFormer(tiny_config.replace(residual_head=False))
+    model = LipFormer(tiny_config.replace(residual_head=False, latent_weight=0.0))
     image = torch.rand(2, 3, 32, 32) * 2 - 1
     model(image[:, :, :16], torch.randn(2, 20, 80), model.encode_reference(image.flip(0)), tau=1.0).sum().backward()
     frozen = [model.autoencoder.encoder, model.autoencoder.upper_codebook, model.autoencoder.bottom_codebook]
@@ -155,12 +156,44 @@ def test_autoencoder_overfits_one_batch(tiny_config):
 
 def test_adversarial_and_ablation_variants_take_their_steps(tiny_config, tiny_corpus, tmp_path):
     config = tiny_config.replace(adversarial_weight=0.8, adversarial_start=4, shared_codebook=True, warping=False)
-    config = config.replace(joint_adversarial_weight=0.1, residual_head=False, discriminator_width=8)
+    config = config.replace(joint_adversarial_weight=0.1, residual_head=False, latent_weight=0.0, discriminator_width=8)
     model = train_lipformer(config, tiny_corpus, tmp_path, progress=False)
     assert model.warping is None
     assert model.autoencoder.upper_codebook is model.autoencoder.bottom_codebook
     assert "discriminator" in loop.read_log(tmp_path / "codebook")
     assert not (tmp_path / "warping").exists()
+
+
+def test_code_objective_overfits_one_batch(tiny_run, tiny_corpus, tiny_config):
+    torch.manual_seed(0)
+    model = LipFormer(tiny_config, checkpoint.load_codebook(tiny_run)).train()
+    batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw(
+        np.random.default_rng(0), 4
+    )
+    objective = CodeObjective(model, mouth_tokens(tiny_config))
+    optimiser = torch.optim.AdamW(model.predictor_parameters(), lr=1e-2)
+    logged = []
+    for _ in range(150):
+        loss, figures, _ = objective(batch, None, None)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        logged.append({name: float(value) for name, value in figures.items()})
+    for name in ("cross_entropy", "latent", "articulation"):
+        assert logged[-1][name] < 0.6 * logged[0][name], name
+    assert logged[-1]["accuracy"] > logged[0]["accuracy"]
+
+
+def test_token_weights(tiny_run, tiny_corpus, tiny_config):
+    model = LipFormer(tiny_config, checkpoint.load_codebook(tiny_run))
+    batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw(
+        np.random.default_rng(0), 4
+    )
+    mouth = mouth_tokens(tiny_config)
+    weights = CodeObjective(model, mouth).token_weights(batch).view_as(batch.target_bottom)
+    changed = batch.target_bottom != batch.reference_bottom
+    assert changed.any() and not changed.all() and mouth.any() and not mouth.all()
+    assert set(weights[changed & mouth].tolist()) == {4.5} and set(weights[~changed & ~mouth].tolist()) <= {1.0}
 
 
 def test_reference_is_never_the_target():

@@ -57,7 +57,8 @@ def test_z0_is_the_warped_reference_in_the_paper_preset():
 @pytest.mark.parametrize("source", ["z", "reference"])
 def test_query_source(source):
     torch.manual_seed(0)
-    config = preset("quick", query_source=source, self_attention=False, residual_head=False, layers=2)
+    plain = dict(self_attention=False, residual_head=False, latent_weight=0.0, layers=2)
+    config = preset("quick", query_source=source, **plain)
     transformer = LipTransformer(config)
     seen = []
     for layer in transformer.layers:

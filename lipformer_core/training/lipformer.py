@@ -37,6 +37,7 @@ from .losses import (
 )
 from .sampling import FrameSampler, draw_reference, step_rng
 
+VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
 LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
 PHASES = ("warping", "cached", "lipformer")
 
@@ -207,17 +208,16 @@ class LipFormerTraining:
     def evaluate(self, objective: nn.Module) -> dict[str, float]:
         """The phase's losses on fixed validation pairs; val_score is minus the loss."""
         self.model.eval()
-        totals: dict[str, float] = {}
+        seen: dict[str, list[float]] = {}
         with torch.random.fork_rng(devices=[]):
-            rounds = 4
-            for number in range(rounds):
+            for number in range(VALIDATION_ROUNDS):
                 batch = self.to_device(self.val.draw(np.random.default_rng(number), 64))
                 image = self.val.frames.images(batch.frames).to(self.device) if self.phase == "lipformer" else None
                 loss, logged, _ = objective(batch, image, None)
                 for key, value in {**logged, "score": -loss}.items():
-                    totals[f"val_{key}"] = totals.get(f"val_{key}", 0.0) + float(value) / rounds
+                    seen.setdefault(f"val_{key}", []).append(float(value))
         self.model.train()
-        return totals
+        return {key: sum(values) / len(values) for key, values in seen.items()}
 
     def to_device(self, batch: PairBatch) -> PairBatch:
         """The batch with all tensors on the accelerator's device."""
@@ -243,22 +243,27 @@ class WarpObjective(nn.Module):
 
     def forward(self, batch: PairBatch, image: None, tau: None) -> tuple[Tensor, dict[str, Tensor], None]:
         """Returns (loss, figures to log, no picture)."""
-        config, model = self.model.config, self.model
-        target, reference, truth = look_up(model, batch)
-        warped, grid = model.warping(target, *reference)
-        points = [bottom_coordinates(p, config.crop_size) for p in (batch.target_points, batch.reference_points)]
-        landmark = warp_landmark_loss(grid, *points)
-        warped_error = feature_error(warped, truth, self.rigid)
-        plain_error = feature_error(reference.bottom, truth, self.rigid)
-        loss = config.warp_landmark_weight * landmark + config.warp_feature_weight * warped_error
+        target, reference, truth = look_up(self.model, batch)
+        warped, grid = self.model.warping(target, *reference)
+        loss, logged = warp_loss(self.model.config, batch, warped, grid, truth, self.rigid)
+        plain = reference.bottom
+        logged["plain_feature"] = feature_error(plain, truth, self.rigid)
         wide = batch.yaw_gap > 10
-        ratio = warped_error.new_ones(())
         if wide.any():
-            ratio = feature_error(warped[wide], truth[wide], self.rigid) / feature_error(
-                reference.bottom[wide], truth[wide], self.rigid
-            )
-        logged = {"landmark": landmark, "feature": warped_error, "plain_feature": plain_error, "error_ratio": ratio}
+            with_warping, without = (feature_error(x[wide], truth[wide], self.rigid) for x in (warped, plain))
+            logged["error_ratio"] = with_warping / without
         return loss, {k: v.detach() for k, v in logged.items()}, None
+
+
+def warp_loss(
+    config: Config, batch: PairBatch, warped: Tensor, grid: Tensor, truth: Tensor, rigid: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Supervision of a grid (B, h/2, w, 2) and of what it read, warped against truth (B, d, h/2, w)."""
+    points = [bottom_coordinates(p, config.crop_size) for p in (batch.target_points, batch.reference_points)]
+    landmark = warp_landmark_loss(grid, *points)
+    feature = feature_error(warped, truth, rigid)
+    loss = config.warp_landmark_weight * landmark + config.warp_feature_weight * feature
+    return loss, {"landmark": landmark, "feature": feature}
 
 
 class CodeObjective(nn.Module):
@@ -267,20 +272,22 @@ class CodeObjective(nn.Module):
     def __init__(self, model: LipFormer, mouth: Tensor):
         super().__init__()
         self.model, self.mouth = model, mouth
-        supervised = model.warping is not None and model.config.warp_supervision
-        self.warp = WarpObjective(model, mouth) if supervised else None
 
     def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """(logits (B, n, K), H_TU (B, d, h/2, w), auxiliary losses), the reference's mouth hidden in some samples."""
         config, model = self.model.config, self.model
         target, reference, truth = look_up(model, batch)
-        warped = model.warp(target, reference)
+        auxiliary, warped = {}, reference.bottom
+        if model.warping is not None:
+            warped, grid = model.warping(target, *reference)
+            if config.warp_supervision:  # keeps the warp a warp
+                loss, _ = warp_loss(config, batch, warped, grid, truth, ~self.mouth)
+                auxiliary["warp"] = config.warp_supervision * loss
         if self.training and config.reference_mouth_dropout:
             hide = torch.rand(len(warped), 1, 1, 1, device=warped.device) < config.reference_mouth_dropout
             warped = warped.masked_fill(hide & self.mouth, 0.0)
         condition = model.audio_encoder(batch.audio)
         logits, latent = model.transformer(warped, model.codes, condition)
-        auxiliary = {}
         if config.latent_weight:
             error = (latent - truth.flatten(2).transpose(1, 2)).square().sum(-1) / model.codes.var(0).sum()  # (B, n)
             weight = self.token_weights(batch)
@@ -314,8 +321,6 @@ class CodeObjective(nn.Module):
         loss, logged = self.cross_entropy(logits, batch)
         loss = loss + sum(auxiliary.values())
         logged |= {name: value.detach() for name, value in auxiliary.items()}
-        if self.warp is not None and self.training:  # keeps the warp a warp
-            loss = loss + self.model.config.warp_supervision * self.warp(batch, None, None)[0]
         return loss, logged, None
 
 

@@ -64,7 +64,7 @@ def run_stage(
     """
     start, best = _resume(folder, config, data_hash, model, optimisers)
     base = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
-    began, sums, counted = time.monotonic(), {}, 0
+    began, seen = time.monotonic(), {}
     bar = tqdm(
         range(start, steps),
         desc=folder.name,
@@ -83,14 +83,14 @@ def run_stage(
         losses = {k: float(v) for k, v in step(number).items()}
         if not all(map(math.isfinite, losses.values())):
             raise TrainingDiverged(f"{folder}: step {number} gave {losses}; {LAST} holds the last good state")
-        sums = {k: sums.get(k, 0.0) + v for k, v in losses.items()}
-        counted += 1
+        for name, value in losses.items():  # a figure may be missing in some steps
+            seen.setdefault(name, []).append(value)
         done = number + 1
         check = done % config.eval_every == 0 or done == steps
         if done % config.log_every == 0 or check:
-            means = {k: v / counted for k, v in sums.items()}
+            means = {name: sum(values) / len(values) for name, values in seen.items()}
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items()}, refresh=False)
-            sums, counted = {}, 0
+            seen = {}
             figures = evaluate() if check else {}
             row = {"step": done, "seconds": time.monotonic() - began, "lr_factor": factor, **means, **figures}
             if accelerator.is_main_process:

@@ -51,11 +51,11 @@ def test_version():
 
 
 def test_prepare_passes_everything_on(calls, tmp_path):
-    arguments = ["prepare", "videos", "--out", str(tmp_path), "--workers", "2", "--set", "crop_size=64", "--quiet"]
+    arguments = ["prepare", "videos", "--out", str(tmp_path), "--workers", "2", "--set", "crop_size=48", "--quiet"]
     assert runner.invoke(app, arguments).exit_code == 0
     ((_, _, given),) = calls
     assert (given["corpus"], given["source"], given["out"]) == ("folder", "videos", tmp_path)
-    assert (given["workers"], given["progress"], given["config"].crop_size) == (2, False, 64)
+    assert (given["workers"], given["progress"], given["config"].crop_size) == (2, False, 48)
 
 
 @pytest.mark.parametrize("stage", ["codebook", "lipformer"])

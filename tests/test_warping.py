@@ -25,7 +25,7 @@ def test_equal_upper_halves_give_the_identity_exactly():
     torch.manual_seed(0)
     module = AdaptiveFaceWarping(preset("quick"))
     torch.nn.init.normal_(module.displace[-1].weight)
-    upper, other, bottom = (torch.randn(2, 32, 6, 12) for _ in range(3))
+    upper, other, bottom = (torch.randn(2, 32, module.rows, module.columns) for _ in range(3))
     warped, grid = module(upper, upper, bottom)
     assert torch.equal(grid, module.identity.expand_as(grid))
     torch.testing.assert_close(warped, bottom)

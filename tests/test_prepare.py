@@ -9,7 +9,6 @@ import pytest
 from lipformer_core.data import prepare as module
 from lipformer_core.data.alignment import mouth_shape
 from lipformer_core.data.clips import PreparedCorpus
-from lipformer_core.data.corpora import list_sources, split_rule
 from lipformer_core.data.prepare import frames_at_25, prepare
 from lipformer_core.data.synthetic import synthesise_clip
 from lipformer_core.errors import DataError
@@ -90,17 +89,6 @@ def test_a_clip_that_cannot_be_used_is_a_row_with_its_reason(tiny_config, tmp_pa
         prepare("folder", source, tmp_path / "out", tiny_config, workers=1, progress=False)
 
 
-@pytest.mark.parametrize(("corpus", "source"), [("nonsense", None), ("folder", None), ("grid", "/does/not/exist")])
-def test_bad_sources(corpus, source, tiny_config):
-    with pytest.raises(DataError, match=corpus):
-        list_sources(corpus, source, tiny_config)
-
-
-def test_an_empty_folder_says_so(tmp_path, tiny_config):
-    with pytest.raises(DataError, match="no video files"):
-        list_sources("folder", tmp_path, tiny_config)
-
-
 def test_a_missing_or_foreign_manifest(tiny_corpus, tmp_path):
     with pytest.raises(DataError, match="lipformer prepare"):
         PreparedCorpus(tmp_path)
@@ -109,29 +97,6 @@ def test_a_missing_or_foreign_manifest(tiny_corpus, tmp_path):
     (tmp_path / "manifest.json").write_text(text.replace('"format": 1', '"format": 99'))
     with pytest.raises(DataError, match="format 99"):
         PreparedCorpus(tmp_path)
-
-
-def touch(folder, names):
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
-def test_one_grid_speaker_holds_out_the_last_clips_by_name(tmp_path, tiny_config):
-    touch(tmp_path / "s1", [f"clip{i:03d}.mpg" for i in range(160)])
-    sources = list_sources("grid", tmp_path / "s1", tiny_config)
-    assert {s.person for s in sources} == {"s1"}
-    assert [s.clip_id for s in sources if s.split == "test"] == [f"clip{i:03d}" for i in range(130, 160)]
-    assert "by clip" in split_rule("grid", sources)
-
-
-def test_many_speakers_are_split_by_person(tmp_path, tiny_config):
-    touch(tmp_path, [f"s{p}/v {i}.mp4" for p in range(1, 9) for i in range(4)])
-    sources = list_sources("folder", tmp_path, tiny_config)
-    persons = {split: {s.person for s in sources if s.split == split} for split in ("train", "val", "test")}
-    assert len(persons["train"]) == 6 and len(persons["val"]) == len(persons["test"]) == 1
-    assert split_rule("folder", sources) == "by person"
 
 
 @pytest.mark.parametrize("rate", [12.5, 25, 30, 50])

@@ -1,0 +1,103 @@
+"""Readers of corpora: each lists the clips of one published layout as ClipSources, in a fixed order.
+
+A reader is one file with one function, `read`; the table below names them. Identities and official splits are kept
+where a corpus has them; everything else is split by person (see `splits`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...config import Config
+from ...errors import DataError
+from . import celebahq, ffhq, folder, grid, hdtf, images, lrs2, mead, splits, synthetic, voxceleb2
+from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, safe_ids
+from .source import ClipSource
+
+__all__ = ["CORPORA", "IMAGE_ENDINGS", "VIDEO_ENDINGS", "ClipSource", "Corpus", "list_sources", "split_rule"]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus that can be read; as a string it is the line that says what its source is."""
+
+    source: str  # what SOURCE is, in one line
+    read: Callable[[Path | None, Config], list[ClipSource]]  # names need not be safe or unique yet
+    rule: str = ""  # how the splits were made, where the corpus sets them itself
+    still: bool = False  # pictures, for stage 1 alone
+    needs_source: bool = True
+
+    def __str__(self) -> str:
+        return self.source
+
+
+CORPORA: dict[str, Corpus] = {
+    "synthetic": Corpus("none: the package draws it", synthetic.read, "by person", needs_source=False),
+    "folder": Corpus("a folder of videos, a sub-folder a person", folder.read),
+    "grid": Corpus("GRID: the folder of its speakers (s1/*.mpg …), or one speaker's", grid.read),
+    "hdtf": Corpus(
+        "HDTF: a folder with its annotations (HDTF_dataset/*.txt) and the full videos, or with videos already cut",
+        hdtf.read,
+        "by person; the RD videos name nobody, so each counts as a person and all are in training",
+    ),
+    "lrs2": Corpus(
+        "LRS2: the folder of mvlrs_v1/ (main/, pretrain/), with train.txt, val.txt, test.txt and pretrain.txt",
+        lrs2.read,
+        "official lists; a person is a video's folder",
+    ),
+    "voxceleb2": Corpus(
+        "VoxCeleb2: the folder of dev/ and test/, each with mp4/<id>/<video>/*.mp4",
+        voxceleb2.read,
+        "official test persons; validation from dev, by person if it has 5 or more",
+    ),
+    "mead": Corpus("MEAD: the folder of its actors (M003/video/front/…, M003/audio/…)", mead.read),
+    "ffhq": Corpus(
+        "FFHQ: the folder of images1024x1024/, or any of its folders of numbered pictures",
+        ffhq.read,
+        "official: pictures 0-59999 train; of the rest, its validation set, the first half val, the second test",
+        still=True,
+    ),
+    "celebahq": Corpus(
+        "CelebA-HQ: a folder of numbered pictures; identities from CelebA-HQ-to-CelebA-mapping.txt and "
+        "identity_CelebA.txt beside them",
+        celebahq.read,
+        "official: CelebA's partition",
+        still=True,
+    ),
+    "images": Corpus("a folder of pictures, a sub-folder a person", images.read, still=True),
+}
+
+
+def list_sources(corpus: str, source: str | Path | None, config: Config) -> list[ClipSource]:
+    """All clips of a corpus in a fixed order, and a row with `missing` for each that is promised and not there.
+
+    corpus : a name of CORPORA
+    source : its folder (unused for "synthetic")
+    raises DataError for an unknown corpus, a missing folder, or a folder that holds no clip in the corpus's layout
+    """
+    if corpus not in CORPORA:
+        raise DataError(f"corpus {corpus!r} is none of {', '.join(map(repr, CORPORA))}")
+    entry = CORPORA[corpus]
+    if not entry.needs_source:
+        return entry.read(None, config)
+    if source is None or not Path(source).is_dir():
+        raise DataError(f"corpus {corpus!r} needs a folder as its source; {source} is none. Expected {entry.source}")
+    root = Path(source)
+    sources = safe_ids(entry.read(root, config), root)
+    if all(s.missing for s in sources):
+        endings = IMAGE_ENDINGS if entry.still else VIDEO_ENDINGS
+        kind = "pictures" if entry.still else "video files"
+        why = "; ".join(f"{s.clip_id}: {s.missing}" for s in sources[:3])
+        found = f"{len(sources)} not usable ({why} …)" if sources else f"no {kind} ({', '.join(sorted(endings))}) in it"
+        raise DataError(f"{root}: {found}. Corpus {corpus!r} expects {entry.source}")
+    return sources
+
+
+def split_rule(corpus: str, sources: list[ClipSource]) -> str:
+    """How the splits were made, in words, for the manifest."""
+    own = CORPORA[corpus].rule
+    words = own if own and splits.split(sources) != sources else splits.rule(sources)
+    if corpus == "synthetic":
+        words = own
+    shared = splits.shared_persons(sources)
+    return words if not shared or words.startswith("by clip") else f"{words}; {shared} persons are in several splits"

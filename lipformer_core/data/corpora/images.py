@@ -1,0 +1,18 @@
+"""A folder of pictures for stage 1: every picture below it; a first-level sub-folder is a person, else a file is."""
+
+from pathlib import Path
+
+from ...config import Config
+from .layout import IMAGE_ENDINGS, files, name_of
+from .source import ClipSource
+from .splits import split
+
+
+def read(root: Path, config: Config) -> list[ClipSource]:
+    """The pictures, ordered by path."""
+    return split([_picture(path, root) for path in files(root, IMAGE_ENDINGS)])
+
+
+def _picture(path: Path, root: Path) -> ClipSource:
+    first, *below = path.relative_to(root).parts
+    return ClipSource(name_of(path, root), first if below else path.stem, "train", str(path), still=True)

@@ -465,6 +465,14 @@ def test_celebahq_numbered_from_one_is_refused_with_the_mapping(tmp_path, tiny_c
         list_sources("celebahq", tmp_path, tiny_config)
 
 
+def test_celebahq_with_a_damaged_text_file_is_an_error_that_names_the_line(tmp_path, tiny_config):
+    touch(tmp_path, LAYOUTS["celebahq"])
+    (tmp_path / "CelebA-HQ-to-CelebA-mapping.txt").write_text(MAPPING)
+    (tmp_path / "identity_CelebA.txt").write_text(IDENTITY + "000013.jpg\n")
+    with pytest.raises(DataError, match="identity_CelebA.txt: the line '000013.jpg'"):
+        list_sources("celebahq", tmp_path, tiny_config)
+
+
 def test_flat_pictures_are_split_by_image_and_sub_folders_by_person(tmp_path, tiny_config):
     touch(tmp_path, [f"{n}.JPG" for n in range(10)])
     sources = list_sources("images", tmp_path, tiny_config)

@@ -58,8 +58,8 @@ CORPORA: dict[str, Corpus] = {
         still=True,
     ),
     "celebahq": Corpus(
-        "CelebA-HQ: a folder of numbered pictures; identities from CelebA-HQ-to-CelebA-mapping.txt and "
-        "identity_CelebA.txt beside them",
+        "CelebA-HQ: a folder of numbered pictures; by person with CelebA-HQ-to-CelebA-mapping.txt and "
+        "identity_CelebA.txt in it",
         celebahq.read,
         "official: CelebA's partition",
         still=True,

@@ -6,6 +6,7 @@ whose identity_CelebA.txt ("000001.jpg 2880", given out on request) says who is 
 list_eval_partition.txt ("000001.jpg 0", with 1 for validation and 2 for test) gives the official splits.
 """
 
+import re
 from pathlib import Path
 
 from ...config import Config
@@ -21,11 +22,12 @@ SPLITS = {"0": "train", "1": "val", "2": "test"}
 def read(root: Path, config: Config) -> list[ClipSource]:
     """The numbered pictures; by person and by the official partition where the text files lie in `root`.
 
-    raises DataError where a picture's number is not in the mapping: the numbers are then not the mapping's
+    raises DataError for a damaged text file, and where a picture's number is not in the mapping: the pictures are then
+    numbered in another way
     """
-    original = {int(row[0]): row[2] for row in _table(root / MAPPING)[1:]}
-    identity = dict(_table(root / IDENTITY)) if original else {}
-    partition = dict(_table(root / PARTITION)) if original else {}
+    original = {int(idx): file for idx, _, file in _table(root / MAPPING, r"(\d+)\s+(\d+)\s+(\S+)", heading=1)}
+    identity = dict(_table(root / IDENTITY, r"(\S+)\s+(\d+)")) if original else {}
+    partition = dict(_table(root / PARTITION, r"(\S+)\s+([012])")) if original else {}
     sources = []
     for path in _pictures(root):
         name = name_of(path, root)
@@ -49,7 +51,13 @@ def _pictures(root: Path) -> list[Path]:
     return [path for path in files(root, IMAGE_ENDINGS) if masks not in path.relative_to(root).parts]
 
 
-def _table(path: Path) -> list[list[str]]:
+def _table(path: Path, row: str, heading: int = 0) -> list[tuple[str, ...]]:
+    """The columns of a text file whose lines look like `row`; nothing where there is no such file."""
     if not path.is_file():
         return []
-    return [row for line in path.read_text(encoding="utf-8").splitlines() if (row := line.split())]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [(line, re.fullmatch(row, line.strip())) for line in lines[heading:] if line.strip()]
+    for line, match in rows:
+        if match is None:
+            raise DataError(f"{path}: the line {line!r} is not as published; get the file again")
+    return [match.groups() for _, match in rows]

@@ -28,9 +28,12 @@ TOLERANCE = 2  # pixels by which a published window may stick out of the picture
 def read(root: Path, config: Config) -> list[ClipSource]:
     """The clips, in the annotations' order; without annotations, the cut videos by path.
 
-    A range without a published crop is left out, as by download.py: its publishers found it too restless. A crop is
-    scaled to the height that the video has; one that fits no picture of that size (some of the published ones) is
-    dropped, and the whole picture is searched. Two names of one YouTube video are one person.
+    A range without a published crop is a missing row; download.py leaves it out as well: hands or the background move.
+    A crop is scaled to the height that the video has; where it then sticks out of the picture (MazieHirono1), the clip
+    has none and the whole picture is searched. A clip that is cut already is taken as it is. Two names of one YouTube
+    video are one person.
+
+    raises DataError for a crop or resolution file that is not as published
     """
     videos = files(root, VIDEO_ENDINGS)
     lists = {path.name.removesuffix(TIMES): path for path in files(root, {".txt"}) if path.name.endswith(TIMES)}

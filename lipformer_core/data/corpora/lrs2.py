@@ -1,4 +1,4 @@
-"""LRS2 (BBC; Son Chung et al. 2017, https://www.robots.ox.ac.uk/~vgg/data/lip_reading/lrs2.html):
+"""LRS2 (BBC; Afouras et al. 2018, https://www.robots.ox.ac.uk/~vgg/data/lip_reading/lrs2.html):
 mvlrs_v1/main/5535415699068794046/00001.mp4 with its words in 00001.txt, mvlrs_v1/pretrain/ likewise, and the lists
 train.txt, val.txt, test.txt (of main) and pretrain.txt with a line "5535415699068794046/00001" a clip; what else is
 on a line, such as the NF of test.txt, is not used.
@@ -58,8 +58,10 @@ def _listed(path: Path, base: Path, part: str, split: str) -> dict[str, ClipSour
 
 
 def _placed(clip: ClipSource, listed: dict[str, ClipSource]) -> ClipSource:
-    if clip.missing or clip.clip_id in listed:
-        return clip if clip.missing else replace(clip, split=listed[clip.clip_id].split)
+    if clip.missing:
+        return clip
+    if clip.clip_id in listed:
+        return replace(clip, split=listed[clip.clip_id].split)
     if clip.clip_id.startswith("pretrain/"):
         return clip
     return replace(clip, path=None, missing="in none of train.txt, val.txt and test.txt")

@@ -107,7 +107,7 @@ def test_synthetic_has_as_many_persons_a_split_as_the_settings_say(tiny_config):
 
 # --- names ----------------------------------------------------------------------------------------
 def test_any_name_gives_a_safe_unique_id_that_does_not_depend_on_the_place(tmp_path, tiny_config):
-    names = ["a b.mp4", "a.b.mp4", "a_b.mov", "a_b.mp4", "A_B.mp4", "视频.mp4", "音频.mp4", "Zoë/x (1).mp4"]
+    names = ["a b.mp4", "a.b.mp4", "a_b.mov", "a_b.mp4", "A_B.mkv", "q.mp4", "Q.mov", "视频.mp4", "音频.mp4", "Zoë/x (1).mp4"]
     names += [f"{'very_long_folder_name/' * 6}clip{i}.mp4" for i in range(2)]
     for place in ("one", "two"):
         touch(tmp_path / place, names)
@@ -269,6 +269,23 @@ def test_hdtf_crops_are_scaled_to_the_video_and_kept_only_where_they_fit(hdtf, t
     )
     assert sources["WDA_MazieHirono1_000"].crop is None  # 1134 lines of a video of 720
     assert sources["WDA_MazieHirono1_000"].end_s == 220
+
+
+def test_hdtf_odd_rows_as_published(tmp_path, tiny_config):
+    (tmp_path / "WRA_annotion_time.txt").write_text(
+        "KevinMcCarthy1.mp4 00:22-00:45 01:05-01:20 \nMittRomney.mp4 08:10-08:30 00:33-08:53\n"
+    )
+    (tmp_path / "WRA_crop_wh.txt").write_text(
+        "KevinMcCarthy1_0.mp4 412 465 0 465\nKevinMcCarthy1_1.mp4 421 459 14 459\nMittRomney_0.mp4 614 964 0 964\n"
+    )
+    (tmp_path / "WRA_resolution.txt").write_text("KevinMcCarthy1.mp4 0\nMittRomney.mp4 1080\n")
+    frames, _ = face_clip(2, height=720, width=1280)
+    for name in ("WRA_KevinMcCarthy1", "MittRomney"):
+        write_video(tmp_path / f"{name}.mp4", frames)
+    sources = check(list_sources("hdtf", tmp_path, tiny_config))
+    assert sources["WRA_KevinMcCarthy1_001"].crop == (421, 14, 421 + 459, 14 + 459)  # a height of 0: the video's own
+    assert sources["WRA_MittRomney_000"].crop == (409, 0, 1052, 643) and sources["WRA_MittRomney_000"].start_s == 490
+    assert "no crop" in sources["WRA_MittRomney_001"].missing and len(sources) == 4
 
 
 def test_hdtf_already_cut_needs_no_annotations(tmp_path, tiny_config):

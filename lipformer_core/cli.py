@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
+from .data.corpora import CORPORA
 from .errors import ConfigError, LipFormerError
 
 
@@ -36,12 +37,14 @@ train = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Tra
 app.add_typer(train, name="train")
 
 
-class Corpus(enum.StrEnum):
-    """The corpora that `prepare` reads."""
+Corpus = enum.StrEnum("Corpus", {name: name for name in CORPORA})
 
-    synthetic = "synthetic"
-    folder = "folder"
-    grid = "grid"
+
+class Backend(enum.StrEnum):
+    """Where `prepare` works."""
+
+    local = "local"
+    dask = "dask"
 
 
 class Phase(enum.StrEnum):
@@ -111,31 +114,53 @@ def _root(
         raise typer.Exit
 
 
-@app.command()
+@app.command(epilog="SOURCE, by corpus:\n\n" + "\n\n".join(f"**{name}**: {corpus}" for name, corpus in CORPORA.items()))
 def prepare(
     out: Annotated[Path, typer.Option(help="Folder for the prepared corpus.")],
     source: Annotated[str | None, typer.Argument(help="Folder of the corpus; none for `synthetic`.")] = None,
     corpus: Annotated[Corpus, typer.Option(help="What SOURCE is.")] = Corpus.folder,
     preset: Preset = "quick",
     settings: Settings = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    backend: Annotated[Backend, typer.Option(help="This machine, or a Dask cluster.")] = Backend.local,
+    scheduler: Annotated[str | None, typer.Option(help="Address of the Dask scheduler.")] = None,
+    correct_offset: Annotated[
+        bool | None,
+        typer.Option("--correct-offset/--keep-offset", help="Move sound that is constantly early or late."),
+    ] = None,
     progress: Progress = True,
 ) -> None:
     """Cut a corpus into aligned 25 frames/s face crops with mel spectra; continues where it stopped.
+
+    OUT then holds shards, a manifest, and `report.csv`: a line a clip, kept, trimmed or dropped, and why.
 
     **Examples**
 
     `lipformer prepare --corpus synthetic --out data/synthetic`
 
     `lipformer prepare VIDEOS --corpus folder --out data/mine --workers 2 --set crop_size=128`
+
+    `lipformer prepare LRS2 --corpus lrs2 --out /shared/lrs2 --backend dask --scheduler tcp://192.0.2.1:8786`
     """
     from .data.prepare import prepare as run_prepare
+    from .data.summary import outcome
 
-    if source is None and corpus is not Corpus.synthetic:
+    if source is None and CORPORA[corpus.value].needs_source:
         raise ConfigError(f"no SOURCE: write lipformer prepare SOURCE --corpus {corpus.value} --out {out}")
     config = _config(preset, settings)
-    run_prepare(corpus=corpus.value, source=source, out=out, config=config, workers=workers, progress=progress)
-    typer.echo(f"prepared: {out}")
+    if correct_offset is not None:
+        config = config.replace(correct_offset=correct_offset)
+    run_prepare(
+        corpus=corpus.value,
+        source=source,
+        out=out,
+        config=config,
+        workers=workers,
+        progress=progress,
+        backend=backend.value,
+        scheduler=scheduler,
+    )
+    typer.echo(f"prepared: {out}{outcome(out)}")
 
 
 @train.command("codebook")

@@ -22,7 +22,11 @@ class Config:
     crop_size: int = 256  # side of the aligned face crop; halves are crop_size/2 high
     audio_window: int = 20  # mel frames around a video frame that the audio encoder sees (20 = 0.2 s)
     transform_sigma: float = 1.5  # frames; temporal smoothing of the crop transform
-    jpeg_quality: int = 95
+    image_format: str = "jpeg"  # of the stored crops: "jpeg" or "webp"
+    jpeg_quality: int = 95  # of either
+    clip_frames: int = 750  # longest prepared clip; longer videos become several
+    shard_megabytes: int = 256  # largest shard
+    correct_offset: bool = False  # move the sound of a clip by its estimated constant offset
     synthetic_train: int = 600  # persons of the embedded corpus
     synthetic_val: int = 16
     synthetic_test: int = 32
@@ -152,6 +156,7 @@ class Config:
         names = [f.name for f in dataclasses.fields(self)]
         stage_2 = names[names.index("warping") : names.index("weight_decay")]
         ignored = {"log_every", "eval_every", "save_every", "eval_images"}
+        ignored |= {"image_format", "clip_frames", "shard_megabytes", "correct_offset"}  # the data's hash tells
         ignored |= set(stage_2) if stage == "codebook" else set()
         return {k: list(v) if isinstance(v, tuple) else v for k, v in self.to_dict().items() if k not in ignored}
 
@@ -161,6 +166,7 @@ class Config:
 
 
 _CHOICES = {
+    "image_format": ("jpeg", "webp"),
     "norm": ("group", "channel"),
     "perceptual": ("lpips", "squeezenet", "none"),
     "codebook_init": ("random", "kmeans"),

@@ -56,6 +56,7 @@ def test_prepare_passes_everything_on(calls, tmp_path):
     ((_, _, given),) = calls
     assert (given["corpus"], given["source"], given["out"]) == ("folder", "videos", tmp_path)
     assert (given["workers"], given["progress"], given["config"].crop_size) == (2, False, 48)
+    assert (given["backend"], given["scheduler"], given["config"].correct_offset) == ("local", None, False)
 
 
 @pytest.mark.parametrize("stage", ["codebook", "lipformer"])
@@ -84,7 +85,7 @@ def test_the_commands_fit_the_functions_that_they_call():
     from lipformer_core.training.lipformer import train_lipformer
 
     bind = inspect.signature(prepare).bind
-    bind(corpus="folder", source="s", out="o", config=None, workers=1, progress=True)
+    bind(corpus="folder", source="s", out="o", config=None, workers=1, progress=True, backend="dask", scheduler="a")
     inspect.signature(train_codebook).bind(None, "d", "r", progress=True)
     inspect.signature(train_lipformer).bind(None, "d", "r", progress=True, until="warping")
     options = dict(face="largest", policy="loop", landmarks=None, report=None, progress=True)

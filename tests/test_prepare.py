@@ -9,7 +9,8 @@ import pytest
 from lipformer_core.data import prepare as module
 from lipformer_core.data.alignment import mouth_shape
 from lipformer_core.data.clips import PreparedCorpus
-from lipformer_core.data.prepare import frames_at_25, prepare
+from lipformer_core.data.prepare import prepare
+from lipformer_core.data.shards import ARRAYS
 from lipformer_core.data.synthetic import synthesise_clip
 from lipformer_core.errors import DataError
 from lipformer_core.timing import MEL_PER_FRAME
@@ -19,7 +20,7 @@ def test_arrays_and_pictures_belong_together(tiny_corpus, tiny_config):
     corpus = PreparedCorpus(tiny_corpus)
     clip = corpus.open("synthetic00000")
     n = clip.info.n_frames
-    assert set(clip.arrays) == set(module.ARRAYS)
+    assert set(clip.arrays) == set(ARRAYS)
     assert clip.frames([0, n - 1]).shape == (2, tiny_config.crop_size, tiny_config.crop_size, 3)
     assert clip.landmarks.shape == (n, 68, 2) and clip.transforms.shape == (n, 2, 3)
     assert len(clip.mel) == MEL_PER_FRAME * n + 1
@@ -41,7 +42,7 @@ def test_random_access_reads_the_same_frame_as_the_whole_clip(tiny_corpus):
 def test_shards_are_plain_tars_in_webdataset_layout(tiny_corpus):
     with tarfile.open(tiny_corpus / "train-00000.tar") as tar:
         names = tar.getnames()
-    assert names[:3] == ["synthetic00000.json", "synthetic00000.npz", "synthetic00000.jpegs"]
+    assert names[:3] == ["synthetic00000.json", "synthetic00000.npz", "synthetic00000.crops"]
 
 
 def test_persons_are_in_one_split_only(tiny_corpus):
@@ -52,21 +53,21 @@ def test_persons_are_in_one_split_only(tiny_corpus):
 
 
 def test_an_interrupted_preparation_ends_in_the_same_bytes(tiny_config, tiny_corpus, tmp_path, monkeypatch):
-    real, made = module.prepare_clip, []
+    real, made = module.prepare_source, []
 
     def stop_after_four(source, parts, config):
         if len(made) == 4:
             raise KeyboardInterrupt
         made.append(source.clip_id)
-        real(source, parts, config)
+        return real(source, parts, config)
 
-    monkeypatch.setattr(module, "prepare_clip", stop_after_four)
+    monkeypatch.setattr(module, "prepare_source", stop_after_four)
     with pytest.raises(KeyboardInterrupt):
         prepare("synthetic", None, tmp_path, tiny_config, workers=1, progress=False)
     with pytest.raises(DataError, match="manifest"):
         PreparedCorpus(tmp_path)
     resumed = []
-    monkeypatch.setattr(module, "prepare_clip", lambda s, p, c: (resumed.append(s.clip_id), real(s, p, c)))
+    monkeypatch.setattr(module, "prepare_source", lambda s, p, c: (resumed.append(s.clip_id), real(s, p, c))[1])
     prepare("synthetic", None, tmp_path, tiny_config, workers=1, progress=False)
     assert not set(resumed) & set(made) and len(resumed) + len(made) == 10
     assert PreparedCorpus(tmp_path).manifest["shards"] == PreparedCorpus(tiny_corpus).manifest["shards"]
@@ -74,7 +75,7 @@ def test_an_interrupted_preparation_ends_in_the_same_bytes(tiny_config, tiny_cor
 
 
 def test_a_finished_corpus_is_returned_and_other_settings_are_refused(tiny_config, tiny_corpus, monkeypatch):
-    monkeypatch.setattr(module, "prepare_clip", lambda *args: pytest.fail("prepared again"))
+    monkeypatch.setattr(module, "prepare_source", lambda *args: pytest.fail("prepared again"))
     assert prepare("synthetic", None, tiny_corpus, tiny_config).hash == PreparedCorpus(tiny_corpus).hash
     with pytest.raises(DataError, match="seed"):
         prepare("synthetic", None, tiny_corpus, tiny_config.replace(seed=1))
@@ -94,18 +95,6 @@ def test_a_missing_or_foreign_manifest(tiny_corpus, tmp_path):
         PreparedCorpus(tmp_path)
     shutil.copy(tiny_corpus / "manifest.json", tmp_path)
     text = (tmp_path / "manifest.json").read_text()
-    (tmp_path / "manifest.json").write_text(text.replace('"format": 1', '"format": 99'))
+    (tmp_path / "manifest.json").write_text(text.replace('"format": 2', '"format": 99'))
     with pytest.raises(DataError, match="format 99"):
         PreparedCorpus(tmp_path)
-
-
-@pytest.mark.parametrize("rate", [12.5, 25, 30, 50])
-def test_frames_at_25_shows_what_the_source_shows(monkeypatch, rate):
-    from lipformer_core.data import media
-
-    count = int(2 * rate)
-    pictures = [(3.0 + i / rate, np.full((2, 2, 3), i, np.uint8)) for i in range(count)]
-    monkeypatch.setattr(media, "iter_frames", lambda path: iter(pictures))
-    shown = [int(f[0, 0, 0]) for f in frames_at_25("any")]
-    expected = [int(i / 25 * rate + 1e-6) for i in range(len(shown))]
-    assert shown == expected and abs(len(shown) - 50) <= 1

@@ -1,27 +1,34 @@
 """The prepared form, read side: one folder for any corpus, random access to frames within a clip.
 
 A corpus folder holds `manifest.json` and tar shards in WebDataset's layout, one sample a clip:
-`<clip>.json` (metadata), `<clip>.npz` (arrays) and `<clip>.jpegs` (the crops, JPEG after JPEG). Tars are not
-compressed, so a frame is one seek away; nothing is held in memory but the small arrays of open clips.
+`<clip>.json` (metadata), `<clip>.npz` (arrays) and `<clip>.crops` (the crops, one JPEG or WebP after the other). Tars
+are not compressed, so a frame is one seek away; nothing is held in memory but the small arrays of open clips.
 """
 
+import hashlib
 import io
 import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import DataError
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # 1: crops in a member `jpegs`, no sound beyond the clip's ends, no report
 MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What the manifest says of a clip. offsets: member ending to (first byte, length) within the shard."""
+    """What the manifest says of a clip.
+
+    `source` is the name of the corpus's clip that it was cut from, `first_frame` where it begins there (25 frames/s).
+    `still`: a portrait, one frame without sound. `offsets`: member ending to (first byte, length) within the shard.
+    """
 
     clip_id: str
     person: str
@@ -29,6 +36,9 @@ class ClipInfo:
     n_frames: int
     shard: str
     offsets: dict[str, tuple[int, int]]
+    source: str = ""
+    first_frame: int = 0
+    still: bool = False
 
 
 class Clip:
@@ -38,15 +48,24 @@ class Clip:
         self.info = info
         self._path = folder / info.shard
 
+    def _open(self, ending: str) -> tuple[BinaryIO, int, int]:
+        """A file that holds a member, the member's first byte in it, and its length."""
+        return self._path.open("rb"), *self.info.offsets[ending]
+
     def _read(self, ending: str) -> bytes:
-        start, length = self.info.offsets[ending]
-        with self._path.open("rb") as f:
-            f.seek(start)
-            return f.read(length)
+        file, start, length = self._open(ending)
+        with file:
+            file.seek(start)
+            return file.read(length)
+
+    @cached_property
+    def metadata(self) -> dict:
+        """What the clip says of itself: names, split, source, rate, offset that was corrected."""
+        return json.loads(self._read("json"))
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All small arrays; see `prepare.ARRAYS` for names and shapes."""
+        """All small arrays; see `shards.ARRAYS` for names and shapes."""
         with np.load(io.BytesIO(self._read("npz"))) as stored:
             return {name: stored[name] for name in stored.files}
 
@@ -91,28 +110,40 @@ class Clip:
         linear, shift = self.transforms[:, :, :2], self.transforms[:, None, :, 2]
         return (self.landmarks - shift) @ np.linalg.inv(linear).transpose(0, 2, 1)
 
-    def frames(self, indices: np.ndarray | list[int]) -> np.ndarray:
-        """Crops of the frames asked for: uint8 RGB (k, S, S, 3). IndexError outside the clip."""
-        import cv2
-
-        bounds = self.arrays["jpeg_offsets"]  # (n + 1,)
-        start, _ = self.info.offsets["jpegs"]
-        images = []
-        with self._path.open("rb") as f:
+    def encoded(self, indices: np.ndarray | list[int]) -> list[bytes]:
+        """Crops of the frames asked for, as they are stored: JPEG or WebP files. IndexError outside the clip."""
+        old = "jpegs" in self.info.offsets
+        bounds = self.arrays["jpeg_offsets" if old else "crop_offsets"]  # (n + 1,)
+        pictures = []
+        file, start, _ = self._open("jpegs" if old else "crops")
+        with file:
             for i in np.asarray(indices, dtype=int):
                 if not 0 <= i < self.info.n_frames:
                     raise IndexError(f"{self.info.clip_id}: frame {i} of {self.info.n_frames}")
-                f.seek(start + int(bounds[i]))
-                data = np.frombuffer(f.read(int(bounds[i + 1] - bounds[i])), np.uint8)
-                images.append(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB))
-        return np.stack(images)
+                file.seek(start + int(bounds[i]))
+                pictures.append(file.read(int(bounds[i + 1] - bounds[i])))
+        return pictures
+
+    def frames(self, indices: np.ndarray | list[int]) -> np.ndarray:
+        """Crops of the frames asked for: uint8 RGB (k, S, S, 3). IndexError outside the clip."""
+        return np.stack([decode(picture) for picture in self.encoded(indices)])
 
     def audio_windows(self, indices: np.ndarray | list[int], window: int) -> np.ndarray:
-        """Log-mel around the frames asked for: float32 (k, window, 80), silence outside the clip."""
-        from ..timing import FPS
+        """Log-mel around the frames asked for: float32 (k, window, 80).
+
+        Where the clip was cut out of a longer one its sound goes on for a second; beyond that there is silence.
+        """
+        from ..timing import FPS, MEL_RATE
         from .audio import mel_windows
 
-        return mel_windows(self.mel, np.asarray(indices) / FPS, window)
+        before = len(self.arrays["mel_before"]) if "mel_before" in self.arrays else 0
+        return mel_windows(self._mel_with_context, np.asarray(indices) / FPS + before / MEL_RATE, window)
+
+    @cached_property
+    def _mel_with_context(self) -> np.ndarray:
+        parts = [self.arrays.get(name) for name in ("mel_before", "mel", "mel_after")]
+        parts = [part for part in parts if part is not None and len(part)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class PreparedCorpus:
@@ -123,15 +154,8 @@ class PreparedCorpus:
         path = self.folder / MANIFEST
         if not path.is_file():
             raise DataError(f"{self.folder}: no {MANIFEST}; run `lipformer prepare` first (or again: it resumes)")
-        self.manifest = json.loads(path.read_text())
-        if self.manifest.get("format") != FORMAT:
-            raise DataError(
-                f"{path}: format {self.manifest.get('format')}, this version reads {FORMAT}; prepare it again"
-            )
-        self._infos = {
-            c["clip_id"]: ClipInfo(**{**c, "offsets": {k: tuple(v) for k, v in c["offsets"].items()}})
-            for c in self.manifest["clips"]
-        }
+        self.manifest = read_manifest(path.read_text(), str(path))
+        self._infos = {info.clip_id: info for info in clip_infos(self.manifest)}
 
     @property
     def hash(self) -> str:
@@ -143,11 +167,47 @@ class PreparedCorpus:
         """Side of the crops in pixels."""
         return self.manifest["crop_size"]
 
-    def clips(self, split: str) -> list[ClipInfo]:
-        """Clips of "train", "val" or "test", in the manifest's order."""
-        return [info for info in self._infos.values() if info.split == split]
+    def clips(self, split: str, stills: bool = True) -> list[ClipInfo]:
+        """Clips of "train", "val" or "test", in the manifest's order; portraits only if `stills`."""
+        return [info for info in self._infos.values() if info.split == split and (stills or not info.still)]
 
     @lru_cache(maxsize=512)  # noqa: B019 - one corpus object lives as long as its process; bounds open clips
     def open(self, clip_id: str) -> Clip:
         """A clip by its name; KeyError if the manifest does not list it."""
         return Clip(self._infos[clip_id], self.folder)
+
+    def verify(self) -> None:
+        """Compare every shard with its hash in the manifest; DataError names the first that differs or is missing."""
+        for name, expected in self.manifest["shards"].items():
+            path = self.folder / name
+            if not path.is_file():
+                raise DataError(f"{path}: missing; copy the corpus again or prepare it anew")
+            with path.open("rb") as f:
+                if hashlib.file_digest(f, "sha256").hexdigest() != expected:
+                    raise DataError(f"{path}: damaged, not what was written; copy the corpus again or prepare it anew")
+
+
+def decode(picture: bytes) -> np.ndarray:
+    """One stored crop as uint8 RGB (S, S, 3). DataError if it is damaged."""
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise DataError("a stored crop cannot be decoded; the shard is damaged: copy the corpus again")
+    return image
+
+
+def read_manifest(text: str, where: str) -> dict:
+    """Parse a manifest; DataError names `where` if it is damaged or of a format that this version does not read."""
+    try:
+        manifest = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where}: damaged ({error}); prepare it again") from error
+    if manifest.get("format") not in READABLE:
+        raise DataError(f"{where}: format {manifest.get('format')}, this version reads {READABLE}; prepare it again")
+    return manifest
+
+
+def clip_infos(manifest: dict) -> list[ClipInfo]:
+    """All clips of a manifest, in its order."""
+    return [ClipInfo(**{**c, "offsets": {k: tuple(v) for k, v in c["offsets"].items()}}) for c in manifest["clips"]]

@@ -1,41 +1,37 @@
-"""Any corpus into the one prepared form (see `clips`): tracked, aligned, cropped, with log-mel, split by person.
+"""Any corpus into the one prepared form (see `clips`): tracked, gated, aligned, cropped, with log-mel, split by person.
 
-Each clip becomes a part file of its own, written atomically; an interrupted run continues with the clips that
-have none. When all are there, the parts are joined into tar shards and the manifest appears last.
+Each source becomes a part file of its own, written atomically; an interrupted run continues with the sources that have
+none. When all are there, the parts are joined into tar shards and the manifest appears last. Which process did what, in
+which order, and after how many interruptions leaves no trace in shards and manifest.
 """
 
 import hashlib
-import io
 import json
-import os
-import shutil
-import tarfile
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from ..config import Config
-from ..errors import DataError, MediaError, NoFaceFound
-from ..timing import FPS, SAMPLES_PER_FRAME
+from ..errors import ConfigError, DataError
 from .clips import FORMAT, MANIFEST, PreparedCorpus
-from .corpora import ClipSource, list_sources, split_rule
+from .corpora import CORPORA, ClipSource, list_sources, split_rule
+from .extraction import TRACKER_PACKAGES, part_name, prepare_source, source_state, tracker_name
+from .preparation_report import write_report
+from .shards import join, remove_folder, write_json, writing
 
-CLIPS_PER_SHARD = 64
-SHORTEST = 12  # frames with a face that a clip needs
-ARRAYS = {
-    "mel": "float32 (n_mel, 80)",
-    "landmarks": "float32 (n, 68, 2), crop pixels",
-    "transforms": "float64 (n, 2, 3), source pixels to crop pixels",
-    "pose": "float32 (n, 3), degrees",
-    "opening": "float32 (n,)",
-    "width": "float32 (n,)",
-    "valid": "bool (n,)",
-    "jpeg_offsets": "int64 (n + 1,)",
-}
+BACKENDS = ("local", "dask")
 # the settings that change what is written; another value of one of them is another corpus
-_RELEVANT = ("seed", "crop_size", "transform_sigma", "jpeg_quality")
+_RELEVANT = (
+    "seed",
+    "crop_size",
+    "transform_sigma",
+    "image_format",
+    "jpeg_quality",
+    "clip_frames",
+    "shard_megabytes",
+)
+_RELEVANT_FILMED = ("correct_offset",)
 _RELEVANT_SYNTHETIC = (
     "synthetic_train",
     "synthetic_val",
@@ -47,210 +43,203 @@ _RELEVANT_SYNTHETIC = (
 
 
 def prepare(
-    corpus: str, source: str | Path | None, out: Path | str, config: Config, workers: int = 2, progress: bool = True
+    corpus: str,
+    source: str | Path | None,
+    out: Path | str,
+    config: Config,
+    workers: int = 2,
+    progress: bool = True,
+    backend: str = "local",
+    scheduler: str | None = None,
 ) -> PreparedCorpus:
     """Prepare a corpus into the folder `out`, or return it at once if it is there with the same settings.
 
     corpus, source : as in `corpora.list_sources`
-    workers : processes
-    raises DataError for a corpus without a usable clip, or if `out` holds a corpus made with other settings
+    workers : local processes
+    backend : "local", or "dask": the workers of the Dask cluster whose scheduler listens at `scheduler`; `source` and
+        `out` must be on a file system that all of them share
+    raises DataError for a corpus without a usable clip, if `out` holds a corpus made with other settings or from other
+        clips, if another run is at work on it, or if it cannot be written; WeightsMissing without a landmark network
     """
+    out = Path(out)
+    settings = _settings(corpus, source, config)
+    sources = _listed(corpus, source, config, out)
+    parts = out / "parts"
+    if (out / MANIFEST).is_file():
+        done = _finished(out, settings, sources)
+        remove_folder(parts)  # of a run that was killed right after it had finished
+        return done
+    with writing(out):
+        parts.mkdir(parents=True, exist_ok=True)
+        with _alone(parts):
+            versions = _versions(sources)
+            _check_unfinished(parts / "settings.json", settings | {"versions": versions}, out)
+            _run(sources, parts, config, progress, _workers(workers, backend, scheduler))
+            _finish(corpus, sources, parts, out, config, settings, versions)
+        remove_folder(parts)
+    return PreparedCorpus(out)
+
+
+def _run(
+    sources: list[ClipSource], parts: Path, config: Config, progress: bool, workers: Callable[[], Iterator]
+) -> None:
+    """Prepare every source that has no row yet, or whose file has changed since."""
     from joblib import Parallel, delayed
 
     from ..progress import tqdm
 
-    out = Path(out)
-    names = _RELEVANT + (_RELEVANT_SYNTHETIC if corpus == "synthetic" else ())
-    settings = {name: getattr(config, name) for name in names}
-    settings |= {"corpus": corpus, "source": str(Path(source).resolve()) if source else None}
-    if (out / MANIFEST).is_file():
-        done = PreparedCorpus(out)
-        if done.manifest["settings"] != settings:
-            raise DataError(
-                f"{out} holds a corpus made with other settings ({_difference(done, settings)}); choose another folder"
-            )
-        return done
-    sources = list_sources(corpus, source, config)
-    parts = out / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    _check_settings(parts / "settings.json", settings, out)
-    todo = [s for s in sources if not (parts / f"{s.clip_id}.json").is_file()]
-    jobs = Parallel(n_jobs=workers, return_as="generator_unordered")(
-        delayed(prepare_clip)(s, parts, config) for s in todo
-    )
-    for _ in tqdm(jobs, total=len(todo), desc="prepare", unit="clip", disable=not progress):
-        pass
-    rows = [json.loads((parts / f"{s.clip_id}.json").read_text()) for s in sources]
-    kept = [row for row in rows if not row["reason"]]
+    for left in parts.glob("scratch-*"):
+        remove_folder(left)
+    todo = [s for s in sources if not _is_done(s, parts)]
+    with workers() as options:
+        jobs = Parallel(return_as="generator_unordered", **options)(
+            delayed(prepare_source)(s, parts, config) for s in todo
+        )
+        bar = tqdm(jobs, total=len(todo), desc="prepare", unit="clip", disable=not progress, smoothing=0.1)
+        kept, dropped, video = 0, 0, 0.0
+        for row in bar:
+            kept, dropped = kept + bool(row["clips"]), dropped + (not row["clips"])
+            video += row["video_seconds"]
+            bar.set_postfix(kept=kept, dropped=dropped, video=f"{video / 60:.1f} min", refresh=False)
+
+
+def _finish(
+    corpus: str, sources: list[ClipSource], parts: Path, out: Path, config: Config, settings: dict, versions: dict
+) -> None:
+    rows = [_row(s, parts) for s in sources]
+    kept = [(part_name(row["clip_id"]), clip) for row in rows for clip in row["clips"]]
+    write_report(out, rows)
     if not kept:
         reasons = "; ".join(f"{row['clip_id']}: {row['reason']}" for row in rows[:3])
-        raise DataError(f"not one of {len(rows)} clips could be used ({reasons} …)")
-    clips, shards = _join(kept, parts, out)
+        raise DataError(f"not one of {len(rows)} clips could be used ({reasons} …); {out} holds the whole report")
+    infos, shards = join(kept, parts, out, config.shard_megabytes * 2**20)
     manifest = {
         "format": FORMAT,
         "settings": settings,
+        "versions": versions,
         "crop_size": config.crop_size,
         "split_rule": split_rule(corpus, sources),
         "hash": hashlib.sha256("".join(shards.values()).encode()).hexdigest(),
+        "sources": _fingerprint(sources),
         "shards": shards,
-        "clips": clips,
-        "dropped": [{k: row[k] for k in ("clip_id", "reason")} for row in rows if row["reason"]],
+        "clips": [asdict(info) for info in infos],
+        "dropped": [{k: row[k] for k in ("clip_id", "reason")} for row in rows if not row["clips"]],
+        "trimmed": [{k: row[k] for k in ("clip_id", "trimmed")} for row in rows if row["clips"] and row["trimmed"]],
     }
-    _write(out / MANIFEST, json.dumps(manifest, indent=1).encode())
-    shutil.rmtree(parts)
-    return PreparedCorpus(out)
+    write_json(out / MANIFEST, manifest)
 
 
-def prepare_clip(source: ClipSource, parts: Path, config: Config) -> None:
-    """Write one clip's part (`<clip>.tar`), and last its row (`<clip>.json`), also for a dropped clip."""
-    row = {"clip_id": source.clip_id, "person": source.person, "split": source.split, "n_frames": 0, "reason": None}
-    try:
-        arrays, jpegs = _synthetic_clip(source, config) if source.synthetic else _video_clip(source, config)
-        row["n_frames"] = len(arrays["valid"])
-        meta = {k: row[k] for k in ("clip_id", "person", "split", "n_frames")} | {"fps": FPS}
-        members = {"json": json.dumps(meta).encode(), "npz": _npz(arrays), "jpegs": b"".join(jpegs)}
-        _write(parts / f"{source.clip_id}.tar", _tar(source.clip_id, members))
-    except (MediaError, NoFaceFound) as error:
-        row["reason"] = f"{type(error).__name__}: {error}"
-    _write(parts / f"{source.clip_id}.json", json.dumps(row).encode())
+def _settings(corpus: str, source: str | Path | None, config: Config) -> dict:
+    names = _RELEVANT + (_RELEVANT_SYNTHETIC if corpus == "synthetic" else _RELEVANT_FILMED)
+    settings = {name: getattr(config, name) for name in names}
+    return settings | {"corpus": corpus, "source": str(Path(source).resolve()) if source else None}
 
 
-def _synthetic_clip(source: ClipSource, config: Config) -> tuple[dict[str, np.ndarray], list[bytes]]:
-    from .synthetic import synthesise_clip
-
-    person, clip, n_frames = source.synthetic
-    made = synthesise_clip(config.seed, person, clip, n_frames, config.synthetic_size)
-    valid = np.ones(n_frames, bool)
-    return _assemble(iter(made.frames), made.landmarks, made.pose, valid, made.audio, config)
-
-
-def _video_clip(source: ClipSource, config: Config) -> tuple[dict[str, np.ndarray], list[bytes]]:
-    from .faces import track_faces
-    from .media import read_audio
-
-    audio = read_audio(source.path)
-    track = track_faces(frames_at_25(source.path), _tracker())
-    if track.valid.sum() < SHORTEST:
-        raise NoFaceFound(f"a face in {int(track.valid.sum())} of {len(track.valid)} frames, {SHORTEST} are needed")
-    return _assemble(frames_at_25(source.path), track.landmarks, track.pose, track.valid, audio, config)
+def _listed(corpus: str, source: str | Path | None, config: Config, out: Path) -> list[ClipSource] | None:
+    """The corpus's sources; None if its folder is gone but what was made of it is there."""
+    gone = source is not None and not Path(source).exists()
+    if gone and corpus in CORPORA and (out / MANIFEST).is_file():
+        return None
+    return list_sources(corpus, source, config)
 
 
-def frames_at_25(path: str | Path) -> Iterator[np.ndarray]:
-    """The frames shown at 0, 1/25, 2/25 … s: uint8 RGB (H, W, 3), whatever the file's own rate."""
-    from .media import iter_frames
-
-    count, shown, start, time = 0, None, None, 0.0
-    for time, rgb in iter_frames(path):
-        start = time if start is None else start
-        while shown is not None and count / FPS < time - start - 1e-6:
-            yield shown
-            count += 1
-        shown = rgb
-    if shown is not None and count / FPS <= time - start + 1e-6:
-        yield shown
+def _fingerprint(sources: list[ClipSource]) -> str:
+    return hashlib.sha256("\n".join(s.clip_id for s in sources).encode()).hexdigest()
 
 
-@lru_cache(maxsize=1)
-def _tracker() -> object:
-    from .faces import open_tracker
-
-    return open_tracker()
-
-
-def _assemble(
-    frames: Iterator[np.ndarray],
-    landmarks: np.ndarray,
-    pose: np.ndarray,
-    valid: np.ndarray,
-    audio: np.ndarray,
-    config: Config,
-) -> tuple[dict[str, np.ndarray], list[bytes]]:
-    import cv2
-
-    from .alignment import crop_transforms, mouth_shape, transform_points, warp_crop
-    from .audio import log_mel
-
-    transforms = crop_transforms(landmarks, valid, config.crop_size, config.transform_sigma)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality]
-    quality += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    jpegs = []
-    for frame, transform, ok in zip(frames, transforms, valid, strict=True):
-        crop = (
-            warp_crop(frame, transform, config.crop_size) if ok else np.zeros((config.crop_size,) * 2 + (3,), np.uint8)
-        )
-        jpegs.append(cv2.imencode(".jpg", crop[..., ::-1], quality)[1].tobytes())
-    in_crop = np.stack([transform_points(m, p) for m, p in zip(transforms, landmarks, strict=True)])
-    opening, width = mouth_shape(in_crop)
-    n_samples = len(valid) * SAMPLES_PER_FRAME
-    audio = np.pad(audio[:n_samples], (0, max(0, n_samples - len(audio))))
-    arrays = {
-        "mel": log_mel(audio).astype(np.float32),
-        "landmarks": in_crop.astype(np.float32),
-        "transforms": transforms.astype(np.float64),
-        "pose": np.asarray(pose, np.float32),
-        "opening": opening.astype(np.float32),
-        "width": width.astype(np.float32),
-        "valid": np.asarray(valid, bool),
-        "jpeg_offsets": np.cumsum([0, *map(len, jpegs)]).astype(np.int64),
-    }
-    return arrays, jpegs
-
-
-# --- files ----------------------------------------------------------------------------------------
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # fixed zip dates: byte-identical on every run
-    return buffer.getvalue()
-
-
-def _tar(clip_id: str, members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for ending, data in members.items():
-            info = tarfile.TarInfo(f"{clip_id}.{ending}")
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def _join(rows: list[dict], parts: Path, out: Path) -> tuple[list[dict], dict[str, str]]:
-    """Join parts into shards, in the sources' order; returns the manifest's clips and the shards' hashes."""
-    clips, shards = [], {}
-    for split in ("train", "val", "test"):
-        own = [row for row in rows if row["split"] == split]
-        for number, first in enumerate(range(0, len(own), CLIPS_PER_SHARD)):
-            shard = f"{split}-{number:05d}.tar"
-            temporary = out / f".{shard}.tmp"
-            with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as joined:
-                for row in own[first : first + CLIPS_PER_SHARD]:
-                    with tarfile.open(parts / f"{row['clip_id']}.tar") as part:
-                        for member in part.getmembers():
-                            joined.addfile(member, part.extractfile(member))
-            with tarfile.open(temporary) as joined:
-                at = {m.name: (m.offset_data, m.size) for m in joined.getmembers()}
-            for row in own[first : first + CLIPS_PER_SHARD]:
-                offsets = {ending: at[f"{row['clip_id']}.{ending}"] for ending in ("json", "npz", "jpegs")}
-                clips.append({k: row[k] for k in ("clip_id", "person", "split", "n_frames")})
-                clips[-1] |= {"shard": shard, "offsets": offsets}
-            with temporary.open("rb") as f:
-                shards[shard] = hashlib.file_digest(f, "sha256").hexdigest()
-            os.replace(temporary, out / shard)
-    return clips, shards
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
-def _check_settings(path: Path, settings: dict, out: Path) -> None:
-    if path.is_file() and json.loads(path.read_text()) != settings:
-        raise DataError(f"{out} holds an unfinished corpus with other settings; finish it or choose another folder")
-    _write(path, json.dumps(settings).encode())
-
-
-def _difference(done: PreparedCorpus, settings: dict) -> str:
+def _finished(out: Path, settings: dict, sources: list[ClipSource] | None) -> PreparedCorpus:
+    done = PreparedCorpus(out)
     old = done.manifest["settings"]
-    names = [k for k in sorted({*old, *settings}) if old.get(k) != settings.get(k)]
-    return ", ".join(f"{k}: {old.get(k)} there, {settings.get(k)} asked" for k in names)
+    defaults = {name: getattr(Config(), name) for name in settings if hasattr(Config(), name)}  # not there of old
+    _same(defaults | old, settings, f"{out} holds a corpus")
+    listed = done.manifest.get("sources")
+    if sources is not None and listed is not None and listed != _fingerprint(sources):
+        raise DataError(f"{out} was prepared when {settings['source']} held other clips; choose another folder")
+    return done
+
+
+def _check_unfinished(path: Path, settings: dict, out: Path) -> None:
+    if path.is_file():
+        old = json.loads(path.read_text())
+        versions = settings["versions"]
+        if old["versions"].get("tracker") == "none":  # no picture was looked at then
+            versions = {name: versions.get(name) for name in old["versions"] if name != "tracker"}
+        _same(
+            {k: v for k, v in (old | old["versions"]).items() if k in settings | versions},
+            settings | versions,
+            f"{out} holds an unfinished corpus",
+        )
+    write_json(path, settings)
+
+
+def _same(old: dict, new: dict, what: str) -> None:
+    names = [k for k in sorted({*old, *new} - {"versions"}) if old.get(k) != new.get(k)]
+    if names:
+        difference = ", ".join(f"{k}: {old.get(k)} there, {new.get(k)} asked" for k in names)
+        raise DataError(f"{what} made with other settings ({difference}); choose another folder")
+
+
+def _versions(sources: list[ClipSource]) -> dict[str, str]:
+    """Versions of all that decides about the bytes."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from .. import __version__
+
+    packages = ["numpy", "scipy", "opencv-python", "librosa"]
+    filmed = any(not s.synthetic and not s.missing for s in sources)
+    tracker = tracker_name() if filmed else "none"
+    found = {"lipformer": __version__, "tracker": tracker}
+    for name in packages + (["av", *TRACKER_PACKAGES[tracker]] if filmed else []):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _is_done(source: ClipSource, parts: Path) -> bool:
+    path = parts / f"{part_name(source.clip_id)}.json"
+    return path.is_file() and json.loads(path.read_text())["state"] == source_state(source)
+
+
+def _row(source: ClipSource, parts: Path) -> dict:
+    return json.loads((parts / f"{part_name(source.clip_id)}.json").read_text())
+
+
+@contextmanager
+def _alone(parts: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system frees when this process ends, however it ends."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(parts / "lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise DataError(f"{parts.parent}: another run is preparing into this folder; wait for it") from error
+
+
+def _workers(workers: int, backend: str, scheduler: str | None) -> Callable[[], Iterator]:
+    """A context that gives joblib's options."""
+    if backend == "local":
+        return lambda: nullcontext({"n_jobs": workers})
+    if backend != "dask":
+        raise ConfigError(f"backend: {backend!r} is none of {', '.join(map(repr, BACKENDS))}")
+    if not scheduler:
+        raise ConfigError("backend dask: name the cluster's scheduler, such as tcp://192.0.2.1:8786")
+
+    @contextmanager
+    def cluster() -> Iterator[dict]:
+        import joblib
+
+        try:
+            from distributed import Client
+        except ImportError as error:
+            raise ConfigError("backend dask needs dask and distributed: pip install 'lipformer-core[scale]'") from error
+        try:
+            client = Client(scheduler, timeout=20, set_as_default=True)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"scheduler {scheduler}: no Dask scheduler answers there ({error})") from error
+        with client, joblib.parallel_config(backend="dask"):
+            yield {}
+
+    return cluster

@@ -1,13 +1,19 @@
 """What a prepared corpus holds, for eyes: counts, pooled series, and frames to show."""
 
+from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..config import Config
+from ..timing import FPS
 from .clips import PreparedCorpus
+from .preparation_report import CSV, read_report
+from .shards import SPLITS
 
-SPLITS = ("train", "val", "test")
+__all__ = ["SPLITS", "SplitCounts", "Spent", "counts", "held_out_person", "outcome", "pooled", "portraits", "reasons",
+           "spent", "spread_frames", "synthetic_person"]  # fmt: skip
 
 
 class SplitCounts(NamedTuple):
@@ -28,6 +34,44 @@ def counts(corpus: PreparedCorpus) -> dict[str, SplitCounts]:
         persons = len({info.person for info in infos})
         result[split] = SplitCounts(persons, len(infos), sum(info.n_frames for info in infos), valid)
     return result
+
+
+class Spent(NamedTuple):
+    """What preparation cost, of one core, and what the result takes."""
+
+    video_hours: float
+    compute_seconds_per_second: float  # of video
+    megabytes_per_hour: float
+    clips_kept: int
+    clips_dropped: int
+
+
+def spent(corpus: PreparedCorpus) -> Spent:
+    """Computing and storage, from the corpus's report. Filmed and synthetic clips alike; stills count as 1/25 s."""
+    rows = read_report(corpus.folder)
+    video = sum(row["video_seconds"] for row in rows) or float("nan")
+    size = sum((corpus.folder / name).stat().st_size for name in corpus.manifest["shards"])
+    stored = sum(info.n_frames for split in SPLITS for info in corpus.clips(split)) / FPS
+    return Spent(
+        video / 3600,
+        sum(row["compute_seconds"] for row in rows) / video,
+        size / 1e6 / (stored / 3600),
+        sum(row["status"] != "dropped" for row in rows),
+        sum(row["status"] == "dropped" for row in rows),
+    )
+
+
+def reasons(corpus: PreparedCorpus) -> dict[str, int]:
+    """How many sources were dropped or trimmed, by reason without its figures, the most frequent first."""
+    lines = [row["reason"].split(":")[0] for row in read_report(corpus.folder) if row["status"] != "kept"]
+    return dict(Counter(lines).most_common())
+
+
+def outcome(folder: Path) -> str:
+    """How many sources were kept, trimmed and dropped, and where the reasons are; empty without a report."""
+    kinds = Counter(row["status"] for row in read_report(folder))
+    found = ", ".join(f"{kinds[kind]} {kind}" for kind in ("kept", "trimmed", "dropped"))
+    return f" ({found}; reasons in {CSV})" if kinds else ""
 
 
 def pooled(corpus: PreparedCorpus, split: str, name: str) -> np.ndarray:

@@ -95,7 +95,7 @@ class PairSampler:
 
     def __init__(self, model: LipFormer, corpus: PreparedCorpus, split: str, folder: Path):
         self.config, self.corpus = model.config, corpus
-        self.frames = FrameSampler(corpus, split, model.config)
+        self.frames = FrameSampler(corpus, split, model.config, stills=False)
         key = f"{corpus.hash} {checkpoint.fingerprint(model.autoencoder.encoder)}"
         self.cache = cache_codes(model.autoencoder, corpus, split, folder, key)
 

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.clips import ClipInfo, PreparedCorpus
+from ..data.references import draw_reference
+
+__all__ = ["FrameSampler", "augment_colour", "draw_reference", "step_rng", "to_images", "to_tensor"]
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
@@ -32,11 +35,11 @@ def augment_colour(images: Tensor, strength: float) -> Tensor:
 
 
 class FrameSampler:
-    """Valid frames of a split, person by person."""
+    """Valid frames of a split, person by person; those of portraits only if `stills`."""
 
-    def __init__(self, corpus: PreparedCorpus, split: str, config: Config):
+    def __init__(self, corpus: PreparedCorpus, split: str, config: Config, stills: bool = True):
         self.corpus, self.config = corpus, config
-        self.infos = corpus.clips(split)
+        self.infos = corpus.clips(split, stills)
         self.by_person: dict[str, list[ClipInfo]] = {}
         for info in self.infos:
             self.by_person.setdefault(info.person, []).append(info)
@@ -64,17 +67,3 @@ class FrameSampler:
 def step_rng(config: Config, step: int, process: int = 0) -> np.random.Generator:
     """The random numbers of one step of one process."""
     return np.random.default_rng([config.seed, step, process])
-
-
-def draw_reference(rng: np.random.Generator, yaw: np.ndarray, valid: np.ndarray, target: int) -> int:
-    """A reference frame for `target`: another time, and in half of the draws the widest pose gap of a few.
-
-    yaw : (n,) degrees; valid : (n,) bool. Never the target itself or its neighbours, unless nothing else is valid.
-    """
-    candidates = np.flatnonzero(valid)
-    far = candidates[np.abs(candidates - target) > 3]
-    candidates = far if len(far) else candidates
-    few = rng.choice(candidates, min(4, len(candidates)), replace=False)
-    if rng.random() < 0.5:
-        return int(few[0])
-    return int(few[np.abs(yaw[few] - yaw[target]).argmax()])

@@ -1,0 +1,235 @@
+"""One source of a corpus to clips: crops, sound, landmarks and transforms, in bounded memory whatever its length.
+
+Two passes: the first follows the face, the second cuts the crops along the smoothed track. Crops and mel frames go
+to temporary files; in memory are one picture and a few kilobytes a frame.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
+
+import numpy as np
+
+from ..config import Config
+from ..errors import MediaError, NoFaceFound, WeightsMissing
+from ..timing import FPS, MEL_PER_FRAME, MEL_RATE
+from .alignment import crop_transforms, mouth_shape, transform_points, warp_crop
+from .corpora import ClipSource
+from .shards import PartClip, encode_crop, write_json, write_part, writing
+from .source_streams import MelFile, crop_box, shown_frames, sound_from, write_mel
+
+TRACKER_PACKAGES = {"mediapipe": ("mediapipe",), "face_alignment": ("face-alignment", "torch"), "none": ()}
+CONTEXT = MEL_RATE  # mel frames before and after a clip that are kept where it was cut out of a longer one
+SHORTEST = 12  # frames with a face that a clip needs
+
+
+@dataclass(frozen=True)
+class Material:
+    """All of a source. Arrays as in `shards.ARRAYS`, but landmarks (n, 68, 2) in source pixels."""
+
+    landmarks: np.ndarray
+    pose: np.ndarray
+    valid: np.ndarray
+    transforms: np.ndarray
+    crops: BinaryIO
+    crop_offsets: np.ndarray
+    mel: MelFile
+    sharpness: np.ndarray | None
+    audio_offset: int = 0  # frames: picture k goes with the sound of moment (k + audio_offset) / 25 s
+
+
+def prepare_source(source: ClipSource, parts: Path, config: Config) -> dict:
+    """Write a source's part (`<part>.tar`), and last its row (`<part>.json`), also if it is dropped; returns the row.
+
+    raises DataError if `parts` cannot be written, WeightsMissing without a landmark network
+    """
+    began = time.perf_counter()
+    row = {"clip_id": source.clip_id, "person": source.person, "split": source.split, "reason": source.missing}
+    row |= {"clips": [], "trimmed": [], "measured": {}, "video_seconds": 0.0, "state": source_state(source)}
+    name = part_name(source.clip_id)
+    with writing(parts), TemporaryDirectory(prefix="scratch-", dir=parts) as scratch:
+        if not source.missing:
+            try:
+                _prepare(source, parts / f"{name}.tar", Path(scratch), config, row)
+            except (MediaError, NoFaceFound) as error:
+                row["reason"] = f"{type(error).__name__}: {error}"
+        row["compute_seconds"] = round(time.perf_counter() - began, 3)
+        write_json(parts / f"{name}.json", row)
+    return row
+
+
+def part_name(clip_id: str) -> str:
+    """Name of a source's files in the folder of parts: safe and short whatever the clip is called."""
+    return hashlib.sha256(clip_id.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+
+
+def source_state(source: ClipSource) -> list:
+    """What tells that a source's files have changed since they were prepared: sizes and dates."""
+    paths = [p for p in (source.path, source.audio_path) if p and Path(p).exists()]
+    return [[os.stat(p).st_size, os.stat(p).st_mtime_ns] for p in paths]
+
+
+def tracker_name() -> str:
+    """The landmark network that preparation will use: "mediapipe", "face_alignment", or "none" without their files."""
+    from .. import weights
+    from .faces import FAN_FILE, MEDIAPIPE_FILE
+
+    for name, file in (("mediapipe", MEDIAPIPE_FILE), ("face_alignment", FAN_FILE)):
+        try:
+            weights.find(file)
+        except WeightsMissing:
+            continue
+        return name
+    return "none"
+
+
+def _prepare(source: ClipSource, part: Path, scratch: Path, config: Config, row: dict) -> None:
+    with (scratch / "crops").open("wb+") as crops, (scratch / "mel").open("wb+") as mel:
+        if source.synthetic:
+            material, ranges = _synthetic(source, config, crops, mel), [(0, source.synthetic[2])]
+        else:
+            material = _filmed(source, config, crops, mel)
+            ranges = _gated(source, material, row)
+        row["video_seconds"] = len(material.valid) / FPS
+        cuts = [cut for first, last in ranges for cut in pieces(first, last, config.clip_frames)]
+        clips = [_metadata(source, material, config, number, cut, cuts) for number, cut in enumerate(cuts)]
+        if clips:
+            write_part(part, (_part_clip(m, material, cut) for m, cut in zip(clips, cuts, strict=True)), crops)
+        row["clips"] = [m | {"bytes": _length(material, *cut)} for m, cut in zip(clips, cuts, strict=True)]
+
+
+def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) -> Material:
+    from .audio import log_mel
+    from .synthetic import synthesise_clip
+
+    person, clip, n = source.synthetic
+    made = synthesise_clip(config.seed, person, clip, n, config.synthetic_size)
+    valid = np.ones(n, bool)
+    transforms = crop_transforms(made.landmarks, valid, config.crop_size, config.transform_sigma)
+    offsets, _ = _cut(iter(made.frames), transforms, valid, crops, config)
+    sound = log_mel(made.audio)
+    mel.write(sound.astype(np.float32).tobytes())
+    mel_file = MelFile(mel, 0, len(sound))
+    return Material(made.landmarks, made.pose, valid, transforms, crops, offsets, mel_file, sharpness=None)
+
+
+def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) -> Material:
+    from .faces import track_faces
+
+    def frames() -> Iterator[np.ndarray]:
+        return shown_frames(source.path, source.start_s, source.end_s)
+
+    corner = np.zeros(2, np.float32)
+
+    def cropped() -> Iterator[np.ndarray]:
+        for frame in frames():
+            part, corner[:] = crop_box(frame, source.crop)
+            yield part
+
+    sound = None
+    if not source.still:
+        before = min(CONTEXT, int(source.start_s * MEL_RATE))
+        sound = sound_from(source.audio_path or source.path, source.start_s, before / MEL_RATE)
+        first_block = next(sound)  # a file without sound says so before the pictures are looked at
+    track = track_faces(cropped(), _tracker())
+    n = len(track.valid)
+    landmarks = track.landmarks + corner
+    transforms = crop_transforms(landmarks, track.valid, config.crop_size, config.transform_sigma)
+    offsets, sharpness = _cut(frames(), transforms, track.valid, crops, config)
+    mel_file = MelFile(mel, 0, 0)
+    if sound is not None:
+        mel_file = write_mel(chain([first_block], sound), before, before + mel_frames(n) + CONTEXT, mel)
+    return Material(landmarks, track.pose, track.valid, transforms, crops, offsets, mel_file, sharpness)
+
+
+def _cut(
+    frames: Iterator[np.ndarray], transforms: np.ndarray, valid: np.ndarray, crops: BinaryIO, config: Config
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write the crops one after the other, black ones where there is no face; offsets (n + 1,) and sharpness (n,)."""
+    size = config.crop_size
+    black = encode_crop(np.zeros((size, size, 3), np.uint8), config.image_format, config.jpeg_quality)
+    lengths, sharp = [0], []
+    for frame, transform, ok in zip(frames, transforms, valid, strict=True):
+        crop = warp_crop(frame, transform, size) if ok else None
+        picture = black if crop is None else encode_crop(crop, config.image_format, config.jpeg_quality)
+        crops.write(picture)
+        lengths.append(len(picture))
+    crops.flush()
+    return np.cumsum(lengths).astype(np.int64), np.array(sharp, np.float32)
+
+
+def _gated(source: ClipSource, material: Material, row: dict) -> list[tuple[int, int]]:
+    seen = int(material.valid.sum())
+    if seen < (1 if source.still else SHORTEST):
+        raise NoFaceFound(f"a face in {seen} of {len(material.valid)} frames, {SHORTEST} are needed")
+    return [(0, len(material.valid))]
+
+
+def _metadata(
+    source: ClipSource, material: Material, config: Config, number: int, cut: tuple[int, int], cuts: list
+) -> dict:
+    return {
+        "clip_id": source.clip_id if len(cuts) == 1 else f"{source.clip_id}-{number:03d}",
+        "person": source.person,
+        "split": source.split,
+        "n_frames": cut[1] - cut[0],
+        "fps": FPS,
+        "source": source.clip_id,
+        "first_frame": cut[0],
+        "still": source.still,
+        "image_format": config.image_format,
+        "audio_offset": material.audio_offset,
+    }
+
+
+def _part_clip(metadata: dict, material: Material, cut: tuple[int, int]) -> PartClip:
+    first, last = cut
+    transforms, in_source = material.transforms[first:last], material.landmarks[first:last]
+    landmarks = np.stack([transform_points(m, points) for m, points in zip(transforms, in_source, strict=True)])
+    opening, width = mouth_shape(landmarks)
+    begin = MEL_PER_FRAME * (first + material.audio_offset)
+    end = begin + mel_frames(last - first)
+    low, high = material.mel.first, material.mel.first + material.mel.count
+    arrays = {
+        "mel": material.mel.read(begin, end),
+        "mel_before": material.mel.read(min(begin, max(low, begin - CONTEXT)), begin),
+        "mel_after": material.mel.read(end, max(end, min(high, end + CONTEXT))),
+        "landmarks": landmarks.astype(np.float32),
+        "transforms": transforms.astype(np.float64),
+        "pose": np.asarray(material.pose[first:last], np.float32),
+        "opening": opening.astype(np.float32),
+        "width": width.astype(np.float32),
+        "valid": np.asarray(material.valid[first:last], bool),
+        "crop_offsets": (material.crop_offsets[first : last + 1] - material.crop_offsets[first]).astype(np.int64),
+    }
+    return PartClip(metadata["clip_id"], metadata, arrays, (int(material.crop_offsets[first]), _length(material, *cut)))
+
+
+def _length(material: Material, first: int, last: int) -> int:
+    return int(material.crop_offsets[last] - material.crop_offsets[first])
+
+
+def pieces(first: int, last: int, longest: int) -> list[tuple[int, int]]:
+    """Cut [first, last) into as few pieces of nearly equal length as fit `longest` frames each."""
+    count = -(-(last - first) // longest)
+    bounds = np.linspace(first, last, count + 1).round().astype(int)
+    return [(int(a), int(b)) for a, b in pairwise(bounds)]
+
+
+def mel_frames(n_frames: int) -> int:
+    """Mel frames that belong to a clip: the last is centred on the moment after its last picture."""
+    return n_frames * MEL_PER_FRAME + 1
+
+
+@lru_cache(maxsize=1)
+def _tracker() -> object:
+    from .faces import open_tracker
+
+    return open_tracker()

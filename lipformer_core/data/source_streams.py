@@ -1,0 +1,139 @@
+"""A stretch of a media file as pictures at 25 frames/s and log-mel at 16 kHz, in bounded memory whatever its length."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ..errors import MediaError, UnreadableMedia
+from ..timing import FPS, HOP, N_FFT, N_MELS, SAMPLE_RATE
+from .audio import BLOCK, SILENCE, log_mel
+
+SEEK_FROM = 10.0  # seconds; a clip that begins earlier is reached by decoding
+LEAD = -(-N_FFT // 2 // HOP)  # mel frames on each side of a block that its ends need sound of
+
+
+def shown_frames(path: str | Path, start_s: float = 0.0, end_s: float | None = None) -> Iterator[np.ndarray]:
+    """The pictures shown at `start_s`, and 1/25, 2/25 … s later: uint8 RGB (H, W, 3), whatever the file's own rate.
+
+    end_s : where to stop, not itself shown; None: at the file's end
+    raises NoVideoStream, UnreadableMedia as `media.iter_frames`; MediaError if the file ends before `start_s`
+    """
+    from .media import opened, timed_frames, to_rgb
+
+    count, shown, picture, time = 0, None, None, 0.0
+    limit = np.inf if end_s is None else end_s - 1e-6
+
+    def moment() -> float:
+        return start_s + count / FPS
+
+    with opened(Path(path)) as container:
+        for time, frame in _from(container, Path(path), start_s, timed_frames):
+            while shown is not None and moment() < min(time - 1e-6, limit):
+                picture = to_rgb(shown) if picture is None else picture
+                yield picture
+                count += 1
+            if moment() >= limit:
+                return
+            shown, picture = frame, None
+        if shown is not None and moment() <= time + 1e-6 and moment() < limit:
+            yield to_rgb(shown)
+            count += 1
+    if not count:
+        raise MediaError(f"{path}: ends at {time:.2f} s, before the clip's beginning at {start_s:.2f} s")
+
+
+def _from(container: object, path: Path, start_s: float, timed_frames: object) -> Iterator[tuple[float, object]]:
+    """Frames from a little before `start_s` on; by seeking, where the file's index leads far enough back."""
+    if start_s > SEEK_FROM:
+        found = timed_frames(container, path, start_s)
+        first = next(found, None)
+        if first is not None and first[0] <= start_s + 1e-6:
+            yield first
+            yield from found
+            return
+        container.seek(0)
+    yield from timed_frames(container, path)
+
+
+@dataclass(frozen=True)
+class MelFile:
+    """Log-mel frames of a clip in a file: frame 0 is centred on the clip's first picture; `first` may be negative."""
+
+    file: BinaryIO
+    first: int
+    count: int
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Frames [first, last): float32 (last - first, 80), silence where there is no sound."""
+        out = np.full((last - first, N_MELS), SILENCE, np.float32)
+        a, b = max(first, self.first), min(last, self.first + self.count)
+        if a < b:
+            self.file.seek((a - self.first) * N_MELS * 4)
+            out[a - first : b - first] = np.frombuffer(self.file.read((b - a) * N_MELS * 4), np.float32).reshape(-1, 80)
+        return out
+
+
+def sound_from(path: str | Path, start_s: float, before_s: float) -> Iterator[np.ndarray]:
+    """A file's sound, float32 (k,) mono at 16 kHz, from `before_s` before `start_s` on (silence before the file).
+
+    raises NoAudioStream, UnreadableMedia as `media.iter_audio`; the latter also if the sound ends before `start_s`
+    """
+    from .media import iter_audio
+
+    skip, heard = round((start_s - before_s) * SAMPLE_RATE), 0
+    if skip < 0:
+        yield np.zeros(-skip, np.float32)
+    for block in iter_audio(path):
+        samples = block[0]
+        heard += len(samples)
+        if skip > 0:
+            samples, skip = samples[skip:], skip - min(skip, len(samples))
+        if len(samples):
+            yield samples
+    if heard <= start_s * SAMPLE_RATE:
+        raise UnreadableMedia(f"{path}: the sound ends at {heard / SAMPLE_RATE:.2f} s, before the clip begins")
+
+
+def write_mel(sound: Iterator[np.ndarray], before: int, count: int, file: BinaryIO) -> MelFile:
+    """Compute `count` mel frames of a stream of sound, block by block, into a file.
+
+    before : mel frames before the clip's first picture that the stream begins with
+    Frame k of the stream is centred on its sample 160 k; the stream's beginning is taken for silence before it.
+    """
+    held, at, done, ended = np.zeros(LEAD * HOP, np.float32), -LEAD, 0, False  # `at`: mel frame of held[0]
+    waiting: list[np.ndarray] = []
+    size = 0
+    while done < count:
+        wanted = (min(done + BLOCK, count) + LEAD - at) * HOP
+        while len(held) + size < wanted and not ended:
+            block = next(sound, None)
+            ended = block is None
+            if block is not None:
+                waiting.append(block)
+                size += len(block)
+        held, waiting, size = np.concatenate([held, *waiting]), [], 0
+        if ended and len(held) < wanted:
+            held = np.pad(held, (0, wanted - len(held)))
+        last = min(done + BLOCK, count)
+        mel = log_mel(held[:wanted])
+        file.write(mel[done - at : last - at].tobytes())
+        held, at, done = held[(last - LEAD - at) * HOP :], last - LEAD, last
+    file.flush()
+    return MelFile(file, -before, done)
+
+
+def crop_box(rgb: np.ndarray, crop: tuple[int, int, int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a picture inside `crop` (left, top, right, bottom), and its upper left corner (x, y).
+
+    raises MediaError if the box lies outside the picture
+    """
+    if crop is None:
+        return rgb, np.zeros(2, np.float32)
+    left, top = max(crop[0], 0), max(crop[1], 0)
+    part = rgb[top : max(crop[3], 0), left : max(crop[2], 0)]
+    if not part.size:
+        raise MediaError(f"the crop {crop} lies outside the picture of {rgb.shape[1]} x {rgb.shape[0]} pixels")
+    return part, np.array([left, top], np.float32)

@@ -28,6 +28,7 @@ class ClipInfo:
 
     `source` is the name of the corpus's clip that it was cut from, `first_frame` where it begins there (25 frames/s).
     `still`: a portrait, one frame without sound. `offsets`: member ending to (first byte, length) within the shard.
+    `runs`: stretches [first, last) of valid frames; None in a corpus of format 1.
     """
 
     clip_id: str
@@ -39,6 +40,7 @@ class ClipInfo:
     source: str = ""
     first_frame: int = 0
     still: bool = False
+    runs: list[tuple[int, int]] | None = None
 
 
 class Clip:
@@ -175,6 +177,12 @@ class PreparedCorpus:
     def open(self, clip_id: str) -> Clip:
         """A clip by its name; KeyError if the manifest does not list it."""
         return Clip(self._infos[clip_id], self.folder)
+
+    def valid_frames(self, info: ClipInfo) -> np.ndarray:
+        """Indices of the frames that show a face: int64 (k,). Needs no look into the shard."""
+        if info.runs is None:
+            return np.flatnonzero(self.open(info.clip_id).valid)
+        return np.concatenate([np.arange(0), *(np.arange(first, last) for first, last in info.runs)])
 
     def verify(self) -> None:
         """Compare every shard with its hash in the manifest; DataError names the first that differs or is missing."""

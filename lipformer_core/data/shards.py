@@ -39,7 +39,7 @@ ARRAYS = {
     "crop_offsets": "int64 (n + 1,)",
 }
 ENDINGS = ("json", "npz", "crops")
-IN_MANIFEST = ("clip_id", "person", "split", "n_frames", "source", "first_frame", "still")
+IN_MANIFEST = ("clip_id", "person", "split", "n_frames", "source", "first_frame", "still", "runs")
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
                  errno.EEXIST, errno.EIO}  # fmt: skip
 

@@ -27,6 +27,14 @@ class Config:
     clip_frames: int = 750  # longest prepared clip; longer videos become several
     shard_megabytes: int = 256  # largest shard
     correct_offset: bool = False  # move the sound of a clip by its estimated constant offset
+    min_eye_distance: float = 12.0  # quality gate: px in the source between the eyes' centres
+    min_sharpness: float = 0.01  # share of fine detail, as `data.quality.sharpness` measures it
+    max_yaw: float = 60.0  # degrees; beyond, half the mouth is hidden
+    max_other_face: float = 0.8  # size of another face in the picture in units of this one's
+    min_run: int = 12  # frames in a row that are fit
+    min_face_share: float = 0.02  # of a clip's frames
+    min_speech: float = 0.05  # share of the time
+    max_offset: int = 8  # frames by which picture and sound may be out of step
     synthetic_train: int = 600  # persons of the embedded corpus
     synthetic_val: int = 16
     synthetic_test: int = 32
@@ -99,6 +107,7 @@ class Config:
     warp_supervision: float = 0.0  # weight of the warp's own supervision after its phase
     warp_landmark_weight: float = 1.0
     warp_feature_weight: float = 1.0
+    pose_twin: float = 0.0  # share of training samples whose warp sees the upper half of another frame in that pose
     mouth_token_weight: float = 1.0  # cross-entropy weight of tokens in the mouth
     changed_token_weight: float = 1.0  # and of tokens whose code differs from the reference's
     reference_mouth_dropout: float = 0.0  # share of samples whose reference hides its mouth tokens
@@ -157,6 +166,8 @@ class Config:
         stage_2 = names[names.index("warping") : names.index("weight_decay")]
         ignored = {"log_every", "eval_every", "save_every", "eval_images"}
         ignored |= {"image_format", "clip_frames", "shard_megabytes", "correct_offset"}  # the data's hash tells
+        ignored |= {"min_eye_distance", "min_sharpness", "max_yaw", "max_other_face", "min_run", "min_face_share"}
+        ignored |= {"min_speech", "max_offset"}
         ignored |= set(stage_2) if stage == "codebook" else set()
         return {k: list(v) if isinstance(v, tuple) else v for k, v in self.to_dict().items() if k not in ignored}
 

@@ -20,8 +20,9 @@ import numpy as np
 from .compositing import lower_face_mask, paste
 from .data.alignment import crop_transforms, mouth_opening, transform_points, valid_runs, warp_crop
 from .data.audio import SILENCE, log_mel, mel_windows
-from .data.faces import FaceTrack, Tracker, load_track, open_tracker, track_faces
+from .data.faces import Tracker, open_tracker
 from .data.media import FrameReader, MediaInfo, VideoWriter, frame_times, iter_frames, probe, read_audio
+from .data.tracking import FaceTrack, load_track, track_faces
 from .dub_report import COMMENT, DubReport, frame_statuses, quality_warnings, status_ranges
 from .errors import (
     AudioTooLong,
@@ -113,8 +114,8 @@ def dub(
 
     size, config = model.config.crop_size, model.config
     rate = float(source.fps)
-    transforms = crop_transforms(track.landmarks, track.valid, size, SIGMA_S * rate)
-    outline = _smooth_runs(transform_points(transforms, track.landmarks), track.valid, JAW_SIGMA_S * rate)
+    transforms = crop_transforms(track.landmarks, track.valid, size, SIGMA_S * rate, track.shot)
+    outline = _smooth_runs(transform_points(transforms, track.landmarks), track, JAW_SIGMA_S * rate)
     lowest_chin = float(outline[track.valid][:, 6:11, 1].max())
     with FrameReader(video, times) as reader:
         with clock("reference"):
@@ -310,11 +311,11 @@ def _to_tensor(crops: np.ndarray, model: LipFormer) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).to(weight.dtype) / 127.5 - 1
 
 
-def _smooth_runs(points: np.ndarray, valid: np.ndarray, sigma: float) -> np.ndarray:
+def _smooth_runs(points: np.ndarray, track: FaceTrack, sigma: float) -> np.ndarray:
     from scipy.ndimage import gaussian_filter1d
 
     points = points.copy()
-    for first, last in valid_runs(valid):
+    for first, last in valid_runs(track.valid, track.shot):
         points[first:last] = gaussian_filter1d(points[first:last], sigma, axis=0, mode="nearest")
     return points
 

@@ -20,14 +20,8 @@ from lipformer_core.data.alignment import (
     warp_crop,
     warp_crops,
 )
-from lipformer_core.data.faces import (
-    MEDIAPIPE_68,
-    fill_gaps,
-    load_track,
-    open_tracker,
-    pose_from_landmarks,
-    track_faces,
-)
+from lipformer_core.data.faces import MEDIAPIPE_68, open_tracker, pose_from_landmarks
+from lipformer_core.data.tracking import fill_gaps, load_track, track_faces
 from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
 
 CLIPS, WEIGHTS = os.environ.get("LIPFORMER_CLIPS"), os.environ.get("LIPFORMER_WEIGHTS")

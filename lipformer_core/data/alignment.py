@@ -6,6 +6,8 @@ Points and pixels: the centre of pixel (row 0, column 0) is the point (x 0, y 0)
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ..errors import NoFaceFound
@@ -49,10 +51,15 @@ def mouth_shape(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.nan_to_num(mouth_opening(landmarks)), np.nan_to_num(mouth_width(landmarks))
 
 
-def valid_runs(valid: np.ndarray) -> list[tuple[int, int]]:
-    """Stretches `[first, last)` of consecutive true values in `(n,)`."""
+def valid_runs(valid: np.ndarray, shot: np.ndarray | None = None) -> list[tuple[int, int]]:
+    """Stretches `[first, last)` of consecutive true values in `(n,)`; none reaches into another `shot` `(n,)`."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(valid, dtype=np.int8), [0]])))
-    return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
+    runs = [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
+    if shot is None:
+        return runs
+    cuts = (np.flatnonzero(np.diff(shot)) + 1).tolist()
+    bounds = ([first, *[c for c in cuts if first < c < last], last] for first, last in runs)
+    return [pair for run in bounds for pair in pairwise(run)]
 
 
 def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -76,7 +83,9 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.concatenate([linear, shift[..., None]], axis=-1)
 
 
-def crop_transforms(landmarks: np.ndarray, valid: np.ndarray, size: int, sigma: float = 1.5) -> np.ndarray:
+def crop_transforms(
+    landmarks: np.ndarray, valid: np.ndarray, size: int, sigma: float = 1.5, shot: np.ndarray | None = None
+) -> np.ndarray:
     """Find the similarity from each source frame to its aligned crop, smooth in time.
 
     The eyes come to lie at 0.31 of the crop's height, 0.31 of its side apart, centred; mouth and chin then lie in the
@@ -87,6 +96,7 @@ def crop_transforms(landmarks: np.ndarray, valid: np.ndarray, size: int, sigma: 
         valid: `(n,)` bool. Each run of valid frames is smoothed by itself.
         size: side of the crop in pixels.
         sigma: of the Gaussian, in frames; 1.5 is meant for 25 frames/s. 0 leaves the transforms as they are.
+        shot: `(n,)` number of each frame's shot; nothing is smoothed across a cut.
 
     Returns:
         `(n, 2, 3)` float64, source pixels to crop pixels. Invalid frames repeat the nearest valid one.
@@ -109,7 +119,7 @@ def crop_transforms(landmarks: np.ndarray, valid: np.ndarray, size: int, sigma: 
     parameters[found, :2] = back[:, :, 0] * middle + back[:, :, 1] * middle + back[:, :, 2]
     parameters[found, 2] = 0.5 * np.log(np.linalg.det(fitted[:, :, :2]))
     parameters[found, 3] = np.arctan2(fitted[:, 1, 0], fitted[:, 0, 0])
-    for first, last in valid_runs(valid):
+    for first, last in valid_runs(valid, shot):
         run = parameters[first:last]
         run[:, 3] = np.unwrap(run[:, 3])
         reach = min(int(np.ceil(4 * sigma)), last - first - 1)

@@ -20,7 +20,7 @@ import numpy as np
 from ..config import Config
 from ..errors import MediaError, NoFaceFound, WeightsMissing
 from ..timing import FPS, MEL_PER_FRAME, MEL_RATE
-from .alignment import crop_transforms, mouth_shape, transform_points, warp_crop
+from .alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
 from .corpora import ClipSource
 from .shards import PartClip, encode_crop, write_json, write_part, writing
 from .source_streams import MelFile, crop_box, shown_frames, sound_from, write_mel
@@ -121,7 +121,7 @@ def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryI
 
 
 def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) -> Material:
-    from .faces import track_faces
+    from .tracking import track_faces
 
     def frames() -> Iterator[np.ndarray]:
         return shown_frames(source.path, source.start_s, source.end_s)
@@ -141,7 +141,7 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) 
     track = track_faces(cropped(), _tracker())
     n = len(track.valid)
     landmarks = track.landmarks + corner
-    transforms = crop_transforms(landmarks, track.valid, config.crop_size, config.transform_sigma)
+    transforms = crop_transforms(landmarks, track.valid, config.crop_size, config.transform_sigma, track.shot)
     offsets, sharpness = _cut(frames(), transforms, track.valid, crops, config)
     mel_file = MelFile(mel, 0, 0)
     if sound is not None:
@@ -184,6 +184,7 @@ def _metadata(
         "source": source.clip_id,
         "first_frame": cut[0],
         "still": source.still,
+        "runs": valid_runs(material.valid[slice(*cut)]),
         "image_format": config.image_format,
         "audio_offset": material.audio_offset,
     }

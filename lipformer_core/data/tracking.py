@@ -1,0 +1,246 @@
+"""One face followed through a video: who it is from frame to frame, where cuts end it, and short gaps bridged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from ..errors import DataError, NoFaceFound
+from .alignment import valid_runs
+from .faces import Face, Tracker
+from .shots import CutDetector
+
+MIN_OVERLAP = 0.2  # intersection over union with its last box that makes a face the same one
+MAX_GAP = 12  # frames without a face that are interpolated: about half a second
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """One face through n frames.
+
+    `landmarks` `(n, 68, 2)` float32 pixels, `pose` `(n, 3)` float32 degrees: yaw > 0 is turned to the image's right,
+    pitch > 0 looks up, roll > 0 leans clockwise in the image. `valid` `(n,)` bool: a face is known there.
+    `interpolated` `(n,)` bool: it was not seen but lies between two sightings. Rows that are not valid are 0.
+    `shot` `(n,)` int32: number of the shot, from 0; a cut begins a new one. `other` `(n,)` float32: size of the largest
+    other face in the picture in units of this one's, 0 where it is alone.
+    """
+
+    landmarks: np.ndarray
+    pose: np.ndarray
+    valid: np.ndarray
+    interpolated: np.ndarray
+    shot: np.ndarray | None = None
+    other: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (("shot", np.int32), ("other", np.float32)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.zeros(len(self.valid), kind))
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the track as an `.npz` that `load_track` reads."""
+        np.savez_compressed(path, landmarks=self.landmarks, pose=self.pose, valid=self.valid, shot=self.shot)
+
+
+def load_track(path: str | os.PathLike) -> FaceTrack:
+    """Read landmarks from an `.npz`: `landmarks` (n, 68, 2), and if present `pose` (n, 3), `valid` and `shot` (n,).
+
+    Raises:
+        DataError: no such file, or arrays of other names or shapes.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            landmarks = file["landmarks"].astype(np.float32)
+            n = len(landmarks)
+            pose = file["pose"].astype(np.float32) if "pose" in file else np.zeros((n, 3), np.float32)
+            valid = file["valid"].astype(bool) if "valid" in file else np.ones(n, bool)
+            shot = file["shot"].astype(np.int32) if "shot" in file else np.zeros(n, np.int32)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: no landmark file (an .npz with `landmarks`): {error}") from error
+    if landmarks.shape != (n, 68, 2) or pose.shape != (n, 3) or valid.shape != (n,) or shot.shape != (n,):
+        raise DataError(
+            f"{path}: needs landmarks (n, 68, 2), pose (n, 3), valid (n,), shot (n,); landmarks are {landmarks.shape}"
+        )
+    return FaceTrack(landmarks, pose, valid & np.isfinite(landmarks).all((1, 2)), np.zeros(n, bool), shot)
+
+
+def track_faces(
+    frames: Iterable[np.ndarray],
+    tracker: Tracker,
+    face: str | int = "largest",
+    max_gap: int = MAX_GAP,
+    detect_every: int = 1,
+) -> FaceTrack:
+    """Follow one face through a video.
+
+    The face is chosen in the first frame that shows it and from then on recognised by overlap with its last box, so
+    that two people never swap. After more than `max_gap` frames without it, a face that was not there before may take
+    its place, by the same rule as at first. A cut ends the track: the face is chosen anew, and nothing is interpolated
+    or taken for known across it.
+
+    Args:
+        frames: `(H, W, 3)` uint8 RGB pictures; as many in memory as the tracker takes at once (`batch`, mostly one).
+        tracker: from `open_tracker`.
+        face: `largest`, or an index that counts from the image's left, from 0.
+        max_gap: frames without the face between two sightings that are interpolated; longer gaps stay invalid.
+        detect_every: all faces are looked for in every so many frames; between, a face that is alone is followed,
+            with its landmarks measured in every frame. 1 looks at everything.
+
+    Raises:
+        NoFaceFound: no frame shows the face.
+    """
+    if face != "largest" and not (isinstance(face, int) and face >= 0):
+        raise ValueError(f"face must be 'largest' or an index from 0, not {face!r}")
+    if detect_every < 1:
+        raise ValueError(f"detect_every must be 1 or more, not {detect_every}")
+    chooser = _Chooser(face, max_gap)
+    rows, shots = [], []
+    follower = tracker.follower() if detect_every > 1 and hasattr(tracker, "follower") else None
+    for sighting, shot in _sightings(iter(frames), tracker, follower, chooser, detect_every):
+        rows.append(sighting)
+        shots.append(shot)
+    seen = np.array([points is not None for points, _, _ in rows], bool)
+    if not seen.any():
+        frames_text = f"{len(seen)} frame{'s' if len(seen) != 1 else ''}"
+        if chooser.most:
+            raise NoFaceFound(f"face {face} asked for, but at most {chooser.most} visible at once in {frames_text}")
+        raise NoFaceFound(f"no face found in any of {frames_text}; it may be too small, turned away or covered")
+    landmarks = np.array([np.zeros((68, 2)) if points is None else points for points, _, _ in rows], np.float32)
+    pose = np.array([angles for _, angles, _ in rows], np.float32)
+    other = np.array([size for _, _, size in rows], np.float32)
+    return fill_gaps(landmarks, pose, seen, max_gap, np.array(shots, np.int32), other)
+
+
+def fill_gaps(
+    landmarks: np.ndarray,
+    pose: np.ndarray,
+    seen: np.ndarray,
+    max_gap: int = MAX_GAP,
+    shot: np.ndarray | None = None,
+    other: np.ndarray | None = None,
+) -> FaceTrack:
+    """Interpolate linearly over gaps of up to `max_gap` frames between two sightings in one shot; others stay."""
+    landmarks, pose = landmarks.copy(), pose.copy()
+    interpolated = np.zeros(len(seen), bool)
+    for first, last in valid_runs(~seen):
+        if first == 0 or last == len(seen) or last - first > max_gap:
+            continue
+        if shot is not None and shot[first - 1] != shot[last]:
+            continue
+        weight = (np.arange(first, last) - first + 1) / (last - first + 1)
+        landmarks[first:last] = landmarks[first - 1] + weight[:, None, None] * (landmarks[last] - landmarks[first - 1])
+        pose[first:last] = pose[first - 1] + weight[:, None] * (pose[last] - pose[first - 1])
+        interpolated[first:last] = True
+    return FaceTrack(landmarks, pose, seen | interpolated, interpolated, shot, other)
+
+
+Sighting = tuple[np.ndarray | None, np.ndarray, float]  # landmarks or None, pose, size of the largest other face
+
+
+def _sightings(
+    frames: Iterator[np.ndarray], tracker: Tracker, follower: object, chooser: _Chooser, detect_every: int
+) -> Iterator[tuple[Sighting, int]]:
+    """What is seen of the chosen face in each frame, and the frame's shot."""
+    is_cut, shot, since = CutDetector(), 0, detect_every
+    batch = getattr(tracker, "batch", 1)
+    while group := list(islice(frames, batch)):
+        cuts = [is_cut(picture) for picture in group]
+        at = 0
+        while at < len(group):
+            if cuts[at]:
+                cuts[at] = False  # seen to
+                shot += 1
+                chooser.new_shot()
+            end = next((k for k in range(at + 1, len(group)) if cuts[k]), len(group))
+            if follower is not None and chooser.alone and since < detect_every:
+                part = group[at : min(end, at + detect_every - since)]
+                for found in follower(part, chooser.box):
+                    if found is None or not chooser.recognises(found):
+                        since = detect_every  # lost: the whole picture is looked at again
+                        break
+                    yield chooser.keep(found), shot
+                    at, since = at + 1, since + 1
+            else:
+                part = group[at:end] if follower is None else group[at : at + 1]
+                for faces in tracker.detect_batch(part) if len(part) > 1 else [tracker.detect(part[0])]:
+                    yield chooser.choose(faces), shot
+                at, since = at + len(part), 1
+
+
+class _Chooser:
+    """Knows which of the faces in a picture is the one that is followed."""
+
+    def __init__(self, face: str | int, max_gap: int) -> None:
+        self.face, self.max_gap = face, max_gap
+        self.most = 0  # faces ever seen at once
+        self.new_shot()
+
+    def new_shot(self) -> None:
+        """Forget where anybody was."""
+        self.box: np.ndarray | None = None
+        self.missed, self.alone = 0, False
+        self._strangers: list[np.ndarray] = []
+
+    def recognises(self, found: Face) -> bool:
+        """Whether it is where the face was last."""
+        return _overlap(self.box, _box(found[0])) >= MIN_OVERLAP
+
+    def keep(self, found: Face) -> Sighting:
+        """Take a face that was followed."""
+        self.box = _box(found[0])
+        return found[0], found[1], 0.0
+
+    def choose(self, faces: Sequence[Face]) -> Sighting:
+        """Find the face among all in a picture."""
+        boxes = [_box(points) for points, _ in faces]
+        self.most = max(self.most, len(faces))
+        chosen = self._same(boxes) if self.box is not None and self.missed <= self.max_gap else self._new(boxes)
+        self.alone = chosen is not None and len(faces) == 1
+        if chosen is None:
+            self.missed += 1
+            # those who were beside the lost face stay known; whoever comes new may be the lost one
+            self._strangers = [_follow(stranger, boxes) for stranger in self._strangers]
+            return None, np.zeros(3, np.float32), 0.0
+        self.box, self.missed = boxes[chosen], 0
+        self._strangers = [b for i, b in enumerate(boxes) if i != chosen]
+        rivals = [_size(b) for b in self._strangers if _overlap(b, self.box) < MIN_OVERLAP]  # not the face seen twice
+        return *faces[chosen], max(rivals, default=0.0) / max(_size(self.box), 1e-9)
+
+    def _same(self, boxes: list[np.ndarray]) -> int | None:
+        overlaps = [_overlap(self.box, other) for other in boxes]
+        return int(np.argmax(overlaps)) if overlaps and max(overlaps) >= MIN_OVERLAP else None
+
+    def _new(self, boxes: list[np.ndarray]) -> int | None:
+        new = [i for i, b in enumerate(boxes) if all(_overlap(b, s) < MIN_OVERLAP for s in self._strangers)]
+        if self.face == "largest":
+            return max(new, key=lambda i: np.prod(boxes[i][2:] - boxes[i][:2]), default=None)
+        by_position = sorted(range(len(boxes)), key=lambda i: boxes[i][0])
+        at_index = by_position[self.face] if self.face < len(boxes) else None
+        return at_index if at_index in new else None
+
+
+def _box(landmarks: np.ndarray) -> np.ndarray:
+    return np.concatenate([landmarks.min(0), landmarks.max(0)])
+
+
+def _size(box: np.ndarray) -> float:
+    return float(np.sqrt(np.prod(box[2:] - box[:2])))
+
+
+def _follow(box: np.ndarray, boxes: list[np.ndarray]) -> np.ndarray:
+    """Where a known box has moved to; where it was, if nothing overlaps it any more."""
+    nearest = max(boxes, key=lambda other: _overlap(box, other), default=box)
+    return nearest if _overlap(box, nearest) >= MIN_OVERLAP else box
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes `(x0, y0, x1, y1)`."""
+    shared = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
+    return float(shared / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared + 1e-9))

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -21,13 +21,19 @@ from ..config import Config
 from ..errors import MediaError, NoFaceFound, WeightsMissing
 from ..timing import FPS, MEL_PER_FRAME, MEL_RATE
 from .alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
+from .audio import BLOCK
 from .corpora import ClipSource
 from .shards import PartClip, encode_crop, write_json, write_part, writing
 from .source_streams import MelFile, crop_box, shown_frames, sound_from, write_mel
 
+if TYPE_CHECKING:
+    from .av_offset import Offset
+    from .quality import Verdict
+
 TRACKER_PACKAGES = {"mediapipe": ("mediapipe",), "face_alignment": ("face-alignment", "torch"), "none": ()}
 CONTEXT = MEL_RATE  # mel frames before and after a clip that are kept where it was cut out of a longer one
-SHORTEST = 12  # frames with a face that a clip needs
+OFFSET_FRAMES = 60 * FPS  # of which the offset between picture and sound is estimated
+CONFIDENT = 3.0  # standard deviations above which an estimated offset is corrected
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,7 @@ class Material:
     crops: BinaryIO
     crop_offsets: np.ndarray
     mel: MelFile
-    sharpness: np.ndarray | None
-    audio_offset: int = 0  # frames: picture k goes with the sound of moment (k + audio_offset) / 25 s
+    audio_offset: int = 0  # frames by which the sound was moved later, to fit the lips
 
 
 def prepare_source(source: ClipSource, parts: Path, config: Config) -> dict:
@@ -95,8 +100,10 @@ def _prepare(source: ClipSource, part: Path, scratch: Path, config: Config, row:
         if source.synthetic:
             material, ranges = _synthetic(source, config, crops, mel), [(0, source.synthetic[2])]
         else:
-            material = _filmed(source, config, crops, mel)
-            ranges = _gated(source, material, row)
+            material, verdict = _filmed(source, config, crops, mel)
+            ranges = verdict.ranges
+            row |= {"reason": verdict.reason, "measured": verdict.measured}
+            row["trimmed"] = [cut._asdict() for cut in verdict.trimmed]
         row["video_seconds"] = len(material.valid) / FPS
         cuts = [cut for first, last in ranges for cut in pieces(first, last, config.clip_frames)]
         clips = [_metadata(source, material, config, number, cut, cuts) for number, cut in enumerate(cuts)]
@@ -117,10 +124,11 @@ def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryI
     sound = log_mel(made.audio)
     mel.write(sound.astype(np.float32).tobytes())
     mel_file = MelFile(mel, 0, len(sound))
-    return Material(made.landmarks, made.pose, valid, transforms, crops, offsets, mel_file, sharpness=None)
+    return Material(made.landmarks, made.pose, valid, transforms, crops, offsets, mel_file)
 
 
-def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) -> Material:
+def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) -> "tuple[Material, Verdict]":
+    from .quality import Limits, gate
     from .tracking import track_faces
 
     def frames() -> Iterator[np.ndarray]:
@@ -146,30 +154,50 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) 
     mel_file = MelFile(mel, 0, 0)
     if sound is not None:
         mel_file = write_mel(chain([first_block], sound), before, before + mel_frames(n) + CONTEXT, mel)
-    return Material(landmarks, track.pose, track.valid, transforms, crops, offsets, mel_file, sharpness)
+    share = offset = None
+    if sound is not None:
+        share, offset = _speech_share(mel_file, n), _offset(landmarks, track.valid, mel_file)
+    verdict = gate(track, sharpness, share, offset, Limits.from_config(config), source.still)
+    moved = offset.frames if config.correct_offset and offset is not None and offset.confidence >= CONFIDENT else 0
+    verdict.measured["corrected"] = moved
+    return Material(landmarks, track.pose, track.valid, transforms, crops, offsets, mel_file, moved), verdict
+
+
+def _speech_share(mel: MelFile, n_frames: int) -> float:
+    """As `quality.speech_share`, minute by minute."""
+    from .quality import speech_share
+
+    total = mel_frames(n_frames)
+    shares = [(speech_share(mel.read(a, b)), b - a) for a, b in pieces(0, total, BLOCK)]
+    return sum(share * length for share, length in shares) / total
+
+
+def _offset(landmarks: np.ndarray, valid: np.ndarray, mel: MelFile) -> "Offset | None":
+    from .av_offset import SHORTEST, estimate_offset
+
+    opening = np.where(valid, mouth_shape(landmarks)[0], np.nan)[:OFFSET_FRAMES]
+    if np.isfinite(opening).sum() < SHORTEST:
+        return None
+    return estimate_offset(opening, mel.read(0, mel_frames(len(opening))))
 
 
 def _cut(
     frames: Iterator[np.ndarray], transforms: np.ndarray, valid: np.ndarray, crops: BinaryIO, config: Config
 ) -> tuple[np.ndarray, np.ndarray]:
     """Write the crops one after the other, black ones where there is no face; offsets (n + 1,) and sharpness (n,)."""
+    from .quality import sharpness
+
     size = config.crop_size
     black = encode_crop(np.zeros((size, size, 3), np.uint8), config.image_format, config.jpeg_quality)
     lengths, sharp = [0], []
     for frame, transform, ok in zip(frames, transforms, valid, strict=True):
         crop = warp_crop(frame, transform, size) if ok else None
+        sharp.append(sharpness(crop) if ok else np.nan)
         picture = black if crop is None else encode_crop(crop, config.image_format, config.jpeg_quality)
         crops.write(picture)
         lengths.append(len(picture))
     crops.flush()
     return np.cumsum(lengths).astype(np.int64), np.array(sharp, np.float32)
-
-
-def _gated(source: ClipSource, material: Material, row: dict) -> list[tuple[int, int]]:
-    seen = int(material.valid.sum())
-    if seen < (1 if source.still else SHORTEST):
-        raise NoFaceFound(f"a face in {seen} of {len(material.valid)} frames, {SHORTEST} are needed")
-    return [(0, len(material.valid))]
 
 
 def _metadata(
@@ -195,7 +223,7 @@ def _part_clip(metadata: dict, material: Material, cut: tuple[int, int]) -> Part
     transforms, in_source = material.transforms[first:last], material.landmarks[first:last]
     landmarks = np.stack([transform_points(m, points) for m, points in zip(transforms, in_source, strict=True)])
     opening, width = mouth_shape(landmarks)
-    begin = MEL_PER_FRAME * (first + material.audio_offset)
+    begin = MEL_PER_FRAME * (first - material.audio_offset)
     end = begin + mel_frames(last - first)
     low, high = material.mel.first, material.mel.first + material.mel.count
     arrays = {

@@ -43,5 +43,6 @@ def _line(row: dict) -> dict:
         "reason": reason,
         "clips": len(row["clips"]),
         "frames": sum(clip["n_frames"] for clip in row["clips"]),
-        **{k: row[k] for k in ("video_seconds", "compute_seconds", "trimmed", "measured")},
+        **{k: row[k] for k in ("video_seconds", "compute_seconds", "trimmed")},
+        "measured": {k: v for k, v in row["measured"].items() if k not in COLUMNS},
     }

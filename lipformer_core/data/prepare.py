@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from ..config import Config
@@ -18,6 +18,7 @@ from .clips import FORMAT, MANIFEST, PreparedCorpus
 from .corpora import CORPORA, ClipSource, list_sources, split_rule
 from .extraction import TRACKER_PACKAGES, part_name, prepare_source, source_state, tracker_name
 from .preparation_report import write_report
+from .quality import Limits
 from .shards import join, remove_folder, write_json, writing
 
 BACKENDS = ("local", "dask")
@@ -31,7 +32,7 @@ _RELEVANT = (
     "clip_frames",
     "shard_megabytes",
 )
-_RELEVANT_FILMED = ("correct_offset",)
+_RELEVANT_FILMED = ("correct_offset", *(field.name for field in fields(Limits)))
 _RELEVANT_SYNTHETIC = (
     "synthetic_train",
     "synthetic_val",

@@ -20,7 +20,6 @@ class Config:
 
     # --- data -----------------------------------------------------------------------------------
     crop_size: int = 256  # side of the aligned face crop; halves are crop_size/2 high
-    audio_window: int = 20  # mel frames around a video frame that the audio encoder sees (20 = 0.2 s)
     transform_sigma: float = 1.5  # frames; temporal smoothing of the crop transform
     image_format: str = "jpeg"  # of the stored crops: "jpeg" or "webp"
     jpeg_quality: int = 95  # of either
@@ -80,6 +79,7 @@ class Config:
     layers: int = 8
     heads: int = 8
     ffn_dim: int = 1024
+    audio_window: int = 20  # mel frames around a video frame that the audio encoder sees (20 = 0.2 s)
     audio_dim: int = 256  # width of the audio condition
     scale_attention: bool = False  # the 1/sqrt(d) that Eq. 9 as printed omits
     query_source: str = "reference"  # Eq. 8 as printed: the warped reference in every layer; "z": Z_i
@@ -112,6 +112,7 @@ class Config:
     changed_token_weight: float = 1.0  # and of tokens whose code differs from the reference's
     reference_mouth_dropout: float = 0.0  # share of samples whose reference hides its mouth tokens
     audio_gain: float = 0.0  # mel units; random level offset in training
+    silent_closed: float = 0.0  # share of samples with closed lips whose sound is replaced by silence
 
     # --- engine ---------------------------------------------------------------------------------
     weight_decay: float = 0.01

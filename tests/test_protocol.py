@@ -9,7 +9,7 @@ import torch
 
 from lipformer_core.data.audio import mel_windows
 from lipformer_core.errors import NoFaceFound
-from lipformer_core.evaluation.cases import choose_reference, exchange_partner
+from lipformer_core.evaluation.cases import choose_reference, exchange_partner, strangers_of
 from lipformer_core.evaluation.clip_judge import Scorers
 from lipformer_core.evaluation.protocol import evaluate_model
 from lipformer_core.evaluation.report import summary_table, write_report
@@ -57,6 +57,7 @@ class Clip:
         self.images[:, :4, :4] = self.images[:, 42:43, 22:23]
         self.mel = np.full((FRAMES * MEL_PER_FRAME, 80), -1.0, np.float32)
         self.mel += np.repeat(self.opening, MEL_PER_FRAME)[:, None].astype(np.float32)
+        self.mel[:, 1] = np.repeat(REST + 0.1 * timing + 0.06, MEL_PER_FRAME) - 1  # and one band, the timing alone
 
     def frames(self, indices: np.ndarray) -> np.ndarray:
         return self.images[np.asarray(indices)].copy()
@@ -106,6 +107,13 @@ class Copier(Perfect):
         return (upper[:, 0, 0, 0] + 1) * 127.5 / 500
 
 
+class Averager(Perfect):
+    """Knows when sentences open the mouth and hears half of the rest: what shared timing alone makes of the leak."""
+
+    def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        return (audio[:, WINDOW // 2, :2].mean(1) + 1).clamp_min(REST)
+
+
 class Mute(Perfect):
     """Never moves its mouth."""
 
@@ -143,9 +151,28 @@ def test_a_copier_is_caught_by_the_leak_and_by_silence(corpus):
     assert results["lipformer.opening_corr_self"] > 0.99  # alone this looks perfect
     assert results["lipformer.opening_corr_exchanged"] > 0.2  # and shared timing flatters this
     assert results["lipformer.leak"] > 0.95
+    assert results["lipformer.leak_floor"] < 0.6 and results["lipformer.leak_excess"] > 0.4
     assert results["ground_truth.leak"] > 0.95
     assert results["lipformer.silence_motion"] == pytest.approx(1, abs=0.01)
     assert results["lipformer.opening_corr_shifted"] < 0.8
+
+
+def test_what_shared_timing_alone_reads_is_told_apart_from_a_leak():
+    """A generator that never sees the video has a leak above 0 where sentences share their timing; no excess."""
+    clips = Corpus([Clip(f"c{i}", f"p{i}", seed=i) for i in range(12)])
+    results, _ = _evaluate(Averager(), clips)
+    assert results["lipformer.leak"] > 0.2 and results["lipformer.leak_floor"] > 0.2
+    assert abs(results["lipformer.leak_excess"]) < 0.1
+    assert results["lipformer.leak_excess"] == pytest.approx(
+        results["lipformer.leak"] - results["lipformer.leak_floor"], abs=1e-5
+    )
+
+
+def test_strangers_are_neither_the_clip_nor_its_driver():
+    assert strangers_of(2, 3, 6) == [4, 5, 0, 1]
+    assert strangers_of(0, None, 3) == [1, 2]
+    assert strangers_of(0, 1, 2) == []
+    assert len(strangers_of(0, 1, 100)) == 10
 
 
 def test_a_mute_model_scores_zero_and_not_nothing(corpus):

@@ -11,15 +11,16 @@ from safetensors.torch import save_file
 import lipformer_core as lf
 from lipformer_core import checkpoint
 from lipformer_core.config import preset
+from lipformer_core.data.audio import SILENCE
 from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.references import draw_reference, draw_twin
 from lipformer_core.errors import CheckpointError, TrainingDiverged
 from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.training import loop
 from lipformer_core.training.codebook import CodebookTraining, train_codebook
-from lipformer_core.training.lipformer import CodeObjective, PairSampler, train_lipformer
+from lipformer_core.training.lipformer import CLOSED, LIP_SCALE, CodeObjective, PairSampler, train_lipformer
 from lipformer_core.training.losses import mouth_tokens
-from lipformer_core.training.sampling import draw_reference
 
 
 def test_stage_2_freezes_encoder_and_codebooks_and_trains_the_rest(tiny_run, tiny_config):
@@ -202,6 +203,48 @@ def test_reference_is_never_the_target():
     for target in (0, 15, 29):
         drawn = [draw_reference(rng, yaw, valid, target) for _ in range(200)]
         assert min(abs(np.array(drawn) - target)) > 3
+
+
+def test_a_pose_twin_is_another_frame_in_nearly_the_same_pose():
+    rng, valid = np.random.default_rng(0), np.ones(60, bool)
+    pose = np.zeros((60, 3))
+    pose[:, 0] = 10 * np.sin(np.arange(60) / 8)
+    valid[40:] = False
+    for target in (0, 10, 30):
+        twins = np.array([draw_twin(rng, pose, valid, target) for _ in range(100)])
+        assert len(set(twins)) > 1 and valid[twins].all() and (np.abs(twins - target) > 3).all()
+        assert np.abs(pose[twins, 0] - pose[target, 0]).max() <= 4
+    pose[5, 0] = 90
+    assert draw_twin(rng, pose, valid, 5) == 5
+
+
+def test_with_pose_twins_the_warp_never_sees_the_targets_own_upper_half(tiny_run, tiny_corpus, tiny_config):
+    """The target's upper half then reaches the decoder alone: the lip codes cannot depend on it."""
+    config = tiny_config.replace(pose_twin=1.0)
+    model = LipFormer(config, checkpoint.load_codebook(tiny_run)).eval()
+    sampler = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook")
+    batch = sampler.draw(np.random.default_rng(1), 24)
+    twins = (batch.pose_upper != batch.target_upper).flatten(1).any(1)
+    assert twins.float().mean() > 0.3  # where the head stays about, another frame has nearly its pose
+    objective = CodeObjective(model, mouth_tokens(config)).eval()
+    logits = objective.predict(batch)[0]
+    batch.target_upper = batch.target_upper.flip(0)
+    torch.testing.assert_close(objective.predict(batch)[0], logits)
+    batch.pose_upper = batch.pose_upper.flip(0)
+    assert not torch.allclose(objective.predict(batch)[0], logits, atol=1e-2)
+
+
+def test_silence_is_heard_only_over_closed_lips(tiny_run, tiny_corpus, tiny_config):
+    model = LipFormer(tiny_config.replace(silent_closed=1.0), checkpoint.load_codebook(tiny_run))
+    sampler = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook")
+    batch = sampler.draw(np.random.default_rng(2), 96)
+    closed = batch.lips[:, 0] * LIP_SCALE <= CLOSED
+    silent = (batch.audio == SILENCE).flatten(1).all(1)
+    assert 0 < closed.sum() < len(closed) and silent[closed].all()
+    plain = PairSampler(
+        LipFormer(tiny_config, model.autoencoder), PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook"
+    ).draw(np.random.default_rng(2), 96)
+    assert not (plain.audio == SILENCE).flatten(1).all(1)[closed].all()
 
 
 @pytest.mark.slow

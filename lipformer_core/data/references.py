@@ -4,6 +4,7 @@ import numpy as np
 
 NEAREST = 3  # frames; what lies closer to the target looks like it, and copying would do
 CANDIDATES = 4  # frames that a draw looks at
+TWIN_GAP = 4.0  # degrees of yaw, pitch and roll together within which two frames count as one pose
 
 
 def far_enough(valid: np.ndarray, target: int) -> np.ndarray:
@@ -30,3 +31,16 @@ def draw_reference(
         return int(few[0])
     differs = opening if opening is not None and drawn >= 0.75 else yaw
     return int(few[np.abs(differs[few] - differs[target]).argmax()])
+
+
+def draw_twin(rng: np.random.Generator, pose: np.ndarray, valid: np.ndarray, target: int) -> int:
+    """Another frame in the pose of `target`: its upper half says where the head is, and nothing of the target's mouth.
+
+    Any valid frame within TWIN_GAP that is not a neighbour in time, the target itself where there is none. Not the
+    nearest in pose: a measured pose feels the jaw a little, and the nearest would share the mouth as well.
+
+    pose : (n, 3) degrees; valid : (n,) bool
+    """
+    far = far_enough(valid, target)
+    near = far[np.linalg.norm(pose[far] - pose[target], axis=1) <= TWIN_GAP]
+    return int(rng.choice(near)) if len(near) else target

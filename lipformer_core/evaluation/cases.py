@@ -14,6 +14,7 @@ from lipformer_core.timing import N_MELS
 from lipformer_core.training.sampling import to_images, to_tensor
 
 NEARLY_CLOSED = 0.2  # share of a clip's frames, the least open ones, among which the reference is looked for
+STRANGERS = 10  # clips over which the floor of the leak is averaged
 FEWEST_CONTRAST = 8.0  # grey levels of deviation; a faded or grey frame is no reference
 
 
@@ -40,6 +41,12 @@ def exchange_partner(position: int, persons: Sequence[str]) -> int | None:
     after = [(position + step) % len(persons) for step in range(1, len(persons))]
     others = [j for j in after if persons[j] != persons[position]]
     return (others or after or [None])[0]
+
+
+def strangers_of(position: int, partner: int | None, count: int) -> list[int]:
+    """Up to STRANGERS of `count` clips, the next ones, that are neither clip `position` nor its exchange partner."""
+    after = [(position + step) % count for step in range(1, count)]
+    return [j for j in after if j != partner][:STRANGERS]
 
 
 class Puppet:

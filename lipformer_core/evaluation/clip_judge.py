@@ -1,6 +1,7 @@
 """All rows and cases of one clip: pictures are made and scored batch by batch, and only numbers are kept."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +59,13 @@ class ClipJudge:
         self.landmarks: dict[str, list] = defaultdict(list)
         self.pictures: dict[str, list] = defaultdict(list)
 
-    def score(self, clip: Any, driver: Any | None, *, keep_pictures: bool) -> ClipScores:
-        """All rows and cases of a clip; `driver` is the clip whose audio is exchanged in."""
+    def score(
+        self, clip: Any, driver: Any | None, *, keep_pictures: bool, strangers: Sequence[Any] = ()
+    ) -> ClipScores:
+        """All rows and cases of a clip; `driver` is the clip whose audio is exchanged in.
+
+        strangers: clips that have nothing to do with either; what of their mouths seems to leak is the floor of `leak`.
+        """
         frames = np.flatnonzero(clip.valid)
         if len(frames) < FEWEST_FRAMES:
             raise NoFaceFound(f"only {len(frames)} frames with a face, {FEWEST_FRAMES} are needed")
@@ -72,7 +78,7 @@ class ClipJudge:
             self._batch(puppet, frames[start : start + BATCH], scored, shown, driver, both)
         lips = {case: np.concatenate(readings) for case, readings in self.lips.items()}
         values = {name: float(np.concatenate(parts).mean()) for name, parts in self.scores.items()}
-        values |= self._movement(clip, driver, frames, both, lips)
+        values |= self._movement(clip, driver, strangers, frames, both, lips)
         values |= self._landmark_values(clip, frames)
         timed = puppet.seconds[1:] or puppet.seconds  # the first call also pays for warming up
         values["lipformer.generate_fps"] = sum(n for n, _ in timed) / max(sum(s for _, s in timed), 1e-9)
@@ -126,7 +132,9 @@ class ClipJudge:
             for row in ("ground_truth", *SCORED):
                 self.scorers.fid_sets[row].add(self.scorers.fid.features(rows[row][use]))
 
-    def _movement(self, clip: Any, driver: Any, frames: NDArray, both: NDArray, lips: dict) -> dict[str, float]:
+    def _movement(
+        self, clip: Any, driver: Any, strangers: Sequence[Any], frames: NDArray, both: NDArray, lips: dict
+    ) -> dict[str, float]:
         """Columns that come from lip readings over time and from the border."""
         opening, width = (np.asarray(x, dtype=float)[frames] for x in (clip.opening, clip.width))
         own = lips["lipformer"]
@@ -159,6 +167,10 @@ class ClipJudge:
             if min(original.std(), driving.std()) >= FEWEST_MOTION:
                 values["lipformer.leak"] = partial_correlation(spoken, original, driving)
                 values["ground_truth.leak"] = partial_correlation(shown, original, driving)  # of a perfect copier
+                floor = _leak_floor(spoken, driving, both, strangers)
+                if np.isfinite(floor):
+                    values["lipformer.leak_floor"] = floor
+                    values["lipformer.leak_excess"] = values["lipformer.leak"] - floor
         return values
 
     def _landmark_values(self, clip: Any, frames: NDArray) -> dict[str, float]:
@@ -180,6 +192,20 @@ def _follows(read: NDArray, truth: NDArray) -> float:
     if truth.std() < FEWEST_MOTION:
         return float("nan")
     return float(np.nan_to_num(pearson(read, truth)))
+
+
+def _leak_floor(spoken: NDArray, driving: NDArray, frames: NDArray, strangers: Sequence[Any]) -> float:
+    """What `leak` reads of mouths that cannot have leaked: mean over clips which the generator never met.
+
+    Above 0 where sentences share their timing; nan without a stranger that has all these frames.
+    """
+    reads = []
+    for stranger in strangers:
+        if len(stranger.valid) > frames[-1] and np.asarray(stranger.valid)[frames].all():
+            opening = np.asarray(stranger.opening, dtype=float)[frames]
+            if opening.std() >= FEWEST_MOTION:
+                reads.append(partial_correlation(spoken, opening, driving))
+    return float(np.mean(reads)) if reads else float("nan")
 
 
 def _shared_frames(clip: Any, driver: Any | None) -> NDArray[np.int64]:

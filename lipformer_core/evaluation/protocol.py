@@ -14,7 +14,7 @@ import torch
 from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
 
 from ..progress import tqdm
-from .cases import exchange_partner
+from .cases import exchange_partner, strangers_of
 from .clip_judge import SCORED, ClipJudge, ClipScores, Scorers
 from .landmark_check import LandmarkReader
 from .mouth_meter import train_meter
@@ -113,7 +113,9 @@ def evaluate_model(
         driver = None if partner is None else corpus.open(clip_ids[partner])
         judge = ClipJudge(model, meter, torch.device(device), scorers, -shift if position % 2 else shift)
         try:
-            clips.append(judge.score(corpus.open(clip_id), driver, keep_pictures=position < sheets))
+            strangers = [corpus.open(clip_ids[i]) for i in strangers_of(position, partner, len(clip_ids))]
+            kept = position < sheets
+            clips.append(judge.score(corpus.open(clip_id), driver, keep_pictures=kept, strangers=strangers))
         except NoFaceFound as error:
             skipped[clip_id] = str(error)
     results = summarise(clips, skipped, scorers.missing)

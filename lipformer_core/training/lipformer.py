@@ -20,7 +20,9 @@ from torch.nn import functional as F
 
 from .. import checkpoint
 from ..config import Config
-from ..data.clips import PreparedCorpus
+from ..data.audio import SILENCE
+from ..data.clips import Clip, PreparedCorpus
+from ..data.references import draw_reference, draw_twin
 from ..errors import ConfigError
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from ..model.lipformer import LipFormer, Reference, lip_codes
@@ -35,9 +37,10 @@ from .losses import (
     reconstruction_loss,
     warp_landmark_loss,
 )
-from .sampling import FrameSampler, draw_reference, step_rng
+from .sampling import FrameSampler, step_rng
 
 VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
+CLOSED = 0.03  # inter-ocular distances: lips that touch, give or take the landmarks' error
 LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
 PHASES = ("warping", "cached", "lipformer")
 
@@ -80,6 +83,7 @@ class PairBatch:
 
     target_upper: Tensor
     target_bottom: Tensor
+    pose_upper: Tensor  # what the warping sees of the target: its own upper half, or a pose twin's
     reference_upper: Tensor
     reference_bottom: Tensor
     audio: Tensor
@@ -106,16 +110,22 @@ class PairSampler:
         for info, target in pairs:
             clip = self.corpus.open(info.clip_id)
             reference = draw_reference(rng, clip.pose[:, 0], clip.valid, target)
-            codes.append([self.cache.read(info.clip_id, frame) for frame in (target, reference)])
+            twin = target
+            if self.config.pose_twin and rng.random() < self.config.pose_twin:
+                twin = draw_twin(rng, clip.pose, clip.valid, target)
+            codes.append([self.cache.read(info.clip_id, frame) for frame in (target, reference, twin)])
             points.append(clip.landmarks[[target, reference]])
-            audio.append(clip.audio_windows([target], self.config.audio_window)[0])
+            audio.append(self._sound(clip, target, rng))
             gaps.append(abs(clip.pose[target, 0] - clip.pose[reference, 0]))
             width = clip.width[target] - clip.width[clip.valid].mean()
             lips.append([clip.opening[target] / LIP_SCALE, width / LIP_SCALE])
-        indices = torch.from_numpy(np.asarray(codes).astype(np.int64))  # (B, 2, 2, h/2, w)
+        indices = torch.from_numpy(np.asarray(codes).astype(np.int64))  # (B, 3, 2, h/2, w)
+        target, reference, twin = indices.unbind(1)
         both = torch.from_numpy(np.stack(points)).float()
         return PairBatch(
-            *indices.flatten(1, 2).unbind(1),
+            *target.unbind(1),
+            twin[:, 0],
+            *reference.unbind(1),
             torch.from_numpy(np.stack(audio)),
             both[:, 0],
             both[:, 1],
@@ -123,6 +133,14 @@ class PairSampler:
             torch.tensor(np.asarray(lips, np.float32)),
             pairs,
         )
+
+    def _sound(self, clip: Clip, target: int, rng: np.random.Generator) -> np.ndarray:
+        """Log-mel (window, 80) around a frame; silence instead, in some samples, where the lips are closed anyway."""
+        config = self.config
+        sound = clip.audio_windows([target], config.audio_window)[0]
+        if config.silent_closed and clip.opening[target] <= CLOSED and rng.random() < config.silent_closed:
+            sound = np.full_like(sound, SILENCE)
+        return sound
 
 
 class LipFormerTraining:
@@ -243,8 +261,8 @@ class WarpObjective(nn.Module):
 
     def forward(self, batch: PairBatch, image: None, tau: None) -> tuple[Tensor, dict[str, Tensor], None]:
         """Returns (loss, figures to log, no picture)."""
-        target, reference, truth = look_up(self.model, batch)
-        warped, grid = self.model.warping(target, *reference)
+        _, pose, reference, truth = look_up(self.model, batch)
+        warped, grid = self.model.warping(pose, *reference)
         loss, logged = warp_loss(self.model.config, batch, warped, grid, truth, self.rigid)
         plain = reference.bottom
         logged["plain_feature"] = feature_error(plain, truth, self.rigid)
@@ -276,10 +294,10 @@ class CodeObjective(nn.Module):
     def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """(logits (B, n, K), H_TU (B, d, h/2, w), auxiliary losses), the reference's mouth hidden in some samples."""
         config, model = self.model.config, self.model
-        target, reference, truth = look_up(model, batch)
+        target, pose, reference, truth = look_up(model, batch)
         auxiliary, warped = {}, reference.bottom
         if model.warping is not None:
-            warped, grid = model.warping(target, *reference)
+            warped, grid = model.warping(pose, *reference)
             if config.warp_supervision:  # keeps the warp a warp
                 loss, _ = warp_loss(config, batch, warped, grid, truth, ~self.mouth)
                 auxiliary["warp"] = config.warp_supervision * loss
@@ -352,11 +370,12 @@ class ImageObjective(CodeObjective):
         return loss, logged, generated
 
 
-def look_up(model: LipFormer, batch: PairBatch) -> tuple[Tensor, Reference, Tensor]:
-    """(H_TU, reference, H_TB) of a batch's code indices, (B, d, h/2, w) each."""
+def look_up(model: LipFormer, batch: PairBatch) -> tuple[Tensor, Tensor, Reference, Tensor]:
+    """(H_TU, H_TU as the warping sees it, reference, H_TB) of a batch's code indices, (B, d, h/2, w) each."""
     upper, bottom = model.autoencoder.upper_codebook, model.autoencoder.bottom_codebook
     reference = Reference(upper.lookup(batch.reference_upper), bottom.lookup(batch.reference_bottom))
-    return upper.lookup(batch.target_upper), reference, bottom.lookup(batch.target_bottom)
+    target, pose = upper.lookup(batch.target_upper), upper.lookup(batch.pose_upper)
+    return target, pose, reference, bottom.lookup(batch.target_bottom)
 
 
 def feature_error(features: Tensor, truth: Tensor, where: Tensor) -> Tensor:

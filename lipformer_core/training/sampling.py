@@ -9,9 +9,6 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.clips import ClipInfo, PreparedCorpus
-from ..data.references import draw_reference
-
-__all__ = ["FrameSampler", "augment_colour", "draw_reference", "step_rng", "to_images", "to_tensor"]
 
 
 def to_tensor(images: np.ndarray) -> Tensor:

@@ -112,6 +112,7 @@ class Config:
     changed_token_weight: float = 1.0  # and of tokens whose code differs from the reference's
     reference_mouth_dropout: float = 0.0  # share of samples whose reference hides its mouth tokens
     audio_gain: float = 0.0  # mel units; random level offset in training
+    audio_noise: float = 0.0  # mel units; deviation of random noise on every band in training
     silent_closed: float = 0.0  # share of samples with closed lips whose sound is replaced by silence
 
     # --- engine ---------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ _QUICK = dict(
     warp_steps=400, warp_lr=2e-3, cached_steps=1300, cached_batch=32, stage2_lr=1e-3,
     joint_steps=250, joint_batch=12, joint_lr=2e-4, decoder_lr=1e-4, joint_perceptual_weight=0.0,
     mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
-    latent_weight=3.0, articulation_weight=1.0, audio_gain=0.3,
+    latent_weight=3.0, articulation_weight=1.0, audio_gain=0.3, silent_closed=0.5,
     warmup_steps=50, log_every=25, eval_every=300, save_every=300,
 )  # fmt: skip
 
@@ -227,7 +228,7 @@ _REALTIME = dict(
     warp_width=64, model_dim=160, layers=4, heads=4, ffn_dim=320, audio_dim=160,
     scale_attention=True, query_source="z", warp_steps=20_000, cached_steps=100_000, warp_supervision=0.1,
     residual_head=True, position_embedding=True, self_attention=True,
-    mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
+    mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3, pose_twin=1.0, silent_closed=0.5,
 )  # fmt: skip
 
 PRESETS: dict[str, dict] = {"quick": _QUICK, "realtime": _REALTIME, "paper": dict(preset="paper")}

@@ -31,7 +31,7 @@ class MeterConfig:
     """How the meter is trained; a saved meter is reused only if every field agrees."""
 
     seed: int = 0
-    steps: int = 500  # at most; the best state on other people is kept
+    steps: int = 1000  # at most; the best state on other people is kept
     batch: int = 48
     lr: float = 2e-3
     max_crops: int = 10_000  # drawn evenly over the clips of the split

@@ -201,7 +201,7 @@ class LipFormerTraining:
         rng = step_rng(config, number, self.accelerator.process_index)
         joint = self.phase == "lipformer"
         batch = self.to_device(self.train.draw(rng, config.joint_batch if joint else config.cached_batch))
-        batch.audio = augment_audio(batch.audio, config.audio_gain)
+        batch.audio = augment_audio(batch.audio, config.audio_gain, config.audio_noise)
         image = self.train.frames.images(batch.frames).to(self.device) if joint else None
         tau = config.gumbel_tau_start * (config.gumbel_tau_end / config.gumbel_tau_start) ** (number / self.phase_steps)
         loss, logged, generated = self.objective(batch, image, tau)
@@ -243,12 +243,16 @@ class LipFormerTraining:
         return PairBatch(*values)
 
 
-def augment_audio(audio: Tensor, gain: float) -> Tensor:
-    """A random level for each sample: log-mel (B, window, 80) shifted by up to +-gain, floor kept at -1."""
-    if not gain:
-        return audio
-    shift = gain * (2 * torch.rand(len(audio), 1, 1, device=audio.device) - 1)
-    return (audio + shift).clamp(min=-1)
+def augment_audio(audio: Tensor, gain: float, noise: float) -> Tensor:
+    """A random level for each sample and noise on every band: log-mel (B, window, 80); the floor stays at -1.
+
+    gain : largest shift of a sample's level, mel units; noise : deviation, mel units
+    """
+    if gain:
+        audio = audio + gain * (2 * torch.rand(len(audio), 1, 1, device=audio.device) - 1)
+    if noise:
+        audio = audio + noise * torch.randn_like(audio)
+    return audio.clamp(min=SILENCE)
 
 
 # --- objectives: one module each, so that a distributed wrapper sees one forward ------------------

@@ -5,6 +5,7 @@ import http.server
 import json
 import shutil
 import threading
+import time
 from collections import Counter
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from lipformer_core.data import references, shards
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.data.datasets import FaceDataset, PairDataset
+from lipformer_core.data.prefetch import prefetched
 from lipformer_core.data.prepare import prepare
 from lipformer_core.data.streaming import stream_clips, stream_frames, stream_pairs
 from lipformer_core.errors import DataError
@@ -223,3 +225,37 @@ def test_a_damaged_or_missing_corpus_is_named(many_shards, served, tmp_path):
     with pytest.raises(DataError, match="train-00001.tar: damaged"):
         PreparedCorpus(tmp_path / "c").verify()
     PreparedCorpus(many_shards).verify()
+
+
+def test_prefetching_changes_nothing_but_the_waiting(tiny_corpus):
+    data = PairDataset(tiny_corpus, "train", 20)
+    found = list(prefetched(data.__getitem__, range(40), threads=3, ahead=5))
+    assert [item["frame"] for item in found] == [data[i]["frame"] for i in range(40)]
+    assert all(torch.equal(item["target"], data[i]["target"]) for i, item in enumerate(found))
+
+
+def test_prefetching_is_ahead_by_no_more_than_asked_and_stops():
+    made = []
+    batches = prefetched(lambda number: made.append(number) or number, range(1000), ahead=3)
+    assert [next(batches) for _ in range(5)] == list(range(5))
+    batches.close()
+    assert 5 <= len(made) <= 9
+
+
+def test_what_a_batch_raises_comes_when_it_is_due():
+    batches = prefetched(lambda number: 1 // (2 - number), range(5), ahead=4)
+    assert next(batches) == 0 and next(batches) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(batches)
+
+
+def test_work_is_done_while_the_consumer_works():
+    batches = prefetched(lambda number: time.sleep(0.05) or number, range(6), threads=1, ahead=2)
+    next(batches)
+    waited = 0.0
+    for _ in range(5):
+        time.sleep(0.15)  # a step
+        began = time.perf_counter()
+        next(batches)
+        waited += time.perf_counter() - began
+    assert waited < 0.1, "five batches would take 0.25 s"

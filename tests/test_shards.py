@@ -66,6 +66,7 @@ def start(out: Path, config: Config) -> subprocess.Popen:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_at_random_moments_the_result_is_the_same(tiny_config, tmp_path):
     config = tiny_config.replace(**KILLED)
     prepare("synthetic", None, tmp_path / "whole", config, workers=1, progress=False)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 TRACKER_PACKAGES = {"mediapipe": ("mediapipe",), "face_alignment": ("face-alignment", "torch"), "none": ()}
 CONTEXT = MEL_RATE  # mel frames before and after a clip that are kept where it was cut out of a longer one
 OFFSET_FRAMES = 60 * FPS  # of which the offset between picture and sound is estimated
-CONFIDENT = 3.0  # standard deviations above which an estimated offset is corrected
+CONFIDENT = 3.0  # standard deviations below which an estimated offset is neither corrected nor a reason to drop
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def prepare_source(source: ClipSource, parts: Path, config: Config) -> dict:
 
     raises DataError if `parts` cannot be written, WeightsMissing without a landmark network
     """
-    began = time.perf_counter()
+    began = time.process_time()  # of this process, however busy the machine is
     row = {"clip_id": source.clip_id, "person": source.person, "split": source.split, "reason": source.missing}
     row |= {"clips": [], "trimmed": [], "measured": {}, "video_seconds": 0.0, "state": source_state(source)}
     name = part_name(source.clip_id)
@@ -65,7 +65,7 @@ def prepare_source(source: ClipSource, parts: Path, config: Config) -> dict:
                 _prepare(source, parts / f"{name}.tar", Path(scratch), config, row)
             except (MediaError, NoFaceFound) as error:
                 row["reason"] = f"{type(error).__name__}: {error}"
-        row["compute_seconds"] = round(time.perf_counter() - began, 3)
+        row["compute_seconds"] = round(time.process_time() - began, 3)
         write_json(parts / f"{name}.json", row)
     return row
 
@@ -157,8 +157,11 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) 
     share = offset = None
     if sound is not None:
         share, offset = _speech_share(mel_file, n), _offset(landmarks, track.valid, mel_file)
-    verdict = gate(track, sharpness, share, offset, Limits.from_config(config), source.still)
-    moved = offset.frames if config.correct_offset and offset is not None and offset.confidence >= CONFIDENT else 0
+    trusted = offset if offset is not None and offset.confidence >= CONFIDENT else None
+    verdict = gate(track, sharpness, share, trusted, Limits.from_config(config), source.still)
+    moved = trusted.frames if config.correct_offset and trusted is not None else 0
+    if offset is not None:
+        verdict.measured.update(offset=offset.frames, offset_confidence=round(offset.confidence, 2))
     verdict.measured["corrected"] = moved
     return Material(landmarks, track.pose, track.valid, transforms, crops, offsets, mel_file, moved), verdict
 

@@ -28,7 +28,8 @@ def write_report(out: Path, rows: list[dict]) -> None:
 def read_report(folder: Path | str) -> list[dict]:
     """The rows of a prepared corpus's report, in the corpus's order; none for a corpus of an earlier format.
 
-    Each has the COLUMNS, `trimmed` (a list of `first`, `last`, `reason`; frames at 25 frames/s) and `measured`.
+    Each has the COLUMNS (`compute_seconds` is processor time, of one core),
+    `trimmed` (a list of `first`, `last`, `reason`; frames at 25 frames/s) and `measured`.
     """
     path = Path(folder) / JSON_LINES
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

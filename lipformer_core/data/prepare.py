@@ -237,7 +237,7 @@ def _workers(workers: int, backend: str, scheduler: str | None) -> Callable[[], 
         except ImportError as error:
             raise ConfigError("backend dask needs dask and distributed: pip install 'lipformer-core[scale]'") from error
         try:
-            client = Client(scheduler, timeout=20, set_as_default=True)
+            client = Client(scheduler, timeout=60, set_as_default=True)
         except (OSError, ValueError) as error:
             raise ConfigError(f"scheduler {scheduler}: no Dask scheduler answers there ({error})") from error
         with client, joblib.parallel_config(backend="dask"):

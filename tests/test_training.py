@@ -19,7 +19,14 @@ from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.training import loop
 from lipformer_core.training.codebook import CodebookTraining, train_codebook
-from lipformer_core.training.lipformer import CLOSED, LIP_SCALE, CodeObjective, PairSampler, train_lipformer
+from lipformer_core.training.lipformer import (
+    CLOSED,
+    LIP_SCALE,
+    CodeObjective,
+    PairSampler,
+    augment_audio,
+    train_lipformer,
+)
 from lipformer_core.training.losses import mouth_tokens
 
 
@@ -224,6 +231,7 @@ def test_with_pose_twins_the_warp_never_sees_the_targets_own_upper_half(tiny_run
     model = LipFormer(config, checkpoint.load_codebook(tiny_run)).eval()
     sampler = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook")
     batch = sampler.draw(np.random.default_rng(1), 24)
+    torch.nn.init.normal_(model.warping.displace[-1].weight)  # a warp that is seen
     twins = (batch.pose_upper != batch.target_upper).flatten(1).any(1)
     assert twins.float().mean() > 0.3  # where the head stays about, another frame has nearly its pose
     objective = CodeObjective(model, mouth_tokens(config)).eval()
@@ -245,6 +253,18 @@ def test_silence_is_heard_only_over_closed_lips(tiny_run, tiny_corpus, tiny_conf
         LipFormer(tiny_config, model.autoencoder), PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook"
     ).draw(np.random.default_rng(2), 96)
     assert not (plain.audio == SILENCE).flatten(1).all(1)[closed].all()
+
+
+def test_augmented_sound_keeps_silence_the_lowest_there_is():
+    torch.manual_seed(0)
+    audio = torch.full((4, 20, 80), SILENCE)
+    audio[:, 5:] = 0.2
+    assert torch.equal(augment_audio(audio, 0.0, 0.0), audio)
+    louder = augment_audio(audio, 0.3, 0.0)
+    assert louder.min() >= SILENCE and (louder[:, 5:] - 0.2).abs().max() <= 0.3 + 1e-6
+    assert (louder[:, 5:].std((1, 2)) < 1e-6).all() and louder[:, 5, 0].std() > 0.01  # one level a sample
+    noisy = augment_audio(audio, 0.0, 0.05)
+    assert noisy.min() >= SILENCE and 0.04 < (noisy[:, 5:] - 0.2).std() < 0.06
 
 
 @pytest.mark.slow

@@ -82,10 +82,10 @@ def test_resumed_training_equals_uninterrupted(tiny_config, tiny_corpus, tmp_pat
 
     real = CodebookTraining.step
 
-    def stop_at_nine(self, number):
+    def stop_at_nine(self, number, material):
         if number == 9:  # the last checkpoint is from step 8, later than the k-means initialisation
             raise Interrupted
-        return real(self, number)
+        return real(self, number, material)
 
     monkeypatch.setattr(CodebookTraining, "step", stop_at_nine)
     with pytest.raises(Interrupted):
@@ -110,6 +110,7 @@ def test_finished_run_is_returned_and_other_settings_are_refused(tiny_run, tiny_
 
 def test_log_has_usage_and_perplexity_of_both_codebooks(tiny_run, tiny_config):
     log = loop.read_log(tiny_run / "codebook")
+    assert all(0 <= share <= 1 for share in log["waiting"])
     for half in ("upper", "bottom"):
         last = log[f"{half}_usage"][-1], log[f"{half}_perplexity"][-1]
         assert 0 < last[0] <= 1 and 1 <= last[1] <= tiny_config.codebook_size
@@ -139,7 +140,7 @@ def test_bad_checkpoints_are_refused(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tiny_config, tiny_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(CodebookTraining, "step", lambda self, number: {"l1": float("nan")})
+    monkeypatch.setattr(CodebookTraining, "step", lambda self, number, material: {"l1": float("nan")})
     with pytest.raises(TrainingDiverged, match="step 0"):
         train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
 
@@ -283,7 +284,7 @@ def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus):
     training.__init__(config, PreparedCorpus(tiny_corpus))
     training.batch = lambda number: image
     before = checkpoint.fingerprint(training.autoencoder.encoder)
-    logged = training.step(0)
+    logged = training.step(0, training.material(0))
     assert {"l1", "vq", "discriminator"} <= set(logged)
     assert checkpoint.fingerprint(training.autoencoder.encoder) != before
     model = LipFormer(config, training.autoencoder)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from ..model.codebook import kmeans, perplexity, usage
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from .loop import finished, run_stage
 from .losses import mouth_pixels, perceptual_loss, reconstruction_loss
-from .sampling import FrameSampler, augment_colour, step_rng
+from .sampling import FrameSampler, augment_colour, step_rng, to_tensor
 
 REVIVE_EVERY = 100  # steps over which a code must have been used
 REVIVE_UNTIL = 0.8  # share of the steps; later the codes settle
@@ -72,29 +73,34 @@ class CodebookTraining:
             model=stage,
             optimisers=self.optimisers,
             steps=self.config.stage1_steps,
+            material=self.material,
             step=self.step,
             evaluate=lambda: evaluate_codebook(self.autoencoder, self.val, self.config.eval_images),
             score="val_psnr",
             progress=progress,
         )
 
-    def batch(self, number: int) -> Tensor:
-        """The images of one step: (B, 3, S, S)."""
+    def material(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The frames of one step, uint8 (B, S, S, 3), and which of them are mirrored, bool (B,)."""
         rng = step_rng(self.config, number, self.accelerator.process_index)
-        images = self.train.images(self.train.draw(rng, self.config.stage1_batch))
-        if self.config.augment_mirror:
-            flip = torch.from_numpy(rng.random(len(images)) < 0.5)
-            images = torch.where(flip[:, None, None, None], images.flip(-1), images)
+        pixels = self.train.pixels(self.train.draw(rng, self.config.stage1_batch))
+        mirrored = rng.random(len(pixels)) < 0.5 if self.config.augment_mirror else np.zeros(len(pixels), bool)
+        return pixels, mirrored
+
+    def batch(self, pixels: np.ndarray, mirrored: np.ndarray) -> Tensor:
+        """`material`'s frames, augmented: (B, 3, S, S)."""
+        images = to_tensor(pixels)
+        images = torch.where(torch.from_numpy(mirrored)[:, None, None, None], images.flip(-1), images)
         images = augment_colour(images, self.config.augment_colour)
         return images.contiguous(memory_format=torch.channels_last).to(self.device)
 
-    def step(self, number: int) -> dict[str, Tensor]:
+    def step(self, number: int, material: tuple[np.ndarray, np.ndarray]) -> dict[str, Tensor]:
         """One optimisation step of the autoencoder and, once started, of the discriminator."""
         config = self.config
         quantise = number >= self.warmup
         if number == self.warmup and config.codebook_init == "kmeans":
             self.initialise_codes()
-        image = self.batch(number)
+        image = self.batch(*material)
         out = self.model(image, quantise=quantise)
         reconstruction = out["reconstruction"]
         pixel = reconstruction_loss(reconstruction, image, config.mouth_weight, self.mouth)

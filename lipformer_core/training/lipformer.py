@@ -37,7 +37,7 @@ from .losses import (
     reconstruction_loss,
     warp_landmark_loss,
 )
-from .sampling import FrameSampler, step_rng
+from .sampling import FrameSampler, step_rng, to_tensor
 
 VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
 CLOSED = 0.03  # inter-ocular distances: lips that touch, give or take the landmarks' error
@@ -189,20 +189,26 @@ class LipFormerTraining:
             model=model,
             optimisers=self.optimisers,
             steps=steps,
+            material=self.material,
             step=self.step,
             evaluate=lambda: self.evaluate(objective),
             score="val_score",
             progress=progress,
         )
 
-    def step(self, number: int) -> dict[str, Tensor]:
+    def material(self, number: int) -> tuple[PairBatch, np.ndarray | None]:
+        """The pairs of one step and, in the last phase, the target frames, uint8 (B, S, S, 3)."""
+        rng = step_rng(self.config, number, self.accelerator.process_index)
+        joint = self.phase == "lipformer"
+        batch = self.train.draw(rng, self.config.joint_batch if joint else self.config.cached_batch)
+        return batch, self.train.frames.pixels(batch.frames) if joint else None
+
+    def step(self, number: int, material: tuple[PairBatch, np.ndarray | None]) -> dict[str, Tensor]:
         """One optimisation step of the current phase."""
         config = self.config
-        rng = step_rng(config, number, self.accelerator.process_index)
-        joint = self.phase == "lipformer"
-        batch = self.to_device(self.train.draw(rng, config.joint_batch if joint else config.cached_batch))
+        batch, pixels = self.to_device(material[0]), material[1]
         batch.audio = augment_audio(batch.audio, config.audio_gain, config.audio_noise)
-        image = self.train.frames.images(batch.frames).to(self.device) if joint else None
+        image = None if pixels is None else to_tensor(pixels).to(self.device)
         tau = config.gumbel_tau_start * (config.gumbel_tau_end / config.gumbel_tau_start) ** (number / self.phase_steps)
         loss, logged, generated = self.objective(batch, image, tau)
         if self.discriminator is not None:

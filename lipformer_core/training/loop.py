@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,12 +19,14 @@ from torch import nn
 
 from .. import checkpoint
 from ..config import Config
+from ..data.prefetch import prefetched
 from ..errors import CheckpointError, TrainingDiverged
 from ..progress import tqdm
 
 LAST, BEST, FINISHED, LOG = "last.safetensors", "best.safetensors", "model.safetensors", "log.csv"
 
-Step = Callable[[int], dict[str, torch.Tensor | float]]
+Material = Callable[[int], Any]
+Step = Callable[[int, Any], dict[str, torch.Tensor | float]]
 Evaluate = Callable[[], dict[str, float]]
 
 
@@ -51,6 +54,7 @@ def run_stage(
     model: nn.Module,
     optimisers: list[torch.optim.Optimizer],
     steps: int,
+    material: Material,
     step: Step,
     evaluate: Evaluate,
     score: str,
@@ -58,13 +62,16 @@ def run_stage(
 ) -> None:
     """Train `model` for `steps` steps, or for what is left of them; ends with the best weights loaded.
 
-    step : one optimisation step, by its number; returns what to log
+    material : what a step needs of the corpus, by the step's number alone; made by a thread while the one before is
+        computed, so it draws from no global random numbers and leaves tensors' arithmetic to the step
+    step : one optimisation step, by its number and material; returns what to log
     evaluate : validation figures; `score` names the one to be maximised
     raises TrainingDiverged at a loss that is not finite, naming the step
     """
     start, best = _resume(folder, config, data_hash, model, optimisers)
     base = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
-    began, seen = time.monotonic(), {}
+    began, seen, waited = time.monotonic(), {}, 0.0
+    materials = prefetched(material, range(start, steps))
     bar = tqdm(
         range(start, steps),
         desc=folder.name,
@@ -75,12 +82,15 @@ def run_stage(
         total=steps,
     )
     for number in bar:
+        asked = time.monotonic()
+        made = next(materials)
+        waited += time.monotonic() - asked
         torch.manual_seed(config.seed * 1_000_003 + number)
         factor = learning_rate(number, steps, config.warmup_steps)
         for optimiser, rates in zip(optimisers, base, strict=True):
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        losses = {k: float(v) for k, v in step(number).items()}
+        losses = {k: float(v) for k, v in step(number, made).items()}
         if not all(map(math.isfinite, losses.values())):
             raise TrainingDiverged(f"{folder}: step {number} gave {losses}; {LAST} holds the last good state")
         for name, value in losses.items():  # a figure may be missing in some steps
@@ -92,7 +102,9 @@ def run_stage(
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items()}, refresh=False)
             seen = {}
             figures = evaluate() if check else {}
-            row = {"step": done, "seconds": time.monotonic() - began, "lr_factor": factor, **means, **figures}
+            seconds = time.monotonic() - began
+            row = {"step": done, "seconds": seconds, "waiting": waited / seconds, "lr_factor": factor}
+            row |= means | figures
             if accelerator.is_main_process:
                 _log(folder / LOG, row)
             if check and figures[score] > best:

@@ -52,9 +52,13 @@ class FrameSampler:
             pairs.append((info, int(rng.choice(np.flatnonzero(self.corpus.open(info.clip_id).valid)))))
         return pairs
 
+    def pixels(self, pairs: list[tuple[ClipInfo, int]]) -> np.ndarray:
+        """The frames of (clip, frame) pairs: uint8 (B, S, S, 3)."""
+        return np.concatenate([self.corpus.open(info.clip_id).frames([frame]) for info, frame in pairs])
+
     def images(self, pairs: list[tuple[ClipInfo, int]]) -> Tensor:
         """The frames of (clip, frame) pairs: (B, 3, S, S) in [-1, 1]."""
-        return to_tensor(np.concatenate([self.corpus.open(info.clip_id).frames([frame]) for info, frame in pairs]))
+        return to_tensor(self.pixels(pairs))
 
     def fixed(self, count: int) -> list[tuple[ClipInfo, int]]:
         """The same `count` pairs at every call, spread over the split; for validation."""

@@ -1,4 +1,4 @@
-"""Faces and alignment: geometry, tracking, gaps, and what the tracker's files are."""
+"""Faces and alignment: geometry, crops, pose, and what the landmark networks' files are."""
 
 import os
 from pathlib import Path
@@ -21,25 +21,11 @@ from lipformer_core.data.alignment import (
     warp_crops,
 )
 from lipformer_core.data.faces import MEDIAPIPE_68, open_tracker, pose_from_landmarks
-from lipformer_core.data.tracking import fill_gaps, load_track, track_faces
-from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
+from lipformer_core.data.tracking import track_faces
+from lipformer_core.errors import NoFaceFound, WeightsCorrupt, WeightsMissing
 
 CLIPS, WEIGHTS = os.environ.get("LIPFORMER_CLIPS"), os.environ.get("LIPFORMER_WEIGHTS")
 real = pytest.mark.skipif(not (CLIPS and WEIGHTS), reason="LIPFORMER_CLIPS and LIPFORMER_WEIGHTS name no real material")
-
-
-class ListTracker:
-    """Finds the faces it is told, one list a frame."""
-
-    def __init__(self, faces):
-        self.faces = iter(faces)
-
-    def detect(self, rgb):
-        return [(points, np.zeros(3, np.float32)) for points in next(self.faces)]
-
-
-def track(faces, **options):
-    return track_faces((np.zeros((4, 4, 3), np.uint8) for _ in faces), ListTracker(faces), **options)
 
 
 def test_eyes_come_to_their_place_whatever_the_frame():
@@ -148,62 +134,6 @@ def test_roll_from_landmarks(roll):
     np.testing.assert_allclose(pose, [0, 0, roll], atol=2)
 
 
-def test_two_people_are_not_swapped():
-    small = [face_landmarks((40 + k, 50), 20) for k in range(20)]
-    large = [face_landmarks((200 - k, 50), 30) for k in range(20)]
-    for k in range(10, 20):  # the small one comes near the camera
-        small[k] = face_landmarks((40 + k, 50), 20 + 2 * (k - 9))
-    faces = [[s, b] if k % 2 else [b, s] for k, (s, b) in enumerate(zip(small, large, strict=True))]
-    np.testing.assert_array_equal(track(faces).landmarks, large)
-    np.testing.assert_array_equal(track(faces, face=0).landmarks, small)
-    np.testing.assert_array_equal(track(faces, face=1).landmarks, large)
-    with pytest.raises(NoFaceFound, match="at most 2"):
-        track(faces, face=2)
-
-
-def test_another_person_does_not_take_a_lost_ones_place():
-    here, other = face_landmarks((40, 50), 30), face_landmarks((200, 50), 20)
-    found = track([[here, other]] * 5 + [[other]] * 30)
-    assert found.valid.tolist() == [True] * 5 + [False] * 30
-
-
-def test_the_same_person_is_found_again_after_a_cut():
-    found = track([[face_landmarks((40, 50), 30)]] * 5 + [[face_landmarks((200, 80), 25)]] * 30)
-    assert found.valid[:5].all() and found.valid[20:].all()
-
-
-def test_short_gaps_are_interpolated_and_long_ones_are_not():
-    marks = [face_landmarks((40 + k, 50), 30) for k in range(60)]
-    faces = [[m] for m in marks]
-    for k in [*range(10, 22), *range(30, 43), 0, 59]:
-        faces[k] = []
-    found = track(faces)
-    np.testing.assert_allclose(found.landmarks[10:22], marks[10:22], atol=1e-3)
-    assert found.interpolated.nonzero()[0].tolist() == list(range(10, 22))
-    assert (~found.valid).nonzero()[0].tolist() == [0, *range(30, 43), 59]
-
-
-def test_no_face_at_all_is_an_error():
-    with pytest.raises(NoFaceFound, match="7 frames"):
-        track([[]] * 7)
-
-
-def test_tracks_are_saved_and_checked(tmp_path):
-    marks = np.stack([face_landmarks((50, 50), 30)] * 4)
-    fill_gaps(marks, np.ones((4, 3), np.float32), np.array([True, False, True, True])).save(tmp_path / "a.npz")
-    loaded = load_track(tmp_path / "a.npz")
-    np.testing.assert_array_equal(loaded.landmarks, marks)
-    marks[2, 5] = np.nan
-    np.savez(tmp_path / "b.npz", landmarks=marks)
-    assert load_track(tmp_path / "b.npz").valid.tolist() == [True, True, False, True]
-    np.savez(tmp_path / "c.npz", landmarks=marks[:, :5])
-    (tmp_path / "d.npz").write_text("no archive")
-    np.savez(tmp_path / "e.npz", points=marks)
-    for name in "cdef":
-        with pytest.raises(DataError, match=f"{name}.npz"):
-            load_track(tmp_path / f"{name}.npz")
-
-
 def test_missing_files_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("LIPFORMER_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
@@ -233,6 +163,8 @@ def test_fan_is_loaded_from_a_file_of_random_weights(tmp_path, monkeypatch):
     import torch
     from face_alignment.models import FAN
 
+    from lipformer_core.data.media import iter_frames
+
     torch.manual_seed(0)
     for file in Path(WEIGHTS).iterdir():
         (tmp_path / file.name).symlink_to(file)
@@ -242,7 +174,13 @@ def test_fan_is_loaded_from_a_file_of_random_weights(tmp_path, monkeypatch):
     monkeypatch.setitem(weights.KNOWN, name, replace(weights.KNOWN[name], sha256=digest))
     monkeypatch.setenv("LIPFORMER_WEIGHTS", str(tmp_path))
     tracker = open_tracker("face_alignment")
-    assert tracker.detect(np.zeros((128, 128, 3), np.uint8)) == []
+    blank = np.zeros((128, 128, 3), np.uint8)
+    assert tracker.detect(blank) == [] and tracker.detect_batch([blank] * 3) == [[], [], []]
+    picture = next(picture for _, picture in iter_frames(Path(CLIPS) / "vox_00086.mp4"))
+    blank = np.zeros_like(picture)
+    alone, together = tracker.detect(picture), tracker.detect_batch([blank, picture])
+    assert together[0] == [] and len(together[1]) == len(alone) == 1
+    np.testing.assert_allclose(together[1][0][0], alone[0][0], atol=1e-3)
 
 
 @real

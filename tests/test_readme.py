@@ -11,6 +11,7 @@ import typer.main
 
 from lipformer_core.cli import app
 from lipformer_core.config import Config, preset
+from lipformer_core.data.quality import Limits
 from lipformer_core.errors import WeightsMissing
 from lipformer_core.evaluation.report import ROWS
 
@@ -22,6 +23,7 @@ COMMANDS = [line for line in BASH.splitlines() if line.startswith("lipformer ")]
 # settings of the engine, of files and of the synthetic corpus's size: no matter of method
 NOT_METHOD = {
     *("image_format", "clip_frames", "shard_megabytes", "correct_offset"),
+    *(field.name for field in dataclasses.fields(Limits)),
     *("preset", "seed", "jpeg_quality", "synthetic_frames", "synthetic_test_frames", "synthetic_size"),
     *("weight_decay", "warmup_steps", "grad_clip", "log_every", "eval_every", "save_every", "eval_images"),
 }

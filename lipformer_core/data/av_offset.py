@@ -1,7 +1,8 @@
 """Constant offset between picture and sound, from lip opening and log-mel alone.
 
-A ridge regression reads the opening that belongs to the sound; where the measured opening, moved in time, follows it
-best lies the offset. The coefficients that ship were fitted by `fit` on the synthetic corpus and on GRID's speaker 1.
+A ridge regression reads from the sound the opening that belongs to it; where the measured opening, moved in time,
+follows it best, there lies the offset. Both are taken without their slow changes, which a turning head or a louder
+sentence brings. `av_offset_fit` fitted the coefficients that ship.
 """
 
 from __future__ import annotations
@@ -13,30 +14,45 @@ from pathlib import Path
 
 import numpy as np
 
-from ..timing import MEL_PER_FRAME, N_MELS, SAMPLES_PER_FRAME
+from ..timing import MEL_PER_FRAME, N_MELS, SAMPLES_PER_FRAME, exact_div
 from .audio import SILENCE
 
 COEFFICIENTS = Path(__file__).with_name("av_offset.safetensors")
 REACH = 15  # frames; the largest offset that is looked for
 CONTEXT = 5  # frames of sound before and after a moment that the regression reads
 BANDS = 20  # of the mel, each the mean of four
-RIDGE = 30.0
+STEP = exact_div(MEL_PER_FRAME, 2)  # mel frames that are averaged: half a picture
+SLOW = 12.0  # frames; sigma of the Gaussian that tells slow changes from speech
+RIDGE = 300.0
+EXACT_WEIGHT = 0.05  # of a clip that is exactly in step beside a filmed one: real voices teach more, these set the zero
 SHORTEST = 25  # frames, at least, that are compared at each offset
-ALONE = 2  # frames around the peak that are part of it
-MIN_SPREAD = 0.02  # of the sound's features; below there is nothing to go by
+PEAK = 2  # frames around the best offset that belong to it
+CONFIDENT = 3.5  # standard deviations; below, another offset may be the right one
+LEAST_SOUND = 0.01  # mean deviation of the bands over time; below there is nothing to go by
+LEAST_MOTION = 0.003  # deviation of the opening, in eye distances; below the mouth rests
+
+Pair = tuple[np.ndarray, np.ndarray]  # opening (n,), NaN where there is no face; mel (T, 80), frame 4 i at picture i
 
 
 @dataclass(frozen=True)
 class Offset:
     """Estimated offset: `frames` of 1/25 s by which the picture is late relative to the sound (negative: early).
 
-    `correlation`: of measured and expected opening there, -1 to 1. `confidence`: how many standard deviations that
-    stands above the other offsets; 0 where nothing can be said (silence, no face).
+    `confidence`: by how many standard deviations that stands above the other offsets, 0 where nothing can be said
+    (silence, a resting mouth, no face, a clip of less than two seconds). `correlation`: of the two openings there.
     """
 
     frames: int
     confidence: float
     correlation: float
+
+    @property
+    def confident(self) -> bool:
+        """Whether the estimate is to be relied upon."""
+        return self.confidence >= CONFIDENT
+
+
+UNKNOWN = Offset(0, 0.0, 0.0)
 
 
 def estimate_offset(opening: np.ndarray, mel: np.ndarray, weights: np.ndarray | None = None) -> Offset:
@@ -47,19 +63,12 @@ def estimate_offset(opening: np.ndarray, mel: np.ndarray, weights: np.ndarray | 
         mel: `(T, 80)` from `log_mel`; frame 4 i belongs to picture i.
         weights: from `fit`; the shipped ones by default.
     """
-    expected = _features(mel, len(opening)) @ (load_weights() if weights is None else weights)
-    measured, expected = _normalised(opening), _normalised(expected)
-    scores = np.full(2 * REACH + 1, np.nan)
-    for lag in range(-REACH, REACH + 1):
-        a, b = measured[max(lag, 0) : len(measured) + min(lag, 0)], expected[max(-lag, 0) : len(expected) - max(lag, 0)]
-        known = np.isfinite(a) & np.isfinite(b)
-        if known.sum() >= SHORTEST and a[known].std() > 0 and b[known].std() > 0:
-            scores[lag + REACH] = np.corrcoef(a[known], b[known])[0, 1]
-    if not np.isfinite(scores).any() or _features(mel, len(opening)).std(0).mean() < MIN_SPREAD:
-        return Offset(0, 0.0, 0.0)
-    best = int(np.nanargmax(scores))
-    rest = np.delete(scores, range(max(0, best - ALONE), min(len(scores), best + ALONE + 1)))
-    confidence = (scores[best] - np.nanmean(rest)) / max(float(np.nanstd(rest)), 1e-6)
+    scores = offset_scores(opening, mel, load_weights() if weights is None else weights)
+    if not np.isfinite(scores).all():
+        return UNKNOWN
+    best = int(np.argmax(scores))
+    rest = np.delete(scores, slice(max(0, best - PEAK), best + PEAK + 1))
+    confidence = (scores[best] - rest.mean()) / max(float(rest.std()), 1e-6)
     return Offset(best - REACH, float(confidence), float(scores[best]))
 
 
@@ -77,16 +86,46 @@ def shift_audio(samples: np.ndarray, frames: int) -> np.ndarray:
     return moved
 
 
-def fit(clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Fit the regression on clips in step: `(opening (n,), mel (T, 80))` each. Returns weights `(F,)` float32."""
-    rows, targets = [], []
-    for opening, mel in clips:
-        x, y = _features(mel, len(opening)), _normalised(opening)
-        known = np.isfinite(y)
-        rows.append((x - x.mean(0))[known])
-        targets.append(y[known])
-    x, y = np.concatenate(rows).astype(np.float64), np.concatenate(targets)
-    return np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ y).astype(np.float32)
+def offset_scores(opening: np.ndarray, mel: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Correlation `(2 REACH + 1,)` of measured and expected opening at offsets -REACH to REACH; NaN without motion."""
+    opening, mel = np.asarray(opening, np.float64), np.asarray(mel, np.float32)
+    if mel.ndim != 2 or mel.shape[1] != N_MELS:
+        raise ValueError(f"mel has shape {mel.shape}; (T, {N_MELS}) from log_mel is needed")
+    scores = np.full(2 * REACH + 1, np.nan)
+    known = np.isfinite(opening)
+    if known.sum() < SHORTEST or opening[known].std() < LEAST_MOTION:
+        return scores
+    sound = _features(mel, len(opening))
+    if sound.std(0).mean() < LEAST_SOUND:
+        return scores
+    measured, expected = _lively(opening), _lively(sound @ weights)
+    for lag in range(-REACH, REACH + 1):
+        a = measured[max(lag, 0) : len(measured) + min(lag, 0)]
+        b = expected[max(-lag, 0) : len(expected) - max(lag, 0)]
+        known = np.isfinite(a)
+        if known.sum() >= SHORTEST:
+            scores[lag + REACH] = np.corrcoef(a[known], b[known])[0, 1]
+    return scores
+
+
+def fit(exact: Iterable[Pair], filmed: Iterable[Pair] = ()) -> np.ndarray:
+    """Fit the regression.
+
+    Args:
+        exact: clips whose sound and picture are in step; they define what offset 0 is.
+        filmed: clips that have one offset in common, whichever: it is estimated from `exact` and taken out.
+
+    Returns:
+        `(F,)` float32 weights.
+    """
+    exact, filmed = list(exact), list(filmed)
+    weights = _regress(exact)
+    if not filmed:
+        return weights
+    scores = np.array([offset_scores(opening, mel, weights) for opening, mel in filmed])
+    late = int(np.nanmean(scores, axis=0).argmax()) - REACH
+    in_step = [(_earlier(opening, late), mel) for opening, mel in filmed]
+    return _regress(exact + in_step, [EXACT_WEIGHT] * len(exact) + [1.0] * len(in_step))
 
 
 @lru_cache(maxsize=1)
@@ -104,20 +143,42 @@ def save_weights(weights: np.ndarray, path: Path | str = COEFFICIENTS) -> None:
     save_file({"weights": weights}, path)
 
 
+def _regress(clips: list[Pair], weights: list[float] | None = None) -> np.ndarray:
+    size = 4 * CONTEXT * BANDS
+    squares, products = RIDGE * np.eye(size), np.zeros(size)
+    for (opening, mel), weight in zip(clips, weights or [1.0] * len(clips), strict=True):
+        x, y = _features(mel, len(opening)), _lively(np.asarray(opening, np.float64))
+        known = np.isfinite(y)
+        x, y = (x - x.mean(0))[known].astype(np.float64), y[known] / max(float(np.nanstd(y)), 1e-9)
+        squares += weight * (x.T @ x)
+        products += weight * (x.T @ y)
+    return np.linalg.solve(squares, products).astype(np.float32)
+
+
 def _features(mel: np.ndarray, n: int) -> np.ndarray:
-    """Sound around each of n pictures, `(n, F)`: bands over half frames, relative to the clip's mean."""
-    bands = np.asarray(mel, np.float32).reshape(len(mel), BANDS, N_MELS // BANDS).mean(2)
-    half = MEL_PER_FRAME // 2
-    length = MEL_PER_FRAME * n
-    padded = np.full((length + 2 * CONTEXT * MEL_PER_FRAME, BANDS), SILENCE, np.float32)
-    part = bands[: length + CONTEXT * MEL_PER_FRAME]
-    padded[CONTEXT * MEL_PER_FRAME :][: len(part)] = part
-    halves = padded.reshape(-1, half, BANDS).mean(1)  # (2 n + 4 CONTEXT, BANDS)
-    steps = 4 * CONTEXT
-    index = 2 * np.arange(n)[:, None] + np.arange(steps)
-    return halves[index].reshape(n, steps * BANDS)
+    """Sound around each of n pictures, `(n, F)` float32: bands over half pictures."""
+    around = CONTEXT * MEL_PER_FRAME
+    padded = np.full((MEL_PER_FRAME * n + 2 * around, BANDS), SILENCE, np.float32)
+    part = mel[: MEL_PER_FRAME * n + around].reshape(-1, BANDS, exact_div(N_MELS, BANDS)).mean(2)
+    padded[around : around + len(part)] = part
+    halves = padded.reshape(-1, STEP, BANDS).mean(1)
+    index = 2 * np.arange(n)[:, None] + np.arange(4 * CONTEXT)
+    return halves[index].reshape(n, -1)
 
 
-def _normalised(series: np.ndarray) -> np.ndarray:
-    series = np.asarray(series, np.float64)
-    return (series - np.nanmean(series)) / max(float(np.nanstd(series)), 1e-9)
+def _lively(series: np.ndarray) -> np.ndarray:
+    """A series `(n,)` without its slow changes; NaN stays NaN and counts for nothing."""
+    from scipy.ndimage import gaussian_filter1d
+
+    known = np.isfinite(series)
+    share = gaussian_filter1d(known.astype(np.float64), SLOW, mode="nearest")
+    slow = gaussian_filter1d(np.where(known, series, 0.0), SLOW, mode="nearest") / np.maximum(share, 1e-9)
+    return np.where(known, series - slow, np.nan)
+
+
+def _earlier(series: np.ndarray, frames: int) -> np.ndarray:
+    """Series moved to an earlier time by so many frames; NaN fills up."""
+    moved = np.full(len(series), np.nan)
+    first, last = max(frames, 0), len(series) + min(frames, 0)
+    moved[first - frames : last - frames] = series[first:last]
+    return moved

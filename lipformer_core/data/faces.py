@@ -186,9 +186,11 @@ class FanTracker:
         return [_with_pose(points) for points in found]
 
     def detect_batch(self, pictures: Sequence[np.ndarray]) -> list[list[Face]]:
-        """Faces of each of several pictures of one size: the detector sees them together."""
+        """Faces of each of several pictures: where they are of one size, the detector sees them together."""
         import torch
 
+        if len({picture.shape for picture in pictures}) > 1:
+            return [self.detect(picture) for picture in pictures]
         batch = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).copy())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

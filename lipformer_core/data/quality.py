@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHARPNESS_SIZE = 96  # px; crops are brought to this side, so that the measure does not depend on theirs
 STEADY = 13  # frames of the running median: a blink of blur or a nod is no reason to cut a clip
 SPEECH_BANDS = slice(4, 60)  # mel bands of voices: about 150 to 4000 Hz
-SPEECH_LEVEL = -0.5  # mean level of these bands above which there is sound worth the name
+SPEECH_LEVEL = -0.9  # mean level of these bands above which there is sound worth the name
 SPEECH_RISE = 0.15  # and above the clip's own quietest tenth: hum and noise stay below
 
 
@@ -143,7 +143,7 @@ def _measured(
 
         share = float(samples) if np.ndim(samples) == 0 else speech_share(log_mel(samples))
     found["speech_share"] = None if share is None else round(share, 3)
-    found["offset"] = None if offset is None else offset.frames
+    found["offset"] = offset.frames if offset is not None and offset.confident else None
     found["offset_confidence"] = None if offset is None else round(offset.confidence, 2)
     return found
 

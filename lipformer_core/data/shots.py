@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 SIDE = 24  # of the thumbnails that are compared
-DIFFERENCE = 12.0  # grey levels between two thumbnails, on average, that a cut needs
-LIKENESS = 0.7  # correlation of two thumbnails below which they show different scenes; light does not change it
-STANDS_OUT = 3.0  # times the usual difference in this shot, so that a moving camera is no row of cuts
+DIFFERENCE = 10.0  # grey levels between two thumbnails, on average, that a cut needs
+LIKENESS = 0.95  # correlation of two thumbnails that a cut stays below; light alone does not change it
+STANDS_OUT = 8.0  # times the usual difference in this shot, so that a moving head or camera is no cut
 MEMORY = 12  # frames that "usual" is taken from
+FEW = 3  # frames of a new shot; before, nothing is known as usual, and only
+UNLIKE = 0.7  # a correlation below this is a cut
 
 
 class CutDetector:
@@ -25,8 +27,10 @@ class CutDetector:
         if before is None:
             return False
         difference = float(np.abs(now - before).mean())
-        usual = float(np.median(self._differences)) if self._differences else 0.0
-        if difference > max(DIFFERENCE, STANDS_OUT * usual) and _likeness(now, before) < LIKENESS:
+        known = len(self._differences) >= FEW
+        usual = float(np.median(self._differences)) if known else 0.0
+        alike = _likeness(now, before)
+        if difference > max(DIFFERENCE, STANDS_OUT * usual) and alike < (LIKENESS if known else UNLIKE):
             self._differences = []
             return True
         self._differences = [*self._differences[1 - MEMORY :], difference]

@@ -1,0 +1,260 @@
+"""Tracking: one face through a video, its gaps, cuts between shots, and what is saved by not looking everywhere."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from material import draw_face, face_landmarks
+
+from lipformer_core.data.alignment import crop_transforms, mouth_opening, valid_runs
+from lipformer_core.data.faces import open_tracker
+from lipformer_core.data.shots import CutDetector
+from lipformer_core.data.tracking import fill_gaps, load_track, track_faces
+from lipformer_core.errors import DataError, NoFaceFound
+
+CLIPS, WEIGHTS = os.environ.get("LIPFORMER_CLIPS"), os.environ.get("LIPFORMER_WEIGHTS")
+real = pytest.mark.skipif(not (CLIPS and WEIGHTS), reason="LIPFORMER_CLIPS and LIPFORMER_WEIGHTS name no real material")
+
+
+class ListTracker:
+    """Finds the faces it is told, one list a frame."""
+
+    def __init__(self, faces):
+        self.faces = iter(faces)
+
+    def detect(self, rgb):
+        return [(points, np.zeros(3, np.float32)) for points in next(self.faces)]
+
+
+def track(faces, **options):
+    return track_faces((np.zeros((4, 4, 3), np.uint8) for _ in faces), ListTracker(faces), **options)
+
+
+def test_two_people_are_not_swapped():
+    small = [face_landmarks((40 + k, 50), 20) for k in range(20)]
+    large = [face_landmarks((200 - k, 50), 30) for k in range(20)]
+    for k in range(10, 20):  # the small one comes near the camera
+        small[k] = face_landmarks((40 + k, 50), 20 + 2 * (k - 9))
+    faces = [[s, b] if k % 2 else [b, s] for k, (s, b) in enumerate(zip(small, large, strict=True))]
+    np.testing.assert_array_equal(track(faces).landmarks, large)
+    np.testing.assert_array_equal(track(faces, face=0).landmarks, small)
+    np.testing.assert_array_equal(track(faces, face=1).landmarks, large)
+    with pytest.raises(NoFaceFound, match="at most 2"):
+        track(faces, face=2)
+
+
+def test_another_person_does_not_take_a_lost_ones_place():
+    here, other = face_landmarks((40, 50), 30), face_landmarks((200, 50), 20)
+    found = track([[here, other]] * 5 + [[other]] * 30)
+    assert found.valid.tolist() == [True] * 5 + [False] * 30
+
+
+def test_the_same_person_is_found_again_after_a_cut():
+    found = track([[face_landmarks((40, 50), 30)]] * 5 + [[face_landmarks((200, 80), 25)]] * 30)
+    assert found.valid[:5].all() and found.valid[20:].all()
+
+
+def test_short_gaps_are_interpolated_and_long_ones_are_not():
+    marks = [face_landmarks((40 + k, 50), 30) for k in range(60)]
+    faces = [[m] for m in marks]
+    for k in [*range(10, 22), *range(30, 43), 0, 59]:
+        faces[k] = []
+    found = track(faces)
+    np.testing.assert_allclose(found.landmarks[10:22], marks[10:22], atol=1e-3)
+    assert found.interpolated.nonzero()[0].tolist() == list(range(10, 22))
+    assert (~found.valid).nonzero()[0].tolist() == [0, *range(30, 43), 59]
+
+
+def test_no_face_at_all_is_an_error():
+    with pytest.raises(NoFaceFound, match="7 frames"):
+        track([[]] * 7)
+
+
+def test_tracks_are_saved_and_checked(tmp_path):
+    marks = np.stack([face_landmarks((50, 50), 30)] * 4)
+    fill_gaps(marks, np.ones((4, 3), np.float32), np.array([True, False, True, True])).save(tmp_path / "a.npz")
+    loaded = load_track(tmp_path / "a.npz")
+    assert loaded.shot.tolist() == [0, 0, 0, 0]
+    np.testing.assert_array_equal(loaded.landmarks, marks)
+    marks[2, 5] = np.nan
+    np.savez(tmp_path / "b.npz", landmarks=marks)
+    assert load_track(tmp_path / "b.npz").valid.tolist() == [True, True, False, True]
+    np.savez(tmp_path / "c.npz", landmarks=marks[:, :5])
+    (tmp_path / "d.npz").write_text("no archive")
+    np.savez(tmp_path / "e.npz", points=marks)
+    np.savez(tmp_path / "g.npz", landmarks=marks, shot=np.zeros(3))
+    for name in "cdefg":
+        with pytest.raises(DataError, match=f"{name}.npz"):
+            load_track(tmp_path / f"{name}.npz")
+
+
+class FollowingTracker(ListTracker):
+    """Knows the faces of picture k, whose number is its grey value, and counts how often it looks everywhere."""
+
+    def __init__(self, faces, lost=()):
+        self.faces, self.lost, self.looked, self.followed = faces, lost, [], []
+
+    def detect(self, rgb):
+        self.looked.append(int(rgb[0, 0, 0]))
+        return [(points, np.zeros(3, np.float32)) for points in self.faces[self.looked[-1]]]
+
+    def follower(self):
+        def follow(pictures, box):
+            for rgb in pictures:
+                k = int(rgb[0, 0, 0])
+                self.followed.append(k)
+                yield None if k in self.lost else (self.faces[k][0], np.zeros(3, np.float32))
+
+        return follow
+
+
+class BatchTracker(FollowingTracker):
+    """Takes four pictures at once."""
+
+    batch = 4
+    follower = property()  # no such method
+
+    def detect_batch(self, pictures):
+        self.followed.append(len(pictures))
+        return [self.detect(picture) for picture in pictures]
+
+
+def numbered(n):
+    return (np.full((8, 8, 3), k, np.uint8) for k in range(n))
+
+
+def scene(seed, n, brightness=1.0):
+    """n pictures of one textured place, as a camera with a little noise sees it."""
+    rng = np.random.default_rng(seed)
+    place = cv2.resize(rng.integers(20, 230, (6, 8, 3)).astype(np.float32), (160, 120), interpolation=cv2.INTER_CUBIC)
+    return [np.clip(place * brightness + rng.normal(0, 3, place.shape), 0, 255).astype(np.uint8) for _ in range(n)]
+
+
+def cuts(pictures):
+    detector = CutDetector()
+    return [k for k, picture in enumerate(pictures) if detector(picture)]
+
+
+def test_cuts_are_found_where_they_are():
+    pictures = scene(0, 10) + scene(1, 1) + scene(2, 15) + [np.full((120, 160, 3), 127, np.uint8)] * 3 + scene(0, 5)
+    assert cuts(pictures) == [10, 11, 26, 29]
+    assert cuts([np.full((120, 160, 3), 127, np.uint8)] * 12 + scene(3, 5)) == [12]
+
+
+def test_light_motion_and_noise_are_no_cuts():
+    fade = [picture for level in np.linspace(1, 0.1, 12) for picture in scene(0, 1, level)]
+    flash = scene(0, 5) + scene(0, 1, 1.3) + scene(0, 5)
+    wide = np.tile(scene(4, 1)[0], (1, 4, 1))
+    pan = [wide[:, k : k + 160] for k in range(0, 300, 9)]
+    zoom = [cv2.resize(wide[k : 120 - k, k : 160 - k], (160, 120)) for k in range(0, 40, 2)]
+    faces = [draw_face(120, 160, face_landmarks((40 + 4 * k, 45), 25), k) for k in range(20)]
+    for pictures in (fade, flash, pan, zoom, faces, [np.zeros((120, 160, 3), np.uint8)] * 5):
+        assert cuts(pictures) == []
+
+
+def test_nothing_reaches_across_a_cut():
+    marks = [face_landmarks((50, 40), 20)] * 20 + [face_landmarks((56, 44), 20)] * 20  # near enough to be the same
+    faces = [[m] for m in marks]
+    for k in (18, 19, 20, 30):
+        faces[k] = []
+    found = track_faces(iter(scene(0, 20) + scene(1, 20)), ListTracker(faces))
+    assert found.shot.tolist() == [0] * 20 + [1] * 20
+    assert (~found.valid).nonzero()[0].tolist() == [18, 19, 20]
+    assert found.interpolated.nonzero()[0].tolist() == [30]
+    transforms = crop_transforms(found.landmarks, found.valid, 96, shot=found.shot)
+    np.testing.assert_allclose(transforms[:18], np.broadcast_to(transforms[0], (18, 2, 3)), atol=1e-9)
+    np.testing.assert_allclose(transforms[21:], np.broadcast_to(transforms[-1], (19, 2, 3)), atol=1e-6)
+
+
+def test_a_cut_without_a_gap_is_not_smoothed_over():
+    marks = np.stack([face_landmarks((50, 50), 30)] * 10 + [face_landmarks((90, 70), 20)] * 10)
+    valid, shot = np.ones(20, bool), np.repeat([0, 1], 10)
+    assert valid_runs(valid, shot) == [(0, 10), (10, 20)]
+    apart = [crop_transforms(part, np.ones(10, bool), 96) for part in (marks[:10], marks[10:])]
+    np.testing.assert_allclose(crop_transforms(marks, valid, 96, shot=shot), np.concatenate(apart), atol=1e-9)
+    assert np.abs(crop_transforms(marks, valid, 96) - np.concatenate(apart)).max() > 1
+
+
+def test_after_a_cut_the_face_is_chosen_anew():
+    one, other = face_landmarks((40, 40), 20), face_landmarks((110, 40), 24)
+    faces = [[one]] * 10 + [[one, other]] * 10
+    found = track_faces(iter(scene(0, 10) + scene(1, 10)), ListTracker(faces))
+    np.testing.assert_array_equal(found.landmarks[10:], [other] * 10)
+    same_shot = track_faces(iter(scene(0, 20)), ListTracker(faces))
+    np.testing.assert_array_equal(same_shot.landmarks, [one] * 20)
+
+
+def test_other_faces_are_measured():
+    small, large = face_landmarks((30, 40), 15), face_landmarks((110, 40), 30)
+    found = track([[large], [small, large], [large]], face="largest")
+    np.testing.assert_allclose(found.other, [0, 0.5, 0], atol=1e-3)
+    np.testing.assert_allclose(track([[small, large]], face=0).other, [2], atol=1e-2)
+    assert track([[large, large + 1]]).other[0] == 0  # the same face, found twice
+
+
+def test_looking_everywhere_now_and_then_measures_every_frame():
+    marks = [face_landmarks((60 + k, 50), 30, opening=0.01 * (k % 20)) for k in range(60)]
+    tracker = FollowingTracker([[m] for m in marks])
+    found = track_faces(numbered(60), tracker, detect_every=12)
+    np.testing.assert_array_equal(found.landmarks, marks)
+    assert tracker.looked == list(range(0, 60, 12)) and found.valid.all() and not found.interpolated.any()
+    assert sorted(tracker.looked + tracker.followed) == list(range(60))
+
+
+def test_a_lost_face_is_looked_for_at_once():
+    marks = [[face_landmarks((60 + k, 50), 30)] for k in range(30)]
+    marks[20:] = [[m[0] + [400, 0]] for m in marks[20:]]  # jumps away: what is followed is another face
+    tracker = FollowingTracker(marks, lost=[7])
+    found = track_faces(numbered(30), tracker, detect_every=12, max_gap=3)
+    assert tracker.looked[:4] == [0, 7, 19, 20]
+    assert found.valid[:20].all() and not found.valid[20:24].any() and found.valid[24:].all()
+
+
+def test_beside_another_face_everything_is_looked_at():
+    one, other = face_landmarks((40, 50), 20), face_landmarks((120, 50), 20)
+    tracker = FollowingTracker([[one]] * 5 + [[one, other]] * 15 + [[one]] * 10)
+    track_faces(numbered(30), tracker, detect_every=5)
+    assert tracker.looked == [0, *range(5, 21), 25]
+
+
+def test_pictures_come_in_batches_where_the_network_takes_them():
+    marks = [[face_landmarks((60 + k, 50), 30)] for k in range(11)]
+    tracker = BatchTracker(marks)
+    found = track_faces(numbered(11), tracker)
+    np.testing.assert_array_equal(found.landmarks, np.concatenate(marks))
+    assert tracker.followed == [4, 4, 3] and tracker.looked == list(range(11))
+
+
+def test_wrong_arguments():
+    for options in ({"face": -1}, {"face": "smallest"}, {"detect_every": 0}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            track([[face_landmarks((50, 50), 30)]], **options)
+
+
+def pictures_of(name):
+    from lipformer_core.data.media import iter_frames
+
+    return [picture for _, picture in iter_frames(next(Path(CLIPS).rglob(f"{name}.mp4")))]
+
+
+@real
+def test_following_agrees_with_looking_everywhere_and_remembers_nothing():
+    tracker, pictures = open_tracker("mediapipe"), pictures_of("grid_lbax4n")
+    everywhere = track_faces(iter(pictures), tracker)
+    track_faces(iter(pictures_of("grid_brbk7n")[:30]), tracker, detect_every=12)
+    followed = track_faces(iter(pictures), tracker, detect_every=12)
+    np.testing.assert_array_equal(
+        followed.landmarks, track_faces(iter(pictures), open_tracker("mediapipe"), detect_every=12).landmarks
+    )
+    assert np.abs(followed.landmarks - everywhere.landmarks).mean() < 0.5
+    a, b = mouth_opening(everywhere.landmarks), mouth_opening(followed.landmarks)
+    assert np.corrcoef(a, b)[0, 1] > 0.97 and 0.9 < b.std() / a.std() < 1.1
+
+
+@real
+def test_real_cuts_are_found_and_real_motion_is_none():
+    one, other, turning = pictures_of("grid_lbax4n")[:20], pictures_of("grid_sbia1a")[:20], pictures_of("vox_00098")
+    assert cuts(one + other + one) == [20, 40]
+    assert cuts(turning) == []

@@ -16,6 +16,7 @@ import pytest
 from material import draw_face, face_landmarks, frame_index, tone, write_video, write_wav
 
 from lipformer_core.data import extraction
+from lipformer_core.data.av_offset import Offset
 from lipformer_core.data.extraction import mel_frames, part_name, prepare_source
 from lipformer_core.data.preparation_report import read_report
 from lipformer_core.data.prepare import prepare
@@ -167,6 +168,24 @@ def test_a_stretch_of_a_long_file(lenient, tmp_path):
 def arrays_of(parts: Path, clip_id: str) -> dict[str, np.ndarray]:
     with tarfile.open(parts / f"{part_name(clip_id)}.tar") as tar:
         return dict(np.load(io.BytesIO(tar.extractfile(f"{clip_id}.npz").read())))
+
+
+def test_sound_that_is_constantly_early_is_moved_on_request(lenient, tmp_path, monkeypatch):
+    from lipformer_core.data.corpora import ClipSource
+
+    path = write_video(tmp_path / "v.mp4", pictures(60), sound=tone(2.4))
+    mels = {}
+    for name, offset, correct in [("plain", 3, False), ("moved", 3, True), ("back", -3, True), ("unsure", 3, True)]:
+        estimate = Offset(offset, 0.5 if name == "unsure" else 20.0, 0.9)
+        monkeypatch.setattr("lipformer_core.data.av_offset.estimate_offset", lambda *args, e=estimate: e)
+        config = lenient.replace(correct_offset=correct)
+        row = prepare_source(ClipSource(name, "p", "train", str(path)), tmp_path, config)
+        moved = offset if name in ("moved", "back") else 0
+        assert row["measured"]["corrected"] == row["clips"][0]["audio_offset"] == moved
+        mels[name] = arrays_of(tmp_path, name)["mel"]
+    np.testing.assert_array_equal(mels["moved"][12:], mels["plain"][:-12])  # three pictures late: sound three later
+    np.testing.assert_array_equal(mels["back"][:-12], mels["plain"][12:])
+    np.testing.assert_array_equal(mels["unsure"], mels["plain"])
 
 
 def test_a_portrait_is_a_silent_still(lenient, tmp_path):

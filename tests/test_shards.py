@@ -200,3 +200,20 @@ def test_a_corpus_of_the_first_format_can_still_be_read(tiny_config, tiny_corpus
 def test_settings_of_preparation_are_checked():
     with pytest.raises(ConfigError, match="image_format"):
         preset("quick", image_format="png")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_filmed_clips_give_the_same_bytes_in_every_process(clips_folder, weights_folder, tmp_path):
+    """The landmark network itself is deterministic, whatever it saw before and wherever it runs."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for path in sorted((clips_folder / "grid_s1").iterdir())[:4]:
+        (videos / path.name).symlink_to(path)
+    config = preset("quick")
+    for workers in (1, 2):
+        corpus = prepare("grid", videos, tmp_path / str(workers), config, workers=workers, progress=False)
+    assert content(tmp_path / "1") == content(tmp_path / "2")
+    assert not corpus.manifest["dropped"] and corpus.manifest["versions"]["tracker"] == "mediapipe"
+    clip = corpus.open(corpus.clips("train")[0].clip_id)
+    assert clip.valid.all() and clip.info.n_frames == 75 and clip.opening.max() > 0.1

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 TRACKER_PACKAGES = {"mediapipe": ("mediapipe",), "face_alignment": ("face-alignment", "torch"), "none": ()}
 CONTEXT = MEL_RATE  # mel frames before and after a clip that are kept where it was cut out of a longer one
 OFFSET_FRAMES = 60 * FPS  # of which the offset between picture and sound is estimated
-CONFIDENT = 3.0  # standard deviations below which an estimated offset is neither corrected nor a reason to drop
 
 
 @dataclass(frozen=True)
@@ -157,11 +156,8 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) 
     share = offset = None
     if sound is not None:
         share, offset = _speech_share(mel_file, n), _offset(landmarks, track.valid, mel_file)
-    trusted = offset if offset is not None and offset.confidence >= CONFIDENT else None
-    verdict = gate(track, sharpness, share, trusted, Limits.from_config(config), source.still)
-    moved = trusted.frames if config.correct_offset and trusted is not None else 0
-    if offset is not None:
-        verdict.measured.update(offset=offset.frames, offset_confidence=round(offset.confidence, 2))
+    verdict = gate(track, sharpness, share, offset, Limits.from_config(config), source.still)
+    moved = offset.frames if config.correct_offset and offset is not None and offset.confident else 0
     verdict.measured["corrected"] = moved
     return Material(landmarks, track.pose, track.valid, transforms, crops, offsets, mel_file, moved), verdict
 
@@ -178,7 +174,7 @@ def _speech_share(mel: MelFile, n_frames: int) -> float:
 def _offset(landmarks: np.ndarray, valid: np.ndarray, mel: MelFile) -> "Offset | None":
     from .av_offset import SHORTEST, estimate_offset
 
-    opening = np.where(valid, mouth_shape(landmarks)[0], np.nan)[:OFFSET_FRAMES]
+    opening = np.where(valid[:OFFSET_FRAMES], mouth_shape(landmarks[:OFFSET_FRAMES])[0], np.nan)
     if np.isfinite(opening).sum() < SHORTEST:
         return None
     return estimate_offset(opening, mel.read(0, mel_frames(len(opening))))

@@ -282,7 +282,7 @@ def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus):
     )
     training = object.__new__(CodebookTraining)
     training.__init__(config, PreparedCorpus(tiny_corpus))
-    training.batch = lambda number: image
+    training.batch = lambda pixels, mirrored: image
     before = checkpoint.fingerprint(training.autoencoder.encoder)
     logged = training.step(0, training.material(0))
     assert {"l1", "vq", "discriminator"} <= set(logged)

@@ -14,6 +14,7 @@ from ..errors import NoFaceFound
 
 EYE_DISTANCE = 0.31  # of the crop's side, between the centres of the eyes
 EYE_LINE = 0.31  # of the crop's height: upper lips of the widest mouths just stay below its middle
+BLOCK = 2_000  # frames that are fitted at once, so that an hour needs little memory
 STILL_POINTS = np.arange(27, 48)  # nose and eyes: neither mouth nor jaw, which speech moves
 
 # Nose (27-35) and eyes (36-47) of the mean frontal face, relative to the centre between the eyes, in units of the
@@ -112,7 +113,8 @@ def crop_transforms(
     # `size * fraction` is a position on the crop's edges 0..size; pixel centres lie half a pixel in.
     target = MEAN_FACE * EYE_DISTANCE * size + [0.5 * size - 0.5, EYE_LINE * size - 0.5]
     found = np.flatnonzero(valid)
-    fitted = fit_similarity(np.asarray(landmarks)[found][:, STILL_POINTS], target)
+    still = (np.asarray(landmarks)[part][:, STILL_POINTS] for part in np.split(found, range(BLOCK, len(found), BLOCK)))
+    fitted = np.concatenate([fit_similarity(points, target) for points in still])
     middle = (size - 1) / 2
     back = invert(fitted)
     parameters = np.full((len(valid), 4), np.nan)

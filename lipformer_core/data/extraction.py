@@ -147,7 +147,8 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) 
         first_block = next(sound)  # a file without sound says so before the pictures are looked at
     track = track_faces(cropped(), _tracker())
     n = len(track.valid)
-    landmarks = track.landmarks + corner
+    landmarks = track.landmarks
+    landmarks += corner  # in place: no second copy of a long video's
     transforms = crop_transforms(landmarks, track.valid, config.crop_size, config.transform_sigma, track.shot)
     offsets, sharpness = _cut(frames(), transforms, track.valid, crops, config)
     mel_file = MelFile(mel, 0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -101,21 +102,22 @@ def track_faces(
     if detect_every < 1:
         raise ValueError(f"detect_every must be 1 or more, not {detect_every}")
     chooser = _Chooser(face, max_gap)
-    rows, shots = [], []
+    # packed: a small object a frame would keep the memory around it from being used again
+    rows, shots, seen = array("f"), array("i"), bytearray()
     follower = tracker.follower() if detect_every > 1 and hasattr(tracker, "follower") else None
-    for sighting, shot in _sightings(iter(frames), tracker, follower, chooser, detect_every):
-        rows.append(sighting)
+    for (points, angles, size), shot in _sightings(iter(frames), tracker, follower, chooser, detect_every):
+        row = np.concatenate([np.zeros(136) if points is None else np.ravel(points), angles, [size]])
+        rows.frombytes(row.astype(np.float32).tobytes())
         shots.append(shot)
-    seen = np.array([points is not None for points, _, _ in rows], bool)
-    if not seen.any():
+        seen.append(points is not None)
+    if not any(seen):
         frames_text = f"{len(seen)} frame{'s' if len(seen) != 1 else ''}"
         if chooser.most:
             raise NoFaceFound(f"face {face} asked for, but at most {chooser.most} visible at once in {frames_text}")
         raise NoFaceFound(f"no face found in any of {frames_text}; it may be too small, turned away or covered")
-    landmarks = np.array([np.zeros((68, 2)) if points is None else points for points, _, _ in rows], np.float32)
-    pose = np.array([angles for _, angles, _ in rows], np.float32)
-    other = np.array([size for _, _, size in rows], np.float32)
-    return fill_gaps(landmarks, pose, seen, max_gap, np.array(shots, np.int32), other)
+    landmarks, pose, other = np.split(np.array(rows, np.float32).reshape(len(seen), 140), [136, 139], axis=1)
+    found, shot = np.frombuffer(seen, bool), np.array(shots, np.int32)
+    return fill_gaps(landmarks.reshape(-1, 68, 2), pose, found, max_gap, shot, other[:, 0].copy())
 
 
 def fill_gaps(

@@ -25,6 +25,7 @@ class Config:
     jpeg_quality: int = 95  # of either
     clip_frames: int = 750  # longest prepared clip; longer videos become several
     shard_megabytes: int = 256  # largest shard
+    detect_every: int = 1  # frames between two looks at the whole picture; a face alone is followed in between
     correct_offset: bool = False  # move the sound of a clip by its estimated constant offset
     min_eye_distance: float = 12.0  # quality gate: px in the source between the eyes' centres
     min_sharpness: float = 0.01  # share of fine detail, as `data.quality.sharpness` measures it
@@ -167,9 +168,7 @@ class Config:
         names = [f.name for f in dataclasses.fields(self)]
         stage_2 = names[names.index("warping") : names.index("weight_decay")]
         ignored = {"log_every", "eval_every", "save_every", "eval_images"}
-        ignored |= {"image_format", "clip_frames", "shard_megabytes", "correct_offset"}  # the data's hash tells
-        ignored |= {"min_eye_distance", "min_sharpness", "max_yaw", "max_other_face", "min_run", "min_face_share"}
-        ignored |= {"min_speech", "max_offset"}
+        ignored |= set(names[names.index("transform_sigma") : names.index("base_width")])  # the data's hash tells
         ignored |= set(stage_2) if stage == "codebook" else set()
         return {k: list(v) if isinstance(v, tuple) else v for k, v in self.to_dict().items() if k not in ignored}
 

@@ -4,14 +4,13 @@ A number that does not exist is null and says why under `<key>.why`; so a missin
 for a good one, and a table can print the reason in the cell.
 """
 
-import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import LipFormerError
+from .files import write_json
 
 DIGITS = 6  # decimals kept of a float: below what any of our measurements resolves
 
@@ -57,17 +56,3 @@ def write_results(path: str | Path, values: Mapping[str, object]) -> dict[str, o
     if str(path):
         write_json(Path(path), out)
     return out
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON beside `path` and rename it there: a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

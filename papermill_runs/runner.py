@@ -21,7 +21,7 @@ from pathlib import Path
 
 import nbformat
 
-from lipformer_core.results import write_json
+from lipformer_core.files import write_json
 
 from .experiment import NOTEBOOKS, Experiment, RunError, Step, load_experiment, resolve
 from .gather import gather, machine

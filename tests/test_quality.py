@@ -29,8 +29,8 @@ def face_track(n=60, distance=40.0, yaw=0.0, other=0.0, shot=None):
     return FaceTrack(marks, pose, np.ones(n, bool), np.zeros(n, bool), shot, others)
 
 
-def judge(track, sharp=SHARP, samples=SPEECH, offset=None, limits=LIMITS, still=False):
-    return gate(track, np.broadcast_to(np.float32(sharp), len(track)), samples, offset, limits, still)
+def judge(track, sharp=SHARP, speech=SPEECH, offset=None, limits=LIMITS, still=False):
+    return gate(track, np.broadcast_to(np.float32(sharp), len(track)), speech, offset, limits, still)
 
 
 def test_a_good_clip_is_kept_whole_with_its_numbers():
@@ -50,8 +50,7 @@ def test_a_good_clip_is_kept_whole_with_its_numbers():
         (face_track(other=0.95), {}, "several people: another face 0.95 times as large"),
         (face_track(), {"sharp": 0.0001}, "too blurred: sharpness 0.000"),
         (face_track(8), {}, "too short: 8 good frames in a row, 12"),
-        (face_track(), {"samples": 0.01}, "no speech: sound in 1%"),
-        (face_track(), {"samples": np.zeros(38_400, np.float32)}, "no speech: sound in 0%"),
+        (face_track(), {"speech": 0.01}, "no speech: sound in 1%"),
         (face_track(), {"offset": Offset(12, 6.0, 0.7)}, r"out of sync: the picture is 0.48 s \(12 frames\) behind"),
         (face_track(), {"offset": Offset(-11, 6.0, 0.7)}, r"\(11 frames\) ahead of the sound"),
     ],

@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
@@ -174,27 +173,6 @@ def test_an_unfinished_corpus_with_other_settings_is_refused(tiny_config, tmp_pa
         prepare("synthetic", None, tmp_path, tiny_config, workers=1, progress=False)
     with pytest.raises(DataError, match="unfinished.*jpeg_quality: 95 there, 80 asked"):
         prepare("synthetic", None, tmp_path, tiny_config.replace(jpeg_quality=80), workers=1, progress=False)
-
-
-def test_a_corpus_of_the_first_format_can_still_be_read(tiny_config, tiny_corpus, tmp_path):
-    corpus = PreparedCorpus(tiny_corpus)
-    clip = corpus.open("synthetic00000")
-    arrays = {k: v for k, v in clip.arrays.items() if k not in ("mel_before", "mel_after", "crop_offsets")}
-    arrays["jpeg_offsets"] = clip.arrays["crop_offsets"]
-    np.savez(tmp_path / "a.npz", **arrays)
-    (tmp_path / "a.jpegs").write_bytes(clip._read("crops"))
-    with tarfile.open(tmp_path / "train-00000.tar", "w") as tar:
-        for ending in ("npz", "jpegs"):
-            tar.add(tmp_path / f"a.{ending}", f"a.{ending}")
-    with tarfile.open(tmp_path / "train-00000.tar") as tar:
-        offsets = {m.name.split(".")[1]: (m.offset_data, m.size) for m in tar.getmembers()}
-    old = {"clip_id": "a", "person": "p", "split": "train", "n_frames": clip.info.n_frames, "shard": "train-00000.tar"}
-    manifest = {"format": 1, "clips": [old | {"offsets": offsets}], "hash": "", "crop_size": 32}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    read = PreparedCorpus(tmp_path)
-    np.testing.assert_array_equal(read.open("a").frames([0, 7]), clip.frames([0, 7]))
-    np.testing.assert_array_equal(read.open("a").audio_windows([2], 20), clip.audio_windows([2], 20))
-    assert len(read.valid_frames(read.clips("train")[0])) == clip.info.n_frames
 
 
 def test_settings_of_preparation_are_checked():

@@ -14,7 +14,7 @@ from lipformer_core.config import preset
 from lipformer_core.data.audio import SILENCE
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.data.references import draw_reference, draw_twin
-from lipformer_core.errors import CheckpointError, TrainingDiverged
+from lipformer_core.errors import CheckpointError, DataError, TrainingDiverged
 from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.training import loop
@@ -28,6 +28,7 @@ from lipformer_core.training.lipformer import (
     train_lipformer,
 )
 from lipformer_core.training.losses import mouth_tokens
+from lipformer_core.training.sampling import FrameSampler
 
 
 def test_stage_2_freezes_encoder_and_codebooks_and_trains_the_rest(tiny_run, tiny_config):
@@ -203,6 +204,11 @@ def test_token_weights(tiny_run, tiny_corpus, tiny_config):
     changed = batch.target_bottom != batch.reference_bottom
     assert changed.any() and not changed.all() and mouth.any() and not mouth.all()
     assert set(weights[changed & mouth].tolist()) == {4.5} and set(weights[~changed & ~mouth].tolist()) <= {1.0}
+
+
+def test_a_split_without_clips_is_named(tiny_corpus, tiny_config):
+    with pytest.raises(DataError, match="no clips with sound in the split 'nowhere'"):
+        FrameSampler(PreparedCorpus(tiny_corpus), "nowhere", tiny_config, stills=False)
 
 
 def test_reference_is_never_the_target():

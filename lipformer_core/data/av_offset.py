@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..timing import MEL_PER_FRAME, N_MELS, SAMPLES_PER_FRAME, exact_div
+from ..timing import MEL_PER_FRAME, N_MELS, exact_div
 from .audio import SILENCE
 
 COEFFICIENTS = Path(__file__).with_name("av_offset.safetensors")
@@ -70,20 +70,6 @@ def estimate_offset(opening: np.ndarray, mel: np.ndarray, weights: np.ndarray | 
     rest = np.delete(scores, slice(max(0, best - PEAK), best + PEAK + 1))
     confidence = (scores[best] - rest.mean()) / max(float(rest.std()), 1e-6)
     return Offset(best - REACH, float(confidence), float(scores[best]))
-
-
-def shift_audio(samples: np.ndarray, frames: int) -> np.ndarray:
-    """Move sound `(k,)` at 16 kHz later by so many frames (negative: earlier); the length stays, silence fills up.
-
-    A clip whose picture is late by `Offset.frames` is in step after `shift_audio(samples, offset.frames)`.
-    """
-    moved = np.zeros_like(samples)
-    step = min(abs(frames) * SAMPLES_PER_FRAME, len(samples))
-    if frames >= 0:
-        moved[step:] = samples[: len(samples) - step]
-    else:
-        moved[: len(samples) - step] = samples[step:]
-    return moved
 
 
 def offset_scores(opening: np.ndarray, mel: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -18,7 +18,6 @@ import numpy as np
 from ..errors import DataError
 
 FORMAT = 2
-READABLE = (1, FORMAT)  # 1: crops in a member `jpegs`, no sound beyond the clip's ends, no report
 MANIFEST = "manifest.json"
 
 
@@ -28,7 +27,7 @@ class ClipInfo:
 
     `source` is the name of the corpus's clip that it was cut from, `first_frame` where it begins there (25 frames/s).
     `still`: a portrait, one frame without sound. `offsets`: member ending to (first byte, length) within the shard.
-    `runs`: stretches [first, last) of valid frames; None in a corpus of format 1.
+    `runs`: stretches [first, last) of valid frames.
     """
 
     clip_id: str
@@ -37,10 +36,10 @@ class ClipInfo:
     n_frames: int
     shard: str
     offsets: dict[str, tuple[int, int]]
-    source: str = ""
-    first_frame: int = 0
-    still: bool = False
-    runs: list[tuple[int, int]] | None = None
+    source: str
+    first_frame: int
+    still: bool
+    runs: list[tuple[int, int]]
 
 
 class Clip:
@@ -114,10 +113,9 @@ class Clip:
 
     def encoded(self, indices: np.ndarray | list[int]) -> list[bytes]:
         """Crops of the frames asked for, as they are stored: JPEG or WebP files. IndexError outside the clip."""
-        old = "jpegs" in self.info.offsets
-        bounds = self.arrays["jpeg_offsets" if old else "crop_offsets"]  # (n + 1,)
+        bounds = self.arrays["crop_offsets"]  # (n + 1,)
         pictures = []
-        file, start, _ = self._open("jpegs" if old else "crops")
+        file, start, _ = self._open("crops")
         with file:
             for i in np.asarray(indices, dtype=int):
                 if not 0 <= i < self.info.n_frames:
@@ -138,14 +136,12 @@ class Clip:
         from ..timing import FPS, MEL_RATE
         from .audio import mel_windows
 
-        before = len(self.arrays["mel_before"]) if "mel_before" in self.arrays else 0
+        before = len(self.arrays["mel_before"])
         return mel_windows(self._mel_with_context, np.asarray(indices) / FPS + before / MEL_RATE, window)
 
     @cached_property
     def _mel_with_context(self) -> np.ndarray:
-        parts = [self.arrays.get(name) for name in ("mel_before", "mel", "mel_after")]
-        parts = [part for part in parts if part is not None and len(part)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return np.concatenate([self.arrays[name] for name in ("mel_before", "mel", "mel_after")])
 
 
 class PreparedCorpus:
@@ -180,8 +176,6 @@ class PreparedCorpus:
 
     def valid_frames(self, info: ClipInfo) -> np.ndarray:
         """Indices of the frames that show a face: int64 (k,). Needs no look into the shard."""
-        if info.runs is None:
-            return np.flatnonzero(self.open(info.clip_id).valid)
         return np.concatenate([np.arange(0), *(np.arange(first, last) for first, last in info.runs)])
 
     def verify(self) -> None:
@@ -211,8 +205,8 @@ def read_manifest(text: str, where: str) -> dict:
         manifest = json.loads(text)
     except ValueError as error:
         raise DataError(f"{where}: damaged ({error}); prepare it again") from error
-    if manifest.get("format") not in READABLE:
-        raise DataError(f"{where}: format {manifest.get('format')}, this version reads {READABLE}; prepare it again")
+    if manifest.get("format") != FORMAT:
+        raise DataError(f"{where}: format {manifest.get('format')}, this version reads {FORMAT}; prepare it again")
     return manifest
 
 

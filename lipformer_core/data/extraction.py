@@ -19,11 +19,12 @@ import numpy as np
 
 from ..config import Config
 from ..errors import MediaError, NoFaceFound, WeightsMissing
+from ..files import write_json
 from ..timing import FPS, MEL_PER_FRAME, MEL_RATE
 from .alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
 from .audio import BLOCK
 from .corpora import ClipSource
-from .shards import PartClip, encode_crop, write_json, write_part, writing
+from .shards import PartClip, encode_crop, write_part, writing
 from .source_streams import MelFile, crop_box, shown_frames, sound_from, write_mel
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) 
         before = min(CONTEXT, int(source.start_s * MEL_RATE))
         sound = sound_from(source.audio_path or source.path, source.start_s, before / MEL_RATE)
         first_block = next(sound)  # a file without sound says so before the pictures are looked at
-    track = track_faces(cropped(), _tracker())
+    track = track_faces(cropped(), _tracker(), detect_every=config.detect_every)
     n = len(track.valid)
     landmarks = track.landmarks
     landmarks += corner  # in place: no second copy of a long video's

@@ -5,7 +5,7 @@ import io
 import json
 from pathlib import Path
 
-from .shards import atomic
+from ..files import atomic
 
 CSV, JSON_LINES = "report.csv", "report.jsonl"
 COLUMNS = ("clip_id", "person", "split", "status", "reason", "clips", "frames", "video_seconds", "compute_seconds")
@@ -26,7 +26,7 @@ def write_report(out: Path, rows: list[dict]) -> None:
 
 
 def read_report(folder: Path | str) -> list[dict]:
-    """The rows of a prepared corpus's report, in the corpus's order; none for a corpus of an earlier format.
+    """The rows of a prepared corpus's report, in the corpus's order; none where there is no report.
 
     Each has the COLUMNS (`compute_seconds` is processor time, of one core),
     `trimmed` (a list of `first`, `last`, `reason`; frames at 25 frames/s) and `measured`.

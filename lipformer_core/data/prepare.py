@@ -14,12 +14,13 @@ from pathlib import Path
 
 from ..config import Config
 from ..errors import ConfigError, DataError
+from ..files import write_json
 from .clips import FORMAT, MANIFEST, PreparedCorpus
 from .corpora import CORPORA, ClipSource, list_sources, split_rule
 from .extraction import TRACKER_PACKAGES, part_name, prepare_source, source_state, tracker_name
 from .preparation_report import write_report
 from .quality import Limits
-from .shards import join, remove_folder, write_json, writing
+from .shards import join, remove_folder, writing
 
 BACKENDS = ("local", "dask")
 # the settings that change what is written; another value of one of them is another corpus
@@ -32,7 +33,7 @@ _RELEVANT = (
     "clip_frames",
     "shard_megabytes",
 )
-_RELEVANT_FILMED = ("correct_offset", *(field.name for field in fields(Limits)))
+_RELEVANT_FILMED = ("detect_every", "correct_offset", *(field.name for field in fields(Limits)))
 _RELEVANT_SYNTHETIC = (
     "synthetic_train",
     "synthetic_val",
@@ -150,11 +151,8 @@ def _fingerprint(sources: list[ClipSource]) -> str:
 
 def _finished(out: Path, settings: dict, sources: list[ClipSource] | None) -> PreparedCorpus:
     done = PreparedCorpus(out)
-    old = done.manifest["settings"]
-    defaults = {name: getattr(Config(), name) for name in settings if hasattr(Config(), name)}  # not there of old
-    _same(defaults | old, settings, f"{out} holds a corpus")
-    listed = done.manifest.get("sources")
-    if sources is not None and listed is not None and listed != _fingerprint(sources):
+    _same(done.manifest["settings"], settings, f"{out} holds a corpus")
+    if sources is not None and done.manifest["sources"] != _fingerprint(sources):
         raise DataError(f"{out} was prepared when {settings['source']} held other clips; choose another folder")
     return done
 

@@ -67,7 +67,7 @@ class Verdict:
 def gate(
     track: FaceTrack,
     sharpness: np.ndarray | None,
-    samples: np.ndarray | float | None,
+    speech: float | None,
     offset: Offset | None,
     limits: Limits,
     still: bool = False,
@@ -77,12 +77,12 @@ def gate(
     Args:
         track: the face.
         sharpness: `(n,)` of the aligned crops, by `sharpness`; NaN or anything where there is no face.
-        samples: sound at 16 kHz, mono `(k,)`, or its `speech_share`; None for a still.
+        speech: the sound's `speech_share`, 0 to 1; None for a still.
         offset: from `av_offset.estimate_offset`, if it was estimated.
         limits: what to keep to.
         still: a picture without sound: one frame is enough.
     """
-    measured = _measured(track, sharpness, samples, offset, still)
+    measured = _measured(track, sharpness, speech, offset)
     shortest = 1 if still else limits.min_run
     faults = _faults(track, sharpness, limits)
     ranges, trimmed = [], []
@@ -126,7 +126,7 @@ def speech_share(mel: np.ndarray) -> float:
 
 
 def _measured(
-    track: FaceTrack, sharp: np.ndarray | None, samples: np.ndarray | float | None, offset: Offset | None, still: bool
+    track: FaceTrack, sharp: np.ndarray | None, speech: float | None, offset: Offset | None
 ) -> dict[str, float | None]:
     valid = track.valid
     found = {"frames": len(track), "face_share": float(valid.mean()) if len(track) else 0.0}
@@ -137,12 +137,7 @@ def _measured(
         found |= {"yaw_low": round(float(low), 1), "yaw_high": round(float(high), 1)}
         if sharp is not None:
             found["sharpness"] = round(float(np.nanmedian(np.asarray(sharp)[valid])), 4)
-    share = None
-    if samples is not None and not still:
-        from .audio import log_mel
-
-        share = float(samples) if np.ndim(samples) == 0 else speech_share(log_mel(samples))
-    found["speech_share"] = None if share is None else round(share, 3)
+    found["speech_share"] = None if speech is None else round(speech, 3)
     found["offset"] = offset.frames if offset is not None and offset.confident else None
     found["offset_confidence"] = None if offset is None else round(offset.confidence, 2)
     return found

@@ -7,7 +7,6 @@ import errno
 import hashlib
 import io
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -17,11 +16,11 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
 import numpy as np
 
 from ..errors import DataError
+from ..files import atomic, write_json
 from .clips import ClipInfo
 
 SPLITS = ("train", "val", "test")
@@ -66,26 +65,6 @@ def writing(where: Path) -> Iterator[None]:
             f"{where}: cannot write ({error.strerror}); make room or choose another folder, and run again: "
             "what is finished is kept"
         ) from error
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name when the block ends without an exception, and not at all otherwise."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # its own, should two processes write the same
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically."""
-    with atomic(path) as file:
-        file.write(json.dumps(content, indent=1).encode())
 
 
 def encode_crop(rgb: np.ndarray, image_format: str, quality: int) -> bytes:

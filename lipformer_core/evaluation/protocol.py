@@ -50,7 +50,7 @@ def evaluate(
     model = load_lipformer(run).to(target)
     if model.config.crop_size != corpus.crop_size:
         raise DataError(f"{data}: crops of {corpus.crop_size} pixels, but the model takes {model.config.crop_size}")
-    clip_ids = [info.clip_id for info in corpus.clips(split)][:max_clips]
+    clip_ids = [info.clip_id for info in corpus.clips(split, stills=False)][:max_clips]
     if not clip_ids:
         raise DataError(f"{data}: no clips in the split {split!r}; the splits are train, val and test")
     meter = train_meter(corpus, Path(run) / "evaluation", progress=progress)

@@ -43,7 +43,7 @@ def under_sounds(model: LipFormer, clip: Clip, driver: Clip, frames: Sequence[in
 
 def overview(model: LipFormer, corpus: PreparedCorpus, people: int = 4, split: str = "test") -> dict[str, list]:
     """The project's picture: `under_sounds` of several people, two frames each, side by side."""
-    infos = corpus.clips(split)
+    infos = corpus.clips(split, stills=False)
     persons = [info.person for info in infos]
     rows: dict[str, list] = {}
     for position in range(min(people, len(infos))):

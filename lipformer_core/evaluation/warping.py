@@ -90,7 +90,7 @@ def warping_errors(
     _check(model)
     rigid = (~mouth_tokens(model.config)).numpy()
     rows = []
-    for number, info in enumerate(corpus.clips(split)):
+    for number, info in enumerate(corpus.clips(split, stills=False)):
         clip = corpus.open(info.clip_id)
         pairs = sample_pairs(clip, pairs_per_clip, number)
         if not len(pairs):
@@ -150,7 +150,7 @@ def endpoint_errors(
     if settings["corpus"] != "synthetic":
         raise DataError("only the synthetic corpus knows its dense correspondence")
     found: tuple[list, list] = ([], [])
-    for number, info in enumerate(corpus.clips(split)):
+    for number, info in enumerate(corpus.clips(split, stills=False)):
         clip = corpus.open(info.clip_id)
         pairs = sample_pairs(clip, 200, number)
         widest = pairs[np.argsort(-pose_gap(clip.pose, pairs[:, 0], pairs[:, 1]), kind="stable")[:pairs_per_clip]]

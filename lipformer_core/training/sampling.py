@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.clips import ClipInfo, PreparedCorpus
+from ..errors import DataError
 
 
 def to_tensor(images: np.ndarray) -> Tensor:
@@ -32,11 +33,17 @@ def augment_colour(images: Tensor, strength: float) -> Tensor:
 
 
 class FrameSampler:
-    """Valid frames of a split, person by person; those of portraits only if `stills`."""
+    """Valid frames of a split, person by person; those of portraits only if `stills`.
+
+    raises DataError for a split without such clips
+    """
 
     def __init__(self, corpus: PreparedCorpus, split: str, config: Config, stills: bool = True):
         self.corpus, self.config = corpus, config
         self.infos = corpus.clips(split, stills)
+        if not self.infos:
+            kind = "clips" if stills else "clips with sound"
+            raise DataError(f"{corpus.folder}: no {kind} in the split {split!r}; prepare more persons or clips")
         self.by_person: dict[str, list[ClipInfo]] = {}
         for info in self.infos:
             self.by_person.setdefault(info.person, []).append(info)

@@ -5,6 +5,7 @@ import os
 import pytest
 
 CELL_SECONDS = 1_800  # of a notebook's cell: some train for real
+BEFORE = dict(os.environ)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,3 +24,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.timeout(CELL_SECONDS))
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """What a test leaves in the environment would reach the notebooks' kernels: one thread there doubles their time."""
+    left = sorted(name for name in os.environ if name.endswith("_NUM_THREADS") and os.environ[name] != BEFORE.get(name))
+    if left and (nextitem is None or nextitem.path.suffix == ".ipynb"):
+        pytest.fail(f"the unit tests left {', '.join(left)} in the environment")

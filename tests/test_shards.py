@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ def test_a_dask_cluster_writes_the_same_bytes(tiny_config, tiny_corpus, tmp_path
     from distributed import LocalCluster
 
     options = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1")
-    with LocalCluster(**options) as cluster:
+    # a cluster tells its workers by this process's environment to use one thread, and leaves it there
+    with patch.dict(os.environ), LocalCluster(**options) as cluster:
         where = dict(backend="dask", scheduler=cluster.scheduler_address)
         prepare("synthetic", None, tmp_path, tiny_config, progress=False, **where)
     assert content(tmp_path) == content(tiny_corpus)

@@ -16,17 +16,14 @@ from torch import nn
 from .config import Config, from_dict
 from .errors import CheckpointError
 
-OPTIMISER = "optimiser/"  # prefix of the optimiser's tensors in a resumable checkpoint
+OPTIMISER, AVERAGE = "optimiser/", "average/"  # prefixes of what only a resumable checkpoint holds
 
 
-def save(path: Path, model: nn.Module, header: dict, optimisers: list[torch.optim.Optimizer] | None = None) -> None:
-    """Write model (and optimiser) tensors and a JSON-able header to `path` (.safetensors), atomically."""
+def save(path: Path, model: nn.Module, header: dict, extra: dict[str, torch.Tensor] | None = None) -> None:
+    """Write a model's tensors, `extra` ones and a JSON-able header to `path` (.safetensors), atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
-    for number, optimiser in enumerate(optimisers or []):
-        for index, state in optimiser.state_dict()["state"].items():
-            for key, value in state.items():
-                tensors[f"{OPTIMISER}{number}/{index}/{key}"] = torch.as_tensor(value).clone().contiguous()
+    tensors = {**model.state_dict(), **(extra or {})}
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(tensors, temporary, metadata={"header": json.dumps(header)})
     os.replace(temporary, path)
@@ -53,7 +50,22 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
 
 def model_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The model's part of a checkpoint's tensors."""
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(OPTIMISER)}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith((OPTIMISER, AVERAGE))}
+
+
+def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def optimiser_tensors(optimisers: list[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+    """The state of optimisers as tensors, for `save`; `restore_optimiser` is the reverse."""
+    return {
+        f"{OPTIMISER}{number}/{index}/{key}": torch.as_tensor(value)
+        for number, optimiser in enumerate(optimisers)
+        for index, state in optimiser.state_dict()["state"].items()
+        for key, value in state.items()
+    }
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], number: int) -> None:
@@ -72,8 +84,7 @@ def load_codebook(run: Path | str) -> "nn.Module":
 
     header, tensors = load(Path(run) / "codebook" / "model.safetensors")
     prefix = "autoencoder."  # beside it the file may hold the discriminator, to train on
-    own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    return _restore(FaceAutoencoder(from_dict(header["config"])), own)
+    return _restore(FaceAutoencoder(from_dict(header["config"])), part(tensors, prefix))
 
 
 def load_lipformer(run: Path | str, phase: str = "lipformer") -> "nn.Module":
@@ -85,6 +96,14 @@ def load_lipformer(run: Path | str, phase: str = "lipformer") -> "nn.Module":
 
     header, tensors = load(Path(run) / phase / "model.safetensors")
     return _restore(LipFormer(from_dict(header["config"])), tensors)
+
+
+def fill(module: nn.Module, other: nn.Module) -> None:
+    """Give a module the weights of another of the same architecture. CheckpointError where they do not fit."""
+    try:
+        module.load_state_dict(other.state_dict())
+    except (RuntimeError, AttributeError) as error:  # AttributeError: one of both has no such module
+        raise CheckpointError(f"the weights to start from are of another architecture: {error}") from error
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -313,3 +313,7 @@ def info() -> None:
 def main() -> None:
     """Entry point of the console script."""
     app()
+
+
+if __name__ == "__main__":  # accelerate launch -m lipformer_core.cli train …
+    main()

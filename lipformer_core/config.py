@@ -57,6 +57,8 @@ class Config:
     codebook_init: str = "random"  # "random", or "kmeans" after the warm-up
     codebook_warmup: float = 0.0  # share of the steps that run unquantised, before the initialisation
     revive_dead_codes: bool = False
+    codebook_update: str = "gradient"  # "gradient", Eq. 3's first term; "average": moving averages of encodings
+    codebook_decay: float = 0.99  # of these averages
 
     stage1_steps: int = 800_000
     stage1_batch: int = 32
@@ -69,7 +71,8 @@ class Config:
     adversarial_weight: float = 0.8
     adversarial_start: int = 30_000  # step
     discriminator_width: int = 64
-    augment_colour: float = 0.0  # strength of colour jitter; 0 = none
+    augment_colour: float = 0.0  # strength of random light, contrast, tint and gamma; 0 = none
+    augment_geometry: float = 0.0  # strength of random turns, zooms and shifts; 0 = none
     augment_mirror: bool = True
 
     # --- stage 2: F_e, F_d, E_aud, Transformer, Dec fine-tuned ----------------------------------
@@ -92,6 +95,7 @@ class Config:
 
     warp_steps: int = 0  # >0: first the warping alone, supervised by landmarks and target features; ours
     warp_lr: float = 1e-3
+    looks: int = 1  # of a clip in stage 2: as filmed, and the rest by stage 1's augmentation
     cached_steps: int = 0  # >0: then cross entropy on cached codes, without the decoder; ours
     cached_batch: int = 64
     stage2_lr: float = 3e-4
@@ -120,9 +124,14 @@ class Config:
     weight_decay: float = 0.01
     warmup_steps: int = 200
     grad_clip: float = 1.0
+    accumulate: int = 1  # batches a step and process, each of the stage's batch size
+    weight_average: float = 0.0  # decay of the moving averages of weights that are evaluated and kept; 0: none
+    precision: str = "no"  # mixed precision: "no", "bf16" or "fp16"
+    deterministic: bool = False  # only deterministic algorithms; slower on a GPU
     log_every: int = 25
     eval_every: int = 500
     save_every: int = 500
+    keep_checkpoints: int = 2  # states to resume from, the newest ones
     eval_images: int = 256
 
     def __post_init__(self) -> None:
@@ -134,6 +143,11 @@ class Config:
             raise ConfigError(f"heads: {self.heads} does not divide model_dim {self.model_dim}")
         if self.joint_steps < 1 or self.stage1_steps < 1:
             raise ConfigError("stage1_steps, joint_steps: each stage needs at least one step")
+        for name in ("accumulate", "looks", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name)} is less than 1")
+        if not 0 <= self.weight_average < 1:
+            raise ConfigError(f"weight_average: {self.weight_average} is not in [0, 1)")
         if self.latent_weight and not self.residual_head:
             raise ConfigError("latent_weight: only the residual head has latents; set residual_head")
         for name, allowed in _CHOICES.items():
@@ -167,7 +181,7 @@ class Config:
         """
         names = [f.name for f in dataclasses.fields(self)]
         stage_2 = names[names.index("warping") : names.index("weight_decay")]
-        ignored = {"log_every", "eval_every", "save_every", "eval_images"}
+        ignored = {"log_every", "eval_every", "save_every", "keep_checkpoints", "eval_images"}
         ignored |= set(names[names.index("transform_sigma") : names.index("base_width")])  # the data's hash tells
         ignored |= set(stage_2) if stage == "codebook" else set()
         return {k: list(v) if isinstance(v, tuple) else v for k, v in self.to_dict().items() if k not in ignored}
@@ -182,6 +196,8 @@ _CHOICES = {
     "norm": ("group", "channel"),
     "perceptual": ("lpips", "squeezenet", "none"),
     "codebook_init": ("random", "kmeans"),
+    "codebook_update": ("gradient", "average"),
+    "precision": ("no", "bf16", "fp16"),
     "query_source": ("z", "reference"),
 }
 

@@ -1,12 +1,8 @@
 """Both stages train, resume, and touch only what Figure 2 lets them touch."""
 
-import json
-import shutil
-
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import lipformer_core as lf
 from lipformer_core import checkpoint
@@ -14,11 +10,11 @@ from lipformer_core.config import preset
 from lipformer_core.data.audio import SILENCE
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.data.references import draw_reference, draw_twin
-from lipformer_core.errors import CheckpointError, DataError, TrainingDiverged
+from lipformer_core.errors import DataError
 from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.lipformer import LipFormer
-from lipformer_core.training import loop
-from lipformer_core.training.codebook import CodebookTraining, train_codebook
+from lipformer_core.training.codebook import CodebookStage
+from lipformer_core.training.journal import read_log
 from lipformer_core.training.lipformer import (
     CLOSED,
     LIP_SCALE,
@@ -27,8 +23,9 @@ from lipformer_core.training.lipformer import (
     augment_audio,
     train_lipformer,
 )
+from lipformer_core.training.loop import optimise
 from lipformer_core.training.losses import mouth_tokens
-from lipformer_core.training.sampling import FrameSampler
+from lipformer_core.training.sampling import FrameSampler, to_images
 
 
 def test_stage_2_freezes_encoder_and_codebooks_and_trains_the_rest(tiny_run, tiny_config):
@@ -75,75 +72,13 @@ def test_audio_changes_only_the_bottom_codes_and_the_targets_mouth_nothing(tiny_
     assert torch.equal(model.encode_upper(image[:, :, :16]), model.encode_reference(other).upper)
 
 
-def test_resumed_training_equals_uninterrupted(tiny_config, tiny_corpus, tmp_path, monkeypatch):
-    train_codebook(tiny_config, tiny_corpus, tmp_path / "whole", progress=False)
-
-    class Interrupted(Exception):
-        pass
-
-    real = CodebookTraining.step
-
-    def stop_at_nine(self, number, material):
-        if number == 9:  # the last checkpoint is from step 8, later than the k-means initialisation
-            raise Interrupted
-        return real(self, number, material)
-
-    monkeypatch.setattr(CodebookTraining, "step", stop_at_nine)
-    with pytest.raises(Interrupted):
-        train_codebook(tiny_config, tiny_corpus, tmp_path / "parts", progress=False)
-    assert not (tmp_path / "parts/codebook/model.safetensors").exists()
-    monkeypatch.setattr(CodebookTraining, "step", real)
-    train_codebook(tiny_config, tiny_corpus, tmp_path / "parts", progress=False)
-    whole, parts = (checkpoint.load_codebook(tmp_path / name) for name in ("whole", "parts"))
-    assert checkpoint.fingerprint(whole) == checkpoint.fingerprint(parts)
-    logs = [loop.read_log(tmp_path / name / "codebook") for name in ("whole", "parts")]
-    assert logs[0]["step"] == logs[1]["step"]
-    np.testing.assert_equal(logs[0]["val_psnr"], logs[1]["val_psnr"])
-
-
-def test_finished_run_is_returned_and_other_settings_are_refused(tiny_run, tiny_config, tiny_corpus):
-    before = (tiny_run / "codebook/model.safetensors").stat().st_mtime_ns
-    train_codebook(tiny_config, tiny_corpus, tiny_run, progress=False)
-    assert (tiny_run / "codebook/model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(CheckpointError, match="beta"):
-        train_codebook(tiny_config.replace(beta=0.5), tiny_corpus, tiny_run, progress=False)
-
-
 def test_log_has_usage_and_perplexity_of_both_codebooks(tiny_run, tiny_config):
-    log = loop.read_log(tiny_run / "codebook")
+    log = read_log(tiny_run / "codebook")
     assert all(0 <= share <= 1 for share in log["waiting"])
     for half in ("upper", "bottom"):
         last = log[f"{half}_usage"][-1], log[f"{half}_perplexity"][-1]
         assert 0 < last[0] <= 1 and 1 <= last[1] <= tiny_config.codebook_size
     assert log["step"][-1] == tiny_config.stage1_steps
-
-
-def test_checkpoint_rebuilds_its_model_alone(tiny_run, tiny_corpus, tmp_path):
-    shutil.copytree(tiny_run / "lipformer", tmp_path / "run/lipformer")
-    model = lf.load(tmp_path / "run")
-    assert checkpoint.fingerprint(model) == checkpoint.fingerprint(lf.load(tiny_run))
-    header = json.loads((tmp_path / "run/lipformer/model.json").read_text())
-    assert header["data_hash"] == PreparedCorpus(tiny_corpus).hash
-    assert {"config", "version", "seed"} <= set(header)
-
-
-def test_bad_checkpoints_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
-        lf.load(tmp_path)
-    path = tmp_path / "lipformer/model.safetensors"
-    path.parent.mkdir()
-    torch.save({"weights": torch.zeros(3)}, path)  # a pickle
-    with pytest.raises(CheckpointError, match="not a safetensors"):
-        lf.load(tmp_path)
-    save_file({"a": torch.zeros(3)}, path)
-    with pytest.raises(CheckpointError, match="header"):
-        lf.load(tmp_path)
-
-
-def test_a_loss_that_is_not_finite_stops_the_training(tiny_config, tiny_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(CodebookTraining, "step", lambda self, number, material: {"l1": float("nan")})
-    with pytest.raises(TrainingDiverged, match="step 0"):
-        train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
 
 
 def test_autoencoder_overfits_one_batch(tiny_config):
@@ -170,16 +105,14 @@ def test_adversarial_and_ablation_variants_take_their_steps(tiny_config, tiny_co
     model = train_lipformer(config, tiny_corpus, tmp_path, progress=False)
     assert model.warping is None
     assert model.autoencoder.upper_codebook is model.autoencoder.bottom_codebook
-    assert "discriminator" in loop.read_log(tmp_path / "codebook")
+    assert "discriminator" in read_log(tmp_path / "codebook")
     assert not (tmp_path / "warping").exists()
 
 
 def test_code_objective_overfits_one_batch(tiny_run, tiny_corpus, tiny_config):
     torch.manual_seed(0)
     model = LipFormer(tiny_config, checkpoint.load_codebook(tiny_run)).train()
-    batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw(
-        np.random.default_rng(0), 4
-    )
+    batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((0,), 4)
     objective = CodeObjective(model, mouth_tokens(tiny_config))
     optimiser = torch.optim.AdamW(model.predictor_parameters(), lr=1e-2)
     logged = []
@@ -196,9 +129,7 @@ def test_code_objective_overfits_one_batch(tiny_run, tiny_corpus, tiny_config):
 
 def test_token_weights(tiny_run, tiny_corpus, tiny_config):
     model = LipFormer(tiny_config, checkpoint.load_codebook(tiny_run))
-    batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw(
-        np.random.default_rng(0), 4
-    )
+    batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((0,), 4)
     mouth = mouth_tokens(tiny_config)
     weights = CodeObjective(model, mouth).token_weights(batch).view_as(batch.target_bottom)
     changed = batch.target_bottom != batch.reference_bottom
@@ -237,7 +168,7 @@ def test_with_pose_twins_the_warp_never_sees_the_targets_own_upper_half(tiny_run
     config = tiny_config.replace(pose_twin=1.0)
     model = LipFormer(config, checkpoint.load_codebook(tiny_run)).eval()
     sampler = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook")
-    batch = sampler.draw(np.random.default_rng(1), 24)
+    batch = sampler.draw((1,), 24)
     torch.nn.init.normal_(model.warping.displace[-1].weight)  # a warp that is seen
     twins = (batch.pose_upper != batch.target_upper).flatten(1).any(1)
     assert twins.float().mean() > 0.3  # where the head stays about, another frame has nearly its pose
@@ -252,13 +183,13 @@ def test_with_pose_twins_the_warp_never_sees_the_targets_own_upper_half(tiny_run
 def test_silence_is_heard_only_over_closed_lips(tiny_run, tiny_corpus, tiny_config):
     model = LipFormer(tiny_config.replace(silent_closed=1.0), checkpoint.load_codebook(tiny_run))
     sampler = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook")
-    batch = sampler.draw(np.random.default_rng(2), 96)
+    batch = sampler.draw((2,), 96)
     closed = batch.lips[:, 0] * LIP_SCALE <= CLOSED
     silent = (batch.audio == SILENCE).flatten(1).all(1)
     assert 0 < closed.sum() < len(closed) and silent[closed].all()
     plain = PairSampler(
         LipFormer(tiny_config, model.autoencoder), PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook"
-    ).draw(np.random.default_rng(2), 96)
+    ).draw((2,), 96)
     assert not (plain.audio == SILENCE).flatten(1).all(1)[closed].all()
 
 
@@ -286,14 +217,13 @@ def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus):
         size=256,
         mode="bilinear",
     )
-    training = object.__new__(CodebookTraining)
-    training.__init__(config, PreparedCorpus(tiny_corpus))
-    training.batch = lambda pixels, mirrored: image
-    before = checkpoint.fingerprint(training.autoencoder.encoder)
-    logged = training.step(0, training.material(0))
+    stage = CodebookStage(config, PreparedCorpus(tiny_corpus))
+    pairs, _, looks = stage.material(0)
+    before = checkpoint.fingerprint(stage.autoencoder.encoder)
+    logged = optimise(stage, 0, [(pairs, to_images(image), looks)])
     assert {"l1", "vq", "discriminator"} <= set(logged)
-    assert checkpoint.fingerprint(training.autoencoder.encoder) != before
-    model = LipFormer(config, training.autoencoder)
+    assert checkpoint.fingerprint(stage.autoencoder.encoder) != before
+    model = LipFormer(config, stage.autoencoder)
     optimiser = torch.optim.AdamW(model.predictor_parameters(), lr=1e-4)
     frozen = checkpoint.fingerprint(model.autoencoder.encoder)
     out = model(image[:, :, :128], torch.randn(1, 20, 80), model.encode_reference(image.flip(-1)), tau=1.0)

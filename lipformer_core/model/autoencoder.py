@@ -142,7 +142,13 @@ class FaceAutoencoder(nn.Module):
 
     def _codebook(self) -> Codebook:
         config = self.config
-        return Codebook(config.codebook_size, config.code_dim, beta=config.beta, normalise=config.normalise_codes)
+        return Codebook(
+            config.codebook_size,
+            config.code_dim,
+            beta=config.beta,
+            normalise=config.normalise_codes,
+            decay=config.codebook_decay if config.codebook_update == "average" else None,
+        )
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Unquantised encodings of both halves. image: (B, 3, S, S) in [-1, 1]; returns 2 x (B, d, h/2, w)."""

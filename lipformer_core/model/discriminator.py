@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 
@@ -29,14 +30,16 @@ class PatchDiscriminator(nn.Module):
         return self.layers(image)
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Hinge loss of the discriminator."""
+def discriminator_loss(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss of the discriminator, which must tell (B, 3, S, S) from each other; no gradient reaches the images."""
+    real_logits, fake_logits = discriminator(torch.cat([real, fake]).detach()).chunk(2)
     return (F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()) / 2
 
 
-def generator_loss(fake_logits: Tensor) -> Tensor:
-    """Hinge loss of the generator."""
-    return -fake_logits.mean()
+def generator_loss(discriminator: nn.Module, fake: Tensor) -> Tensor:
+    """Hinge loss of the generator of (B, 3, S, S); no gradient reaches the discriminator's weights."""
+    fixed = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+    return -functional_call(discriminator, fixed, (fake,)).mean()
 
 
 def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_layer: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Every frame's codes, computed once: stage 2 needs the frozen encoder no more (CodeFormer's shortcut)."""
+"""Every frame's codes, computed once: stage 2 needs the frozen encoder no more (CodeFormer's shortcut).
+
+Each clip is seen in some looks: as filmed, and augmented, all its frames alike.
+"""
 
 import json
 import os
@@ -9,26 +12,30 @@ import torch
 
 from ..data.clips import PreparedCorpus
 from ..model.autoencoder import FaceAutoencoder
+from .looks import clip_looks
 from .sampling import to_tensor
 
 BATCH = 64
 
 
 class CodeCache:
-    """Code indices of all frames of a split, memory-mapped: uint16 (n, 2, h/2, w), upper then bottom."""
+    """Code indices of all frames of a split in all looks, memory-mapped: uint16 (n, looks, 2, h/2, w), upper first."""
 
     def __init__(self, path: Path):
         self.codes = np.load(path, mmap_mode="r")
         self.first = json.loads(path.with_suffix(".json").read_text())["first"]
 
-    def read(self, clip_id: str, frame: int) -> np.ndarray:
-        """uint16 (2, h/2, w) of one frame."""
-        return self.codes[self.first[clip_id] + frame]
+    def read(self, clip_id: str, frame: int, look: int = 0) -> np.ndarray:
+        """uint16 (2, h/2, w) of one frame in one look."""
+        return self.codes[self.first[clip_id] + frame, look]
 
 
 @torch.no_grad()
-def cache_codes(autoencoder: FaceAutoencoder, corpus: PreparedCorpus, split: str, folder: Path, key: str) -> CodeCache:
-    """Encode and quantise all frames of a split into `folder`/codes_<split>.npy, once per `key`."""
+def cache_codes(
+    autoencoder: FaceAutoencoder, corpus: PreparedCorpus, split: str, folder: Path, key: str, looks: int = 1
+) -> CodeCache:
+    """Encode and quantise all frames of a split into `folder`/codes_<split>.npy, once per `key` and looks."""
+    key = f"{key} {looks}"
     path = folder / f"codes_{split}.npy"
     index = path.with_suffix(".json")
     if index.is_file() and json.loads(index.read_text())["key"] == key:
@@ -37,7 +44,7 @@ def cache_codes(autoencoder: FaceAutoencoder, corpus: PreparedCorpus, split: str
     infos = corpus.clips(split)
     total = sum(info.n_frames for info in infos)
     temporary = path.with_name(f".{path.name}")
-    codes = np.lib.format.open_memmap(temporary, "w+", np.uint16, (total, 2, *autoencoder.config.token_grid))
+    codes = np.lib.format.open_memmap(temporary, "w+", np.uint16, (total, looks, 2, *autoencoder.config.token_grid))
     device = next(autoencoder.parameters()).device
     first, at = {}, 0
     for info in infos:
@@ -45,9 +52,12 @@ def cache_codes(autoencoder: FaceAutoencoder, corpus: PreparedCorpus, split: str
         clip = corpus.open(info.clip_id)
         for start in range(0, info.n_frames, BATCH):
             frames = clip.frames(range(start, min(start + BATCH, info.n_frames)))
-            upper, bottom = autoencoder.encode(to_tensor(frames).to(device))
-            codes[at : at + len(frames), 0] = autoencoder.upper_codebook.indices(upper).cpu()
-            codes[at : at + len(frames), 1] = autoencoder.bottom_codebook.indices(bottom).cpu()
+            images = to_tensor(frames).to(device)
+            for look in range(looks):
+                seen = clip_looks([info.clip_id] * len(frames), [look] * len(frames), autoencoder.config)
+                upper, bottom = autoencoder.encode(seen.images(images))
+                codes[at : at + len(frames), look, 0] = autoencoder.upper_codebook.indices(upper).cpu()
+                codes[at : at + len(frames), look, 1] = autoencoder.bottom_codebook.indices(bottom).cpu()
             at += len(frames)
     codes.flush()
     del codes

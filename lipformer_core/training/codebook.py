@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .. import checkpoint
@@ -13,150 +12,167 @@ from ..data.clips import PreparedCorpus
 from ..model.autoencoder import FaceAutoencoder
 from ..model.codebook import kmeans, perplexity, usage
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
+from .looks import Looks, draw_looks
 from .loop import finished, run_stage
 from .losses import mouth_pixels, perceptual_loss, reconstruction_loss
-from .sampling import FrameSampler, augment_colour, step_rng, to_tensor
+from .sampling import FrameSampler, sample_rng, to_tensor
+from .stage import Stage, describe_frames
 
 REVIVE_EVERY = 100  # steps over which a code must have been used
 REVIVE_UNTIL = 0.8  # share of the steps; later the codes settle
 KMEANS_IMAGES = 384
+HALVES = ("upper", "bottom")
 
 
-def train_codebook(config: Config, data: Path | str, run: Path | str, progress: bool = True) -> FaceAutoencoder:
+def train_codebook(
+    config: Config, data: Path | str, run: Path | str, progress: bool = True, start: Path | str | None = None
+) -> FaceAutoencoder:
     """Train stage 1 on a prepared corpus into `run`/codebook; resumes, and returns at once if it is finished.
 
+    start : a run whose trained stage 1, of the same architecture, is gone on from
     raises DataError for a bad corpus, CheckpointError if the folder was trained with other settings or data,
         WeightsMissing if the perceptual loss's file is not present
     """
     corpus, folder = PreparedCorpus(data), Path(run) / "codebook"
     if not finished(folder, config, corpus.hash):
         torch.manual_seed(config.seed)
-        CodebookTraining(config, corpus).run(folder, progress)
+        stage = CodebookStage(config, corpus)
+        if start is not None:
+            checkpoint.fill(stage.autoencoder, checkpoint.load_codebook(start))
+        run_stage(folder, stage, corpus.hash, progress)
     return checkpoint.load_codebook(run)
 
 
-class CodebookTraining:
+class CodebookStage(Stage):
     """The state and the step of stage 1."""
 
+    score = "val_psnr"
+
     def __init__(self, config: Config, corpus: PreparedCorpus):
-        self.config, self.corpus = config, corpus
-        self.accelerator = Accelerator()
-        self.device = self.accelerator.device
+        super().__init__(config)
+        self.steps = config.stage1_steps
         self.autoencoder = FaceAutoencoder(config).to(memory_format=torch.channels_last)
         self.train, self.val = FrameSampler(corpus, "train", config), FrameSampler(corpus, "val", config)
+        self.model = nn.ModuleDict({"autoencoder": self.autoencoder, "used": CodesInUse(config.codebook_size)})
         betas = (0.5, 0.9) if config.adversarial_weight else (0.9, 0.95)
-        optimisers = [torch.optim.Adam(self.autoencoder.parameters(), lr=config.stage1_lr, betas=betas)]
-        self.discriminator = None
+        trained = [p for p in self.autoencoder.parameters() if p.requires_grad]
+        optimisers = [torch.optim.Adam(trained, lr=config.stage1_lr, betas=betas)]
+        self.wrapped = [self.accelerator.prepare(self.autoencoder)]
         if config.adversarial_weight:
-            discriminator = PatchDiscriminator(config.discriminator_width)
-            optimisers.append(torch.optim.Adam(discriminator.parameters(), lr=config.stage1_lr, betas=betas))
-            self.discriminator = self.accelerator.prepare(discriminator)
-        self.model = self.accelerator.prepare(self.autoencoder)
+            self.model["discriminator"] = PatchDiscriminator(config.discriminator_width)
+            trained = self.model["discriminator"].parameters()
+            optimisers.append(torch.optim.Adam(trained, lr=config.stage1_lr, betas=betas))
+            self.wrapped.append(self.accelerator.prepare(self.model["discriminator"]))
+        self.model.to(self.device)
         self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
         self.perceptual = perceptual_loss(config, config.perceptual_weight)
         if self.perceptual is not None:
             self.perceptual.to(self.device)
         self.mouth = mouth_pixels(config.crop_size).to(self.device)
         self.warmup = round(config.codebook_warmup * config.stage1_steps)
-        self.counts = [torch.zeros(config.codebook_size, device=self.device) for _ in range(2)]
+        self.tallies: list = []  # of this step's batches
+        self.encodings: dict[str, Tensor] = {}  # of the last batch
 
-    def run(self, folder: Path, progress: bool) -> None:
-        """Train to the end; `folder` then holds the best weights."""
-        stage = nn.ModuleDict({"autoencoder": self.autoencoder})
-        if self.discriminator is not None:
-            stage["discriminator"] = self.accelerator.unwrap_model(self.discriminator)
-        run_stage(
-            folder,
-            config=self.config,
-            data_hash=self.corpus.hash,
-            accelerator=self.accelerator,
-            model=stage,
-            optimisers=self.optimisers,
-            steps=self.config.stage1_steps,
-            material=self.material,
-            step=self.step,
-            evaluate=lambda: evaluate_codebook(self.autoencoder, self.val, self.config.eval_images),
-            score="val_psnr",
-            progress=progress,
-        )
+    def material(self, number: int) -> tuple[list, np.ndarray, Looks]:
+        """The frames of one batch, (ClipInfo, frame), uint8 (B, S, S, 3), and how they shall look."""
+        count = self.config.stage1_batch
+        key, first = (self.config.seed, number), self.accelerator.process_index * count
+        pairs = self.train.draw(key, count, first)
+        looks = draw_looks([sample_rng(key, first + i, use=1) for i in range(count)], self.config)
+        return pairs, self.train.pixels(pairs), looks
 
-    def material(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """The frames of one step, uint8 (B, S, S, 3), and which of them are mirrored, bool (B,)."""
-        rng = step_rng(self.config, number, self.accelerator.process_index)
-        pixels = self.train.pixels(self.train.draw(rng, self.config.stage1_batch))
-        mirrored = rng.random(len(pixels)) < 0.5 if self.config.augment_mirror else np.zeros(len(pixels), bool)
-        return pixels, mirrored
+    def describe(self, material: tuple[list, np.ndarray, Looks]) -> str:
+        return describe_frames(material[0])
 
-    def batch(self, pixels: np.ndarray, mirrored: np.ndarray) -> Tensor:
-        """`material`'s frames, augmented: (B, 3, S, S)."""
-        images = to_tensor(pixels)
-        images = torch.where(torch.from_numpy(mirrored)[:, None, None, None], images.flip(-1), images)
-        images = augment_colour(images, self.config.augment_colour)
-        return images.contiguous(memory_format=torch.channels_last).to(self.device)
-
-    def step(self, number: int, material: tuple[np.ndarray, np.ndarray]) -> dict[str, Tensor]:
-        """One optimisation step of the autoencoder and, once started, of the discriminator."""
-        config = self.config
-        quantise = number >= self.warmup
-        if number == self.warmup and config.codebook_init == "kmeans":
+    def before(self, number: int) -> None:
+        if number == self.warmup and self.config.codebook_init == "kmeans":
             self.initialise_codes()
-        image = self.batch(*material)
-        out = self.model(image, quantise=quantise)
+        self.tallies = []
+
+    def losses(self, number: int, material: tuple[list, np.ndarray, Looks]) -> tuple[list, dict[str, Tensor]]:
+        """Losses of the autoencoder and, once it has started, of the discriminator."""
+        config, quantise = self.config, number >= self.warmup
+        image = material[2].images(to_tensor(material[1]).to(self.device)).contiguous(memory_format=torch.channels_last)
+        out = self.wrapped[0](image, quantise=quantise)
         reconstruction = out["reconstruction"]
         pixel = reconstruction_loss(reconstruction, image, config.mouth_weight, self.mouth)
         logged = {"l1": pixel.detach(), "vq": out["vq_loss"].detach()}
-        loss = config.l1_weight * pixel
+        loss, judged = config.l1_weight * pixel, None
         if self.perceptual is not None:
             perceptual = self.perceptual(reconstruction, image)
             logged["perceptual"] = perceptual.detach()
             loss = loss + config.perceptual_weight * perceptual
-        adversarial = self.discriminator is not None and number >= config.adversarial_start
-        if adversarial:
-            fooled = generator_loss(self.discriminator(reconstruction))
-            last = self.autoencoder.decoder.last_layer.weight
-            loss = loss + config.adversarial_weight * adaptive_weight(loss, fooled, last) * fooled
-        loss = loss + config.vq_weight * out["vq_loss"]
-        self.optimisers[0].zero_grad()
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.autoencoder.parameters(), config.grad_clip)
-        self.optimisers[0].step()
-        if adversarial:
-            judged = discriminator_loss(self.discriminator(image), self.discriminator(reconstruction.detach()))
-            self.optimisers[1].zero_grad()
-            self.accelerator.backward(judged)
-            self.optimisers[1].step()
-            logged["discriminator"] = judged.detach()
-        if quantise and config.revive_dead_codes:
-            self.revive(number, out)
-        return logged
+        if config.adversarial_weight and number >= config.adversarial_start:
+            fooled = generator_loss(self.model["discriminator"], reconstruction)
+            weight = adaptive_weight(loss, fooled, self.autoencoder.decoder.last_layer.weight)
+            loss = loss + config.adversarial_weight * weight * fooled
+            judged = discriminator_loss(self.wrapped[1], image, reconstruction)
+            logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
+        if quantise:
+            self.encodings = {half: out[half].detach() for half in HALVES}
+            self.tallies.append(
+                [self.codebook(half).tally(out[half].detach(), out[f"{half}_indices"]) for half in HALVES]
+            )
+        return [loss + config.vq_weight * out["vq_loss"], judged][: len(self.optimisers)], logged
+
+    def codebook(self, half: str) -> nn.Module:
+        """C_U or C_B."""
+        return getattr(self.autoencoder, f"{half}_codebook")
+
+    def after(self, number: int) -> None:
+        """Move the codes by their averages and, every REVIVE_EVERY steps, the unused ones onto encodings."""
+        if not self.tallies:
+            return
+        config = self.config
+        for index, half in enumerate(HALVES):
+            counts, sums = (sum(parts) for parts in zip(*(tally[index] for tally in self.tallies), strict=True))
+            counts, sums = self.accelerator.reduce((counts, sums), reduction="sum")
+            if config.codebook_update == "average":
+                self.codebook(half).move(counts, sums)
+            self.model["used"][half] += counts
+        since = number - self.warmup + 1
+        if config.revive_dead_codes and since % REVIVE_EVERY == 0 and number <= REVIVE_UNTIL * self.steps:
+            self.revive(number)
+
+    @torch.no_grad()
+    def revive(self, number: int) -> None:
+        """Move the codes that nobody used since the last time onto encodings of this batch, the same everywhere."""
+        generator = torch.Generator().manual_seed(self.config.seed + number)
+        for half in HALVES:
+            encodings = self.accelerator.gather(self.encodings[half].contiguous())
+            self.codebook(half).revive(self.model["used"][half], encodings, generator)
+            self.model["used"][half].zero_()
 
     @torch.no_grad()
     def initialise_codes(self) -> None:
-        """Both codebooks by k-means over the encodings of training faces."""
-        rng = step_rng(self.config, self.config.stage1_steps)  # the same faces on every process
-        pairs = self.train.draw(rng, KMEANS_IMAGES)
+        """Both codebooks by k-means over the encodings of training faces, the same on every process."""
+        pairs = self.train.draw((self.config.seed, self.steps * self.config.accumulate), KMEANS_IMAGES)
         encodings = [
             self.autoencoder.encode(self.train.images(pairs[i : i + 32]).to(self.device))
             for i in range(0, KMEANS_IMAGES, 32)
         ]
         generator = torch.Generator().manual_seed(self.config.seed)
-        for half, codebook in enumerate((self.autoencoder.upper_codebook, self.autoencoder.bottom_codebook)):
-            tokens = torch.cat([e[half].movedim(1, -1).flatten(0, 2) for e in encodings])
-            codebook.set_codes(kmeans(tokens, codebook.size, generator))
+        for index, half in enumerate(HALVES):
+            tokens = torch.cat([e[index].movedim(1, -1).flatten(0, 2) for e in encodings]).cpu()
+            self.codebook(half).set_codes(kmeans(tokens, self.config.codebook_size, generator).to(self.device))
 
-    @torch.no_grad()
-    def revive(self, number: int, out: dict[str, Tensor]) -> None:
-        """Count the codes in use; every REVIVE_EVERY steps move the unused ones onto encodings of this batch."""
-        for counts, half in zip(self.counts, ("upper", "bottom"), strict=True):
-            used = torch.bincount(out[f"{half}_indices"].flatten(), minlength=len(counts)).to(counts)
-            counts += self.accelerator.reduce(used, reduction="sum")
-        since = number - self.warmup + 1
-        if since % REVIVE_EVERY or number > REVIVE_UNTIL * self.config.stage1_steps:
-            return
-        generator = torch.Generator().manual_seed(self.config.seed + number)
-        for counts, half in zip(self.counts, ("upper", "bottom"), strict=True):
-            getattr(self.autoencoder, f"{half}_codebook").revive(counts, out[half], generator)
-            counts.zero_()
+    def evaluate(self) -> dict[str, float]:
+        return evaluate_codebook(self.autoencoder, self.val, self.config.eval_images)
+
+
+class CodesInUse(nn.Module):
+    """How often each code was chosen since the unused ones were moved; a state's part, so that resuming is exact."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        for half in HALVES:
+            self.register_buffer(half, torch.zeros(size))
+
+    def __getitem__(self, half: str) -> Tensor:
+        return getattr(self, half)
+
+    def __setitem__(self, half: str, counts: Tensor) -> None:
+        getattr(self, half).copy_(counts)
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +27,7 @@ from ..model.discriminator import PatchDiscriminator, adaptive_weight, discrimin
 from ..model.lipformer import LipFormer, Reference, lip_codes
 from .cache import cache_codes
 from .codebook import train_codebook
+from .looks import Looks, clip_looks
 from .loop import finished, run_stage
 from .losses import (
     bottom_coordinates,
@@ -37,7 +37,8 @@ from .losses import (
     reconstruction_loss,
     warp_landmark_loss,
 )
-from .sampling import FrameSampler, step_rng, to_tensor
+from .sampling import FrameSampler, Key, sample_rng, to_tensor
+from .stage import Stage, describe_frames, make_accelerator
 
 VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
 CLOSED = 0.03  # inter-ocular distances: lips that touch, give or take the landmarks' error
@@ -46,11 +47,20 @@ PHASES = ("warping", "cached", "lipformer")
 
 
 def train_lipformer(
-    config: Config, data: Path | str, run: Path | str, progress: bool = True, until: str = "lipformer"
+    config: Config,
+    data: Path | str,
+    run: Path | str,
+    progress: bool = True,
+    until: str = "lipformer",
+    start: Path | str | None = None,
 ) -> LipFormer:
-    """Train stage 2 on a prepared corpus; stage 1 comes first if `run`/codebook is not finished. Resumes.
+    """Train stage 2 on a prepared corpus over the finished stage 1 of the same run. Resumes.
+
+    Stage 1 comes first, on the same corpus, where `run`/codebook is not finished; where it is, it may have been trained
+    on another corpus (the paper: FFHQ).
 
     until : the last phase to train, one of PHASES; its LipFormer is returned, in evaluation mode
+    start : a run whose trained warping, audio encoder and Transformer, of the same architecture, are gone on from
     raises DataError, CheckpointError, WeightsMissing as `train_codebook`; ConfigError if `until` has no steps
     """
     corpus, run = PreparedCorpus(data), Path(run)
@@ -62,18 +72,26 @@ def train_lipformer(
     if not steps[until]:
         raise ConfigError(f"until: the phase {until!r} has no steps in these settings")
     phases = [p for p in PHASES[: PHASES.index(until) + 1] if steps[p]]
-    autoencoder = train_codebook(config, data, run, progress)
-    training, model = None, None
+    if not finished(run / "codebook", config):
+        train_codebook(config, data, run, progress, start)
+    autoencoder = checkpoint.load_codebook(run)
+    sampler = None
     for number, phase in enumerate(phases):
         if finished(run / phase, config, corpus.hash):
             continue
-        if training is None:
+        if sampler is None:
             torch.manual_seed(config.seed)
             model = LipFormer(config, autoencoder)
-            training = LipFormerTraining(model, corpus, run / "codebook")
+            with make_accelerator(config).main_process_first():  # one writes the codes, all read them
+                sampler = [PairSampler(model, corpus, split, run / "codebook") for split in ("train", "val")]
         if number:
             model.load_state_dict(checkpoint.load(run / phases[number - 1] / "model.safetensors")[1])
-        training.run(phase, run / phase, progress)
+        elif start is not None:
+            earlier = checkpoint.load_lipformer(start)
+            for name in ("warping", "audio_encoder", "transformer"):
+                checkpoint.fill(getattr(model, name), getattr(earlier, name))
+        stage = LipFormerStage(model, phase, steps[phase], *sampler)
+        run_stage(run / phase, stage, corpus.hash, progress)
     return checkpoint.load_lipformer(run, phases[-1])
 
 
@@ -92,6 +110,7 @@ class PairBatch:
     yaw_gap: Tensor  # (B,) degrees
     lips: Tensor  # (B, 2) opening, and width less the clip's mean width, in units of LIP_SCALE
     frames: list  # (ClipInfo, target frame)
+    looks: Looks  # how the target frames look in this batch
 
 
 class PairSampler:
@@ -99,21 +118,23 @@ class PairSampler:
 
     def __init__(self, model: LipFormer, corpus: PreparedCorpus, split: str, folder: Path):
         self.config, self.corpus = model.config, corpus
+        self.looks = self.config.looks if split == "train" else 1
         self.frames = FrameSampler(corpus, split, model.config, stills=False)
         key = f"{corpus.hash} {checkpoint.fingerprint(model.autoencoder.encoder)}"
-        self.cache = cache_codes(model.autoencoder, corpus, split, folder, key)
+        self.cache = cache_codes(model.autoencoder, corpus, split, folder, key, self.looks)
 
-    def draw(self, rng: np.random.Generator, count: int) -> PairBatch:
-        """A batch by person; the reference is another frame of the same clip."""
-        pairs = self.frames.draw(rng, count)
-        codes, points, audio, gaps, lips = [], [], [], [], []
-        for info, target in pairs:
-            clip = self.corpus.open(info.clip_id)
-            reference = draw_reference(rng, clip.pose[:, 0], clip.valid, target)
+    def draw(self, key: Key, count: int, first: int = 0) -> PairBatch:
+        """Samples `first` to `first + count` of a key; the reference is another frame of the same clip."""
+        pairs = self.frames.draw(key, count, first)
+        codes, points, audio, gaps, lips, looks = [], [], [], [], [], []
+        for sample, (info, target) in enumerate(pairs, first):
+            rng, clip = sample_rng(key, sample, use=1), self.corpus.open(info.clip_id)
+            looks.append(int(rng.integers(self.looks)))
+            reference = draw_reference(rng, clip.pose[:, 0], clip.valid, target, clip.opening)
             twin = target
             if self.config.pose_twin and rng.random() < self.config.pose_twin:
                 twin = draw_twin(rng, clip.pose, clip.valid, target)
-            codes.append([self.cache.read(info.clip_id, frame) for frame in (target, reference, twin)])
+            codes.append([self.cache.read(info.clip_id, frame, looks[-1]) for frame in (target, reference, twin)])
             points.append(clip.landmarks[[target, reference]])
             audio.append(self._sound(clip, target, rng))
             gaps.append(abs(clip.pose[target, 0] - clip.pose[reference, 0]))
@@ -121,17 +142,20 @@ class PairSampler:
             lips.append([clip.opening[target] / LIP_SCALE, width / LIP_SCALE])
         indices = torch.from_numpy(np.asarray(codes).astype(np.int64))  # (B, 3, 2, h/2, w)
         target, reference, twin = indices.unbind(1)
-        both = torch.from_numpy(np.stack(points)).float()
+        seen = clip_looks([info.clip_id for info, _ in pairs], looks, self.config)
+        both = seen.points(torch.from_numpy(np.stack(points)).float().flatten(1, 2), self.config.crop_size)
+        target_points, reference_points = both.unflatten(1, (2, -1)).unbind(1)
         return PairBatch(
             *target.unbind(1),
             twin[:, 0],
             *reference.unbind(1),
             torch.from_numpy(np.stack(audio)),
-            both[:, 0],
-            both[:, 1],
+            target_points,
+            reference_points,
             torch.tensor(gaps),
             torch.tensor(np.asarray(lips, np.float32)),
             pairs,
+            seen,
         )
 
     def _sound(self, clip: Clip, target: int, rng: np.random.Generator) -> np.ndarray:
@@ -143,101 +167,75 @@ class PairSampler:
         return sound
 
 
-class LipFormerTraining:
-    """The state and the steps of stage 2."""
+class LipFormerStage(Stage):
+    """The state and the steps of one phase of stage 2."""
 
-    def __init__(self, model: LipFormer, corpus: PreparedCorpus, cache_folder: Path):
-        self.config, self.corpus = model.config, corpus
-        self.accelerator = Accelerator()
-        self.device = self.accelerator.device
+    score = "val_score"
+
+    def __init__(self, model: LipFormer, phase: str, steps: int, train: PairSampler, val: PairSampler):
+        super().__init__(model.config)
+        config = self.config
+        self.phase, self.steps, self.train, self.val = phase, steps, train, val
         self.model = model.train().to(self.device, memory_format=torch.channels_last)
-        self.train = PairSampler(model, corpus, "train", cache_folder)
-        self.val = PairSampler(model, corpus, "val", cache_folder)
-        self.mouth = mouth_pixels(self.config.crop_size).to(self.device)
-        self.mouth_tokens = mouth_tokens(self.config).to(self.device)  # (h/2, w)
-
-    # --- the three phases -----------------------------------------------------------------------
-    def run(self, phase: str, folder: Path, progress: bool) -> None:
-        """Train one phase to its end; the model then holds its best weights."""
-        config, model = self.config, self.model
+        mouth = mouth_tokens(config).to(self.device)  # (h/2, w)
         if phase == "warping":
-            groups, rate, steps = [model.warping.parameters()], config.warp_lr, config.warp_steps
-            objective: nn.Module = WarpObjective(model, self.mouth_tokens)
+            parameters, rate = model.warping.parameters(), config.warp_lr
+            self.objective: nn.Module = WarpObjective(model, mouth)
         elif phase == "cached":
-            groups, rate, steps = [model.predictor_parameters()], config.stage2_lr, config.cached_steps
-            objective = CodeObjective(model, self.mouth_tokens)
+            parameters, rate = model.predictor_parameters(), config.stage2_lr
+            self.objective = CodeObjective(model, mouth)
         else:
-            groups, rate, steps = [model.predictor_parameters()], config.joint_lr, config.joint_steps
-            objective = ImageObjective(model, self.mouth_tokens, self.mouth)
-        optimiser = torch.optim.AdamW(groups[0], lr=rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)
-        optimisers, self.discriminator = [optimiser], None
+            parameters, rate = model.predictor_parameters(), config.joint_lr
+            self.objective = ImageObjective(model, mouth, mouth_pixels(config.crop_size).to(self.device))
+        self.objective.to(self.device)
+        optimisers = [torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)]
+        self.wrapped, self.discriminator = [self.accelerator.prepare(self.objective)], None
         if phase == "lipformer":
-            decoder = model.autoencoder.decoder.parameters()
-            optimiser.add_param_group({"params": list(decoder), "lr": config.decoder_lr, "weight_decay": 0.0})
+            decoder = list(model.autoencoder.decoder.parameters())
+            optimisers[0].add_param_group({"params": decoder, "lr": config.decoder_lr, "weight_decay": 0.0})
             if config.joint_adversarial_weight:
-                discriminator = PatchDiscriminator(config.discriminator_width)
-                optimisers.append(torch.optim.Adam(discriminator.parameters(), lr=rate, betas=(0.5, 0.9)))
-                self.discriminator = self.accelerator.prepare(discriminator)
-        self.objective = self.accelerator.prepare(objective)
+                self.discriminator = PatchDiscriminator(config.discriminator_width).to(self.device)
+                trained = self.discriminator.parameters()
+                optimisers.append(torch.optim.Adam(trained, lr=rate, betas=(0.5, 0.9)))
+                self.wrapped.append(self.accelerator.prepare(self.discriminator))
         self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
-        self.phase, self.phase_steps = phase, steps
-        run_stage(
-            folder,
-            config=config,
-            data_hash=self.corpus.hash,
-            accelerator=self.accelerator,
-            model=model,
-            optimisers=self.optimisers,
-            steps=steps,
-            material=self.material,
-            step=self.step,
-            evaluate=lambda: self.evaluate(objective),
-            score="val_score",
-            progress=progress,
-        )
 
     def material(self, number: int) -> tuple[PairBatch, np.ndarray | None]:
-        """The pairs of one step and, in the last phase, the target frames, uint8 (B, S, S, 3)."""
-        rng = step_rng(self.config, number, self.accelerator.process_index)
+        """The pairs of one batch and, in the last phase, the target frames, uint8 (B, S, S, 3)."""
         joint = self.phase == "lipformer"
-        batch = self.train.draw(rng, self.config.joint_batch if joint else self.config.cached_batch)
+        count = self.config.joint_batch if joint else self.config.cached_batch
+        batch = self.train.draw((self.config.seed, number), count, self.accelerator.process_index * count)
         return batch, self.train.frames.pixels(batch.frames) if joint else None
 
-    def step(self, number: int, material: tuple[PairBatch, np.ndarray | None]) -> dict[str, Tensor]:
-        """One optimisation step of the current phase."""
+    def describe(self, material: tuple[PairBatch, np.ndarray | None]) -> str:
+        return describe_frames(material[0].frames)
+
+    def losses(self, number: int, material: tuple[PairBatch, np.ndarray | None]) -> tuple[list, dict[str, Tensor]]:
+        """Losses of the generator and, where there is one, of the discriminator."""
         config = self.config
         batch, pixels = self.to_device(material[0]), material[1]
         batch.audio = augment_audio(batch.audio, config.audio_gain, config.audio_noise)
-        image = None if pixels is None else to_tensor(pixels).to(self.device)
-        tau = config.gumbel_tau_start * (config.gumbel_tau_end / config.gumbel_tau_start) ** (number / self.phase_steps)
-        loss, logged, generated = self.objective(batch, image, tau)
-        if self.discriminator is not None:
-            fooled = generator_loss(self.discriminator(generated))
-            weight = adaptive_weight(loss, fooled, self.model.autoencoder.decoder.last_layer.weight)
-            loss = loss + config.joint_adversarial_weight * weight * fooled
-        self.optimisers[0].zero_grad()
-        self.accelerator.backward(loss)
-        for group in self.optimisers[0].param_groups:
-            self.accelerator.clip_grad_norm_(group["params"], config.grad_clip)
-        self.optimisers[0].step()
-        if self.discriminator is not None:
-            judged = discriminator_loss(self.discriminator(image), self.discriminator(generated.detach()))
-            self.optimisers[1].zero_grad()
-            self.accelerator.backward(judged)
-            self.optimisers[1].step()
-            logged["discriminator"] = judged.detach()
-        return logged
+        image = None if pixels is None else batch.looks.images(to_tensor(pixels).to(self.device))
+        tau = config.gumbel_tau_start * (config.gumbel_tau_end / config.gumbel_tau_start) ** (number / self.steps)
+        loss, logged, generated = self.wrapped[0](batch, image, tau)
+        if self.discriminator is None:
+            return [loss], logged
+        fooled = generator_loss(self.discriminator, generated)
+        weight = adaptive_weight(loss, fooled, self.model.autoencoder.decoder.last_layer.weight)
+        judged = discriminator_loss(self.wrapped[1], image, generated)
+        logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
+        return [loss + config.joint_adversarial_weight * weight * fooled, judged], logged
 
     @torch.no_grad()
-    def evaluate(self, objective: nn.Module) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """The phase's losses on fixed validation pairs; val_score is minus the loss."""
         self.model.eval()
         seen: dict[str, list[float]] = {}
         with torch.random.fork_rng(devices=[]):
             for number in range(VALIDATION_ROUNDS):
-                batch = self.to_device(self.val.draw(np.random.default_rng(number), 64))
+                batch = self.to_device(self.val.draw((number,), 64))
                 image = self.val.frames.images(batch.frames).to(self.device) if self.phase == "lipformer" else None
-                loss, logged, _ = objective(batch, image, None)
+                loss, logged, _ = self.objective(batch, image, None)
                 for key, value in {**logged, "score": -loss}.items():
                     seen.setdefault(f"val_{key}", []).append(float(value))
         self.model.train()

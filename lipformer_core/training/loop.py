@@ -1,37 +1,40 @@
 """The one training loop: every stage of both trainings runs through it.
 
-A stage lives in a folder of its own: `last.safetensors` (model and optimiser, to resume), `model.safetensors` (the
-best by validation, written when the stage is finished) and `log.csv`. All randomness of a step comes from
-(seed, step), so a resumed run takes the very steps that an uninterrupted one would have taken.
+A stage lives in a folder of its own: `step-*.safetensors` (the last few complete states, to resume),
+`model.safetensors` (the best weights by validation, written when the stage is finished) and `log.csv`, with the same
+rows for TensorBoard. All randomness of a step comes from (seed, step), so a resumed run takes the very steps that an
+uninterrupted one would have taken.
 """
 
-import csv
 import math
 import os
 import time
-from collections.abc import Callable
+import warnings
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import nn
+from accelerate.utils import gather_object
 
 from .. import checkpoint
 from ..config import Config
 from ..data.prefetch import prefetched
 from ..errors import CheckpointError, TrainingDiverged
 from ..progress import tqdm
+from .averaging import WeightAverage
+from .journal import Journal
+from .stage import Stage
 
-LAST, BEST, FINISHED, LOG = "last.safetensors", "best.safetensors", "model.safetensors", "log.csv"
-
-Material = Callable[[int], Any]
-Step = Callable[[int, Any], dict[str, torch.Tensor | float]]
-Evaluate = Callable[[], dict[str, float]]
+BEST, FINISHED = "best.safetensors", "model.safetensors"
+STATES = "step-*.safetensors"  # what a run resumes from
 
 
-def finished(folder: Path, config: Config, data_hash: str) -> bool:
-    """Whether the stage in `folder` is complete. CheckpointError if it is, but with other settings or data."""
+def finished(folder: Path, config: Config, data_hash: str | None = None) -> bool:
+    """Whether the stage in `folder` is complete. CheckpointError if it is, but with other settings or data.
+
+    data_hash : of the corpus; None where it may be any
+    """
     path = folder / FINISHED
     if not path.is_file():
         return False
@@ -45,150 +48,203 @@ def learning_rate(step: int, steps: int, warmup: int) -> float:
     return min(1.0, (step + 1) / max(1, warmup)) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
 
 
-def run_stage(
-    folder: Path,
-    *,
-    config: Config,
-    data_hash: str,
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimisers: list[torch.optim.Optimizer],
-    steps: int,
-    material: Material,
-    step: Step,
-    evaluate: Evaluate,
-    score: str,
-    progress: bool = True,
-) -> None:
-    """Train `model` for `steps` steps, or for what is left of them; ends with the best weights loaded.
+def run_stage(folder: Path, stage: Stage, data_hash: str, progress: bool = True) -> None:
+    """Train a stage to its end, from where it stands; its model then holds the best weights by validation.
 
-    material : what a step needs of the corpus, by the step's number alone; made by a thread while the one before is
-        computed, so it draws from no global random numbers and leaves tensors' arithmetic to the step
-    step : one optimisation step, by its number and material; returns what to log
-    evaluate : validation figures; `score` names the one to be maximised
-    raises TrainingDiverged at a loss that is not finite, naming the step
+    raises TrainingDiverged at a loss or gradient that is not finite, naming the step and its frames; CheckpointError if
+        the folder was trained with other settings or data
     """
-    start, best = _resume(folder, config, data_hash, model, optimisers)
-    base = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
-    began, seen, waited = time.monotonic(), {}, 0.0
-    materials = prefetched(material, range(start, steps))
+    config, accelerator, steps = stage.config, stage.accelerator, stage.steps
+    average = WeightAverage(stage.model, config.weight_average) if config.weight_average else None
+    start, best = _resume(folder, stage, average, data_hash)
+    base = [[group["lr"] for group in optimiser.param_groups] for optimiser in stage.optimisers]
+    materials = prefetched(stage.material, range(start * config.accumulate, steps * config.accumulate))
+    journal = Journal(folder, start) if accelerator.is_main_process else None
+    keep = _Checkpoints(folder, stage, average, data_hash)
+    seen: list[tuple[int, dict]] = []
+    began, waited = time.monotonic(), 0.0
     bar = tqdm(
         range(start, steps),
         desc=folder.name,
         unit="step",
-        disable=not progress,
+        disable=not progress or not accelerator.is_local_main_process,
         mininterval=2,
         initial=start,
         total=steps,
     )
     for number in bar:
         asked = time.monotonic()
-        made = next(materials)
+        made = [next(materials) for _ in range(config.accumulate)]
         waited += time.monotonic() - asked
-        torch.manual_seed(config.seed * 1_000_003 + number)
+        torch.manual_seed((config.seed * 1_000_003 + number) * accelerator.num_processes + accelerator.process_index)
         factor = learning_rate(number, steps, config.warmup_steps)
-        for optimiser, rates in zip(optimisers, base, strict=True):
+        for optimiser, rates in zip(stage.optimisers, base, strict=True):
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        losses = {k: float(v) for k, v in step(number, made).items()}
-        if not all(map(math.isfinite, losses.values())):
-            raise TrainingDiverged(f"{folder}: step {number} gave {losses}; {LAST} holds the last good state")
-        for name, value in losses.items():  # a figure may be missing in some steps
-            seen.setdefault(name, []).append(value)
+        seen.append((number, optimise(stage, number, made)))
+        if average:
+            average.update()
         done = number + 1
         check = done % config.eval_every == 0 or done == steps
-        if done % config.log_every == 0 or check:
-            means = {name: sum(values) / len(values) for name, values in seen.items()}
-            bar.set_postfix({k: f"{v:.3g}" for k, v in means.items()}, refresh=False)
-            seen = {}
-            figures = evaluate() if check else {}
+        save = done % config.save_every == 0 and done < steps
+        if check or save or done % config.log_every == 0:
+            means = _means(seen, stage, folder)
             seconds = time.monotonic() - began
-            row = {"step": done, "seconds": seconds, "waiting": waited / seconds, "lr_factor": factor}
-            row |= means | figures
-            if accelerator.is_main_process:
-                _log(folder / LOG, row)
-            if check and figures[score] > best:
-                best = figures[score]
-                _save(folder / BEST, accelerator, model, config, data_hash, step=done, best=best, figures=figures)
-        if done % config.save_every == 0 and done < steps:
-            _save(folder / LAST, accelerator, model, config, data_hash, optimisers, step=done, best=best)
-    _finish(folder, accelerator)
-    model.load_state_dict(checkpoint.model_tensors(checkpoint.load(folder / FINISHED)[1]))
+            row = {"seconds": seconds, "waiting": waited / seconds, "lr_factor": factor} | means
+            bar.set_postfix({k: f"{v:.3g}" for k, v in means.items()}, refresh=False)
+            seen = []
+            if check:
+                with average.in_place() if average else nullcontext():
+                    figures = stage.evaluate()
+                    if figures[stage.score] > best:
+                        best = figures[stage.score]
+                        keep.best(done, best, figures)
+                row |= figures
+            if journal:
+                journal.write(done, row)
+        if save:
+            keep.state(done, best)
+    if journal:
+        journal.close()
+    keep.finish()
+    stage.model.load_state_dict(checkpoint.model_tensors(checkpoint.load(folder / FINISHED)[1]))
 
 
-def read_log(folder: Path) -> dict[str, list[float]]:
-    """The stage's curves: column name to values; NaN where a row has no such figure."""
-    with (Path(folder) / LOG).open() as f:
-        rows = [(row["step"], row["name"], row["value"]) for row in csv.DictReader(f)]
-    steps = sorted({int(step) for step, _, _ in rows})
-    at = {step: i for i, step in enumerate(steps)}
-    columns: dict[str, list[float]] = {"step": [float(s) for s in steps]}
-    for step, name, value in rows:
-        columns.setdefault(name, [math.nan] * len(steps))[at[int(step)]] = float(value)
-    return columns
+def optimise(stage: Stage, number: int, materials: list[Any]) -> dict[str, torch.Tensor]:
+    """One step of every optimiser on the mean loss over `materials`; returns the mean figures and the gradients' norms.
+
+    Figures stay on the device: nothing waits for them.
+    """
+    accelerator, parts = stage.accelerator, len(materials)
+    stage.before(number)
+    for optimiser in stage.optimisers:
+        optimiser.zero_grad()
+    figures: dict[str, torch.Tensor] = {}
+    for part, material in enumerate(materials):
+        with ExitStack() as alone:
+            if part < parts - 1:  # processes exchange gradients once a step
+                for network in stage.wrapped:
+                    alone.enter_context(accelerator.no_sync(network))
+            losses, seen = stage.losses(number, material)
+            for loss in losses:
+                if loss is not None:
+                    accelerator.backward(loss / parts)
+        for name, value in seen.items():
+            figures[name] = figures.get(name, 0) + value / parts
+    for index, (optimiser, loss) in enumerate(zip(stage.optimisers, losses, strict=True)):
+        if loss is None:
+            continue
+        norms = [
+            accelerator.clip_grad_norm_(group["params"], stage.config.grad_clip) for group in optimiser.param_groups
+        ]
+        figures["gradient" if not index else f"gradient_{index}"] = torch.stack([n.detach() for n in norms]).max()
+        optimiser.step()
+    stage.after(number)
+    return figures
 
 
-def _log(path: Path, row: dict[str, float]) -> None:
-    # long form (step, name, value): validation figures come in some rows only
-    new = not path.is_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="") as f:
-        writer = csv.writer(f)
-        if new:
-            writer.writerow(["step", "name", "value"])
-        writer.writerows([row["step"], name, f"{value:.6g}"] for name, value in row.items() if name != "step")
+def _means(seen: list[tuple[int, dict]], stage: Stage, folder: Path) -> dict[str, float]:
+    """Mean figures over some steps and all processes; a figure may be missing in some.
+
+    Where one is not finite, every process stops, with the words of those that met it.
+    """
+    sums: dict[str, list[float]] = {}
+    trouble = []
+    for number, figures in seen:
+        values = {name: float(value) for name, value in figures.items()}
+        if not trouble:
+            trouble = [words] if (words := _not_finite(number, values, stage)) else []
+        for name, value in values.items():
+            sums.setdefault(name, []).append(value)
+    everywhere = gather_object([(sums, trouble)])
+    trouble = [words for _, own in everywhere for words in own]
+    if trouble:
+        good = max(folder.glob(STATES), default=None)
+        raise TrainingDiverged(
+            f"{folder}: {' '.join(trouble)} "
+            + (f"{good.name} holds the last good state" if good else "There is no earlier state")
+            + "; the same command goes on from there, and a lower learning rate or other data may help"
+        )
+    means = {}
+    for name in dict.fromkeys(name for own, _ in everywhere for name in own):
+        values = [value for own, _ in everywhere for value in own.get(name, [])]
+        means[name] = sum(values) / len(values)
+    return means
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop log rows that an interrupted run wrote after its last checkpoint."""
-    if not path.is_file():
-        return
-    with path.open() as f:
-        header, *rows = list(csv.reader(f))
-    with path.open("w", newline="") as f:
-        csv.writer(f).writerows([header, *(row for row in rows if int(row[0]) <= step)])
+def _not_finite(number: int, values: dict[str, float], stage: Stage) -> str:
+    """What is wrong with a step's figures, and which frames it saw; empty if nothing is."""
+    scaled = stage.config.precision == "fp16"  # its scaler skips steps whose gradients overflow
+    bad = [k for k, v in values.items() if not math.isfinite(v) and not (scaled and k.startswith("gradient"))]
+    if not bad:
+        return ""
+    parts = range(number * stage.config.accumulate, (number + 1) * stage.config.accumulate)
+    frames = "; ".join(stage.describe(stage.material(part)) for part in parts)
+    return f"step {number} gave {', '.join(f'{k} = {values[k]}' for k in bad)}. Its frames: {frames}."
 
 
-def _same(header: dict, config: Config, data_hash: str, folder: Path) -> None:
+class _Checkpoints:
+    """What a stage writes: the last few states to resume from, the best weights, and at the end those alone."""
+
+    def __init__(self, folder: Path, stage: Stage, average: WeightAverage | None, data_hash: str):
+        self.folder, self.stage, self.average, self.data_hash = folder, stage, average, data_hash
+
+    def best(self, step: int, score: float, figures: dict[str, float]) -> None:
+        """The weights that the model holds now are the best so far."""
+        self._save(self.folder / BEST, {}, step=step, best=score, figures=figures)
+
+    def state(self, step: int, best: float) -> None:
+        """Everything that the next step depends on; older states go, `keep_checkpoints` stay."""
+        extra = checkpoint.optimiser_tensors(self.stage.optimisers)
+        if self.average:
+            extra |= {f"{checkpoint.AVERAGE}{name}": value for name, value in self.average.state().items()}
+        self._save(self.folder / STATES.replace("*", f"{step:08d}"), extra, step=step, best=best)
+        if self.stage.accelerator.is_main_process:
+            for old in sorted(self.folder.glob(STATES))[: -self.stage.config.keep_checkpoints]:
+                _remove(old)
+
+    def finish(self) -> None:
+        """The best weights become the stage's result."""
+        if self.stage.accelerator.is_main_process:
+            for ending in (".json", ".safetensors"):  # the weights last: they mark the stage as finished
+                os.replace((self.folder / BEST).with_suffix(ending), (self.folder / FINISHED).with_suffix(ending))
+            for state in self.folder.glob(STATES):
+                _remove(state)
+        self.stage.accelerator.wait_for_everyone()
+
+    def _save(self, path: Path, extra: dict[str, torch.Tensor], **more: object) -> None:
+        if self.stage.accelerator.is_main_process:
+            header = checkpoint.make_header(self.stage.config, self.data_hash, **more)
+            checkpoint.save(path, self.stage.model, header, extra)
+        self.stage.accelerator.wait_for_everyone()
+
+
+def _remove(state: Path) -> None:
+    state.unlink(missing_ok=True)
+    state.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _same(header: dict, config: Config, data_hash: str | None, folder: Path) -> None:
     new = config.decisive(folder.name)
     changed = sorted(k for k in new if header["config"].get(k) != new[k])
-    if changed or header["data_hash"] != data_hash:
+    if changed or data_hash not in (None, header["data_hash"]):
         what = f"other settings ({', '.join(changed)})" if changed else "other data"
         raise CheckpointError(f"{folder} was trained with {what}; choose another run folder or remove it")
 
 
-def _resume(
-    folder: Path, config: Config, data_hash: str, model: nn.Module, optimisers: list[torch.optim.Optimizer]
-) -> tuple[int, float]:
-    if not (folder / LAST).is_file():
-        _forget_after(folder / LOG, 0)
-        return 0, -math.inf
-    header, tensors = checkpoint.load(folder / LAST)
-    _same(header, config, data_hash, folder)
-    model.load_state_dict(checkpoint.model_tensors(tensors))
-    for number, optimiser in enumerate(optimisers):
-        checkpoint.restore_optimiser(optimiser, tensors, number)
-    _forget_after(folder / LOG, header["step"])
-    return header["step"], header["best"]
-
-
-def _save(
-    path: Path,
-    accelerator: Accelerator,
-    model: nn.Module,
-    config: Config,
-    data_hash: str,
-    optimisers: list[torch.optim.Optimizer] | None = None,
-    **more: object,
-) -> None:
-    if accelerator.is_main_process:
-        checkpoint.save(path, model, checkpoint.make_header(config, data_hash, **more), optimisers)
-    accelerator.wait_for_everyone()
-
-
-def _finish(folder: Path, accelerator: Accelerator) -> None:
-    if accelerator.is_main_process:
-        for ending in (".json", ".safetensors"):  # the weights last: they mark the stage as finished
-            os.replace((folder / BEST).with_suffix(ending), (folder / FINISHED).with_suffix(ending))
-            (folder / LAST).with_suffix(ending).unlink(missing_ok=True)
-    accelerator.wait_for_everyone()
+def _resume(folder: Path, stage: Stage, average: WeightAverage | None, data_hash: str) -> tuple[int, float]:
+    """Put the newest readable state back; returns (steps done, best score so far)."""
+    for path in sorted(folder.glob(STATES), reverse=True):
+        try:
+            header, tensors = checkpoint.load(path)
+        except CheckpointError as error:
+            warnings.warn(f"{error}; the state before it is taken", stacklevel=3)
+            continue
+        _same(header, stage.config, data_hash, folder)
+        stage.model.load_state_dict(checkpoint.model_tensors(tensors))
+        for number, optimiser in enumerate(stage.optimisers):
+            checkpoint.restore_optimiser(optimiser, tensors, number)
+        if average:
+            average.restore(checkpoint.part(tensors, checkpoint.AVERAGE))
+        return header["step"], header["best"]
+    return 0, -math.inf

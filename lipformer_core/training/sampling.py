@@ -1,6 +1,7 @@
-"""What a training step sees: frames for stage 1; targets, references and sound for stage 2.
+"""Which frames a training step sees: by person first (identity-balanced), and by a key and a sample's number alone.
 
-Batches are drawn by person first (identity-balanced), and by (seed, step) alone.
+Sample n of a key is the same whoever draws it, so many processes share one global batch, and a resumed run sees what
+an uninterrupted one would have seen.
 """
 
 import numpy as np
@@ -11,6 +12,8 @@ from ..config import Config
 from ..data.clips import ClipInfo, PreparedCorpus
 from ..errors import DataError
 
+Key = tuple[int, ...]  # names an endless row of samples: (seed, step)
+
 
 def to_tensor(images: np.ndarray) -> Tensor:
     """uint8 (B, S, S, 3) to float (B, 3, S, S) in [-1, 1], channels last in memory."""
@@ -20,16 +23,6 @@ def to_tensor(images: np.ndarray) -> Tensor:
 def to_images(batch: Tensor) -> np.ndarray:
     """float (B, 3, S, S) in [-1, 1] to uint8 (B, S, S, 3)."""
     return ((batch.detach().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def augment_colour(images: Tensor, strength: float) -> Tensor:
-    """Random brightness, contrast and colour balance an image. images: (B, 3, S, S) in [-1, 1]."""
-    if not strength:
-        return images
-    shape = (len(images), 1, 1, 1)
-    gain = 1 + strength * (2 * torch.rand(shape) - 1)
-    shift = strength * (2 * torch.rand(shape) - 1) + 0.5 * strength * (2 * torch.rand(len(images), 3, 1, 1) - 1)
-    return (images * gain.to(images) + shift.to(images)).clamp(-1, 1)
 
 
 class FrameSampler:
@@ -49,12 +42,14 @@ class FrameSampler:
             self.by_person.setdefault(info.person, []).append(info)
         self.persons = list(self.by_person)
 
-    def draw(self, rng: np.random.Generator, count: int) -> list[tuple[ClipInfo, int]]:
-        """`count` (clip, frame) pairs: a person, then one of the person's clips, then a valid frame."""
-        order = np.concatenate([rng.permutation(len(self.persons)) for _ in range(-(-count // len(self.persons)))])
+    def draw(self, key: Key, count: int, first: int = 0) -> list[tuple[ClipInfo, int]]:
+        """Samples `first` to `first + count` of a key: a person, then one of the person's clips, then a valid frame."""
+        rng, number = np.random.default_rng(key), len(self.persons)
+        order = np.concatenate([rng.permutation(number) for _ in range(-(-(first + count) // number))])
         pairs = []
-        for index in order[:count]:
-            clips = self.by_person[self.persons[index]]
+        for sample in range(first, first + count):
+            rng = sample_rng(key, sample)
+            clips = self.by_person[self.persons[order[sample]]]
             info = clips[rng.integers(len(clips))]
             pairs.append((info, int(rng.choice(np.flatnonzero(self.corpus.open(info.clip_id).valid)))))
         return pairs
@@ -69,9 +64,9 @@ class FrameSampler:
 
     def fixed(self, count: int) -> list[tuple[ClipInfo, int]]:
         """The same `count` pairs at every call, spread over the split; for validation."""
-        return self.draw(np.random.default_rng(0), count)
+        return self.draw((0,), count)
 
 
-def step_rng(config: Config, step: int, process: int = 0) -> np.random.Generator:
-    """The random numbers of one step of one process."""
-    return np.random.default_rng([config.seed, step, process])
+def sample_rng(key: Key, sample: int, use: int = 0) -> np.random.Generator:
+    """The random numbers of one sample for one `use` of them."""
+    return np.random.default_rng([*key, sample, use])

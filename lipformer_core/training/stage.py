@@ -1,0 +1,69 @@
+"""What a stage of training gives to the loop, and the one Accelerator setup of all stages."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from ..config import Config
+
+
+class Stage:
+    """Base of the stages. The loop owns gradients, optimisers, averages, checkpoints and logs; a stage owns the rest.
+
+    A step sees `config.accumulate` materials a process, numbered on from step to step.
+    """
+
+    score: str  # the validation figure that is maximised
+    steps: int
+    model: nn.Module  # what is trained and saved, not wrapped, buffers included
+    wrapped: list[nn.Module]  # the networks whose forward the Accelerator wrapped
+    optimisers: list[torch.optim.Optimizer]
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.accelerator = make_accelerator(config)
+        self.device = self.accelerator.device
+
+    def material(self, number: int) -> Any:
+        """What a step needs of the corpus, by its number alone; made by a thread while another step is computed.
+
+        It draws from no global random numbers and leaves tensors' arithmetic to `losses`.
+        """
+        raise NotImplementedError
+
+    def describe(self, material: Any) -> str:
+        """Which clips and frames a material holds, for the message about a step that went wrong."""
+        raise NotImplementedError
+
+    def before(self, number: int) -> None:
+        """Called before each step."""
+
+    def losses(self, number: int, material: Any) -> tuple[list[Tensor | None], dict[str, Tensor]]:
+        """One loss for each optimiser, None for one that rests in this step, and figures to log, without gradients."""
+        raise NotImplementedError
+
+    def after(self, number: int) -> None:
+        """Called after each step."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Validation figures, of the weights that the model holds now."""
+        raise NotImplementedError
+
+
+def make_accelerator(config: Config) -> Accelerator:
+    """Accelerate's set-up for one CPU, one GPU or many: from `accelerate launch` or a plain call.
+
+    In every stage some parameters rest in some steps (codes before they exist, the decoder on cached codes).
+    """
+    if config.deterministic:
+        set_seed(config.seed, deterministic=True)
+    resting = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(mixed_precision=config.precision, kwargs_handlers=[resting])
+
+
+def describe_frames(pairs: list) -> str:
+    """`(ClipInfo, frame)` pairs in words."""
+    return ", ".join(f"{info.clip_id} frame {frame}" for info, frame in pairs)

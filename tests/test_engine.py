@@ -1,0 +1,313 @@
+"""The training loop: exact resume, averages, accumulation, processes, a guard against NaN; checkpoints, no pickles."""
+
+import json
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
+
+import lipformer_core as lf
+from lipformer_core import checkpoint
+from lipformer_core.config import preset
+from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.errors import CheckpointError, ConfigError, TrainingDiverged
+from lipformer_core.training.averaging import WeightAverage
+from lipformer_core.training.codebook import CodebookStage, train_codebook
+from lipformer_core.training.journal import read_log
+from lipformer_core.training.lipformer import LipFormerStage, train_lipformer
+from lipformer_core.training.looks import clip_looks
+from lipformer_core.training.loop import STATES, optimise
+from lipformer_core.training.sampling import FrameSampler
+
+
+class Interrupted(Exception):
+    pass
+
+
+def stop_at(step, stage=CodebookStage):
+    """A patch of `losses` that ends the run when it comes to a step."""
+    real = stage.losses
+
+    def losses(self, number, material):
+        if number == step:
+            raise Interrupted
+        return real(self, number, material)
+
+    return losses
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_average": 0.9, "codebook_update": "average", "accumulate": 2}])
+def test_resumed_stage_1_equals_an_uninterrupted_one(options, tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    config = tiny_config.replace(**options)
+    monkeypatch.setattr("lipformer_core.training.codebook.REVIVE_EVERY", 5)  # counts must outlive the interruption
+    train_codebook(config, tiny_corpus, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(CodebookStage, "losses", stop_at(9))  # the last state is of step 8, later than the k-means
+        train_codebook(config, tiny_corpus, tmp_path / "parts", progress=False)
+    assert not (tmp_path / "parts/codebook/model.safetensors").exists()
+    train_codebook(config, tiny_corpus, tmp_path / "parts", progress=False)
+    whole, parts = (checkpoint.load_codebook(tmp_path / name) for name in ("whole", "parts"))
+    assert checkpoint.fingerprint(whole) == checkpoint.fingerprint(parts)
+    logs = [read_log(tmp_path / name / "codebook") for name in ("whole", "parts")]
+    for name in ("step", "l1", "vq", "val_psnr", "bottom_perplexity"):
+        np.testing.assert_equal(logs[0][name], logs[1][name])
+    assert not list((tmp_path / "parts/codebook").glob(STATES))
+
+
+def test_resumed_stage_2_equals_an_uninterrupted_one(tiny_config, tiny_corpus, tiny_run, tmp_path, monkeypatch):
+    config = tiny_config.replace(save_every=1, weight_average=0.5)
+    for name in ("whole", "parts"):
+        shutil.copytree(tiny_run / "codebook", tmp_path / name / "codebook")
+    config = config.replace(cached_steps=3)
+    codebook = checkpoint.header_of(tiny_run, "codebook")["config"]
+    assert codebook["weight_average"] == 0.0
+    with pytest.raises(CheckpointError, match="weight_average"):  # one set of settings for both stages
+        train_lipformer(config, tiny_corpus, tmp_path / "whole", progress=False)
+    config = config.replace(weight_average=0.0)
+    train_lipformer(config, tiny_corpus, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(LipFormerStage, "losses", stop_at(2, LipFormerStage))
+        train_lipformer(config, tiny_corpus, tmp_path / "parts", progress=False)
+    train_lipformer(config, tiny_corpus, tmp_path / "parts", progress=False)
+    whole, parts = (lf.load(tmp_path / name) for name in ("whole", "parts"))
+    assert checkpoint.fingerprint(whole) == checkpoint.fingerprint(parts)
+
+
+def test_states_rotate_and_a_broken_newest_one_is_passed_over(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    config = tiny_config.replace(save_every=2)
+    train_codebook(config, tiny_corpus, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(CodebookStage, "losses", stop_at(9))
+        train_codebook(config, tiny_corpus, tmp_path / "parts", progress=False)
+    states = sorted((tmp_path / "parts/codebook").glob(STATES))
+    assert [path.stem for path in states] == ["step-00000006", "step-00000008"]
+    states[-1].write_bytes(states[-1].read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="step-00000008"):
+        train_codebook(config, tiny_corpus, tmp_path / "parts", progress=False)
+    whole, parts = (checkpoint.load_codebook(tmp_path / name) for name in ("whole", "parts"))
+    assert checkpoint.fingerprint(whole) == checkpoint.fingerprint(parts)
+
+
+def test_finished_run_is_returned_and_other_settings_are_refused(tiny_run, tiny_config, tiny_corpus):
+    before = (tiny_run / "codebook/model.safetensors").stat().st_mtime_ns
+    train_codebook(tiny_config, tiny_corpus, tiny_run, progress=False)
+    assert (tiny_run / "codebook/model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(CheckpointError, match="beta"):
+        train_codebook(tiny_config.replace(beta=0.5), tiny_corpus, tiny_run, progress=False)
+
+
+def test_a_loss_that_is_not_finite_stops_at_the_last_good_state_and_names_its_frames(
+    tiny_config, tiny_corpus, tmp_path, monkeypatch
+):
+    real = CodebookStage.losses
+
+    def poisoned(self, number, material):
+        if number == 9:
+            material[1][:] = 255
+            material[2].gain[0] = float("nan")
+        return real(self, number, material)
+
+    with monkeypatch.context() as patch, pytest.raises(TrainingDiverged, match=r"step 9 gave .*nan") as caught:
+        patch.setattr(CodebookStage, "losses", poisoned)
+        train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
+    sampler = FrameSampler(PreparedCorpus(tiny_corpus), "train", tiny_config)
+    for info, frame in sampler.draw((tiny_config.seed, 9), tiny_config.stage1_batch):
+        assert f"{info.clip_id} frame {frame}" in str(caught.value)
+    assert "step-00000008.safetensors holds the last good state" in str(caught.value)
+    state = checkpoint.load(tmp_path / "codebook/step-00000008.safetensors")[1]
+    assert all(torch.isfinite(tensor).all() for tensor in state.values() if tensor.is_floating_point())
+    train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)  # and the same command goes on
+
+
+def test_an_infinite_gradient_stops_the_training_at_its_own_step(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    real = CodebookStage.losses
+
+    def poisoned(self, number, material):
+        losses, logged = real(self, number, material)
+        return [losses[0] * (float("inf") if number == 4 else 1)], logged
+
+    monkeypatch.setattr(CodebookStage, "losses", poisoned)
+    with pytest.raises(TrainingDiverged, match="step 4 gave gradient"):
+        train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
+
+
+def test_accumulated_batches_are_one_large_batch(tiny_config, tiny_corpus):
+    """Two materials a step and one of both: the same gradients, but for rounding."""
+    gradients = []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        stage = CodebookStage(tiny_config.replace(codebook_warmup=1.0), PreparedCorpus(tiny_corpus))
+        (pairs, pixels, _), halves = stage.material(0), (slice(0, 2), slice(2, 4))
+        cut = [(pairs[h], pixels[h], clip_looks([""] * 2, [0] * 2, tiny_config)) for h in halves]
+        whole = [(pairs, pixels, clip_looks([""] * 4, [0] * 4, tiny_config))]
+        optimise(stage, 0, whole if parts == 1 else cut)
+        gradients.append([p.grad for p in stage.autoencoder.encoder.parameters()])
+    for one, two in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+
+
+def test_averages_follow_the_closed_form_and_give_the_weights_back():
+    model = torch.nn.Linear(2, 1, bias=False)
+    average = WeightAverage(model, 0.9)
+    expected = model.weight.detach().clone()
+    for n in range(30):
+        with torch.no_grad():
+            model.weight.copy_(torch.randn(1, 2))
+        average.update()
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * model.weight.detach()
+    own = model.weight.detach().clone()
+    with average.in_place():
+        torch.testing.assert_close(model.weight.detach(), expected)
+    assert torch.equal(model.weight.detach(), own)
+
+
+def train_in_processes(count, run, corpus, config, stage="codebook"):
+    """`lipformer train` in so many processes of one CPU, by gloo."""
+    changed = {k: v for k, v in config.to_dict().items() if v != getattr(preset("quick"), k)}
+    settings = [text for k, v in changed.items() for text in ("--set", f"{k}={list(v) if type(v) is tuple else v}")]
+    command = [sys.executable, "-m", "lipformer_core.cli", "train", stage, "--data", str(corpus), "--run", str(run)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": f"{count}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
+    world |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [*command, "--quiet", *settings],
+            env=os.environ | world | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    for process in started:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("update", ["gradient", "average"])
+def test_two_processes_equal_one_on_the_same_global_batch(update, tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    """Losses, gradients, weights, codebook statistics and revived codes agree, but for the order of sums."""
+    config = tiny_config.replace(codebook_update=update, augment_colour=0.2, codebook_warmup=0.1, log_every=1)
+    train_in_processes(2, tmp_path / "two", tiny_corpus, config.replace(stage1_batch=4))
+    train_codebook(config.replace(stage1_batch=8), tiny_corpus, tmp_path / "one", progress=False)
+    logs = [read_log(tmp_path / name / "codebook") for name in ("one", "two")]
+    for name in ("l1", "vq", "gradient", "val_psnr"):
+        np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-3, err_msg=name)
+    one, two = (load_file(tmp_path / name / "codebook/model.safetensors") for name in ("one", "two"))
+    for half in ("upper", "bottom"):
+        assert one[f"used.{half}"].sum() > 0
+        torch.testing.assert_close(one[f"used.{half}"], two[f"used.{half}"], rtol=0, atol=4)
+        name = f"autoencoder.{half}_codebook.weight"
+        torch.testing.assert_close(one[name], two[name], rtol=0.02, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_train_stage_2_over_a_codebook_of_one(tiny_config, tiny_corpus, tiny_run, tmp_path):
+    shutil.copytree(tiny_run / "codebook", tmp_path / "codebook")
+    train_in_processes(2, tmp_path, tiny_corpus, tiny_config, "lipformer")
+    model = lf.load(tmp_path)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_deterministic_mode_gives_the_same_bits_twice(tiny_config, tiny_corpus, tmp_path):
+    config = tiny_config.replace(deterministic=True)
+    try:
+        for name in ("a", "b"):
+            train_codebook(config, tiny_corpus, tmp_path / name, progress=False)
+            assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    a, b = (checkpoint.load_codebook(tmp_path / name) for name in ("a", "b"))
+    assert checkpoint.fingerprint(a) == checkpoint.fingerprint(b)
+
+
+def test_mixed_precision_trains_and_codes_are_chosen_in_full_precision(tiny_config, tiny_corpus, tmp_path):
+    AcceleratorState._reset_state(True)
+    try:
+        config = tiny_config.replace(precision="bf16")
+        autoencoder = train_codebook(config, tiny_corpus, tmp_path, progress=False)
+        assert all(p.dtype is torch.float32 for p in autoencoder.parameters())
+        encoding = torch.randn(2, 8, 4, 4)
+        with torch.autocast("cpu", torch.bfloat16):
+            chosen = autoencoder.upper_codebook.indices(encoding)
+        assert torch.equal(chosen, autoencoder.upper_codebook.indices(encoding))
+    finally:
+        AcceleratorState._reset_state(True)
+
+
+def test_curves_are_there_for_tensorboard(tiny_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(tiny_run / "codebook/tensorboard"))
+    board.Reload()
+    log = read_log(tiny_run / "codebook")
+    assert set(log) - {"step"} == set(board.Tags()["scalars"])
+    assert [event.step for event in board.Scalars("l1")] == log["step"]
+    np.testing.assert_allclose([event.value for event in board.Scalars("l1")], log["l1"], rtol=1e-5)
+
+
+def test_a_run_goes_on_from_another_ones_weights(tiny_run, tiny_config, tiny_corpus, tmp_path):
+    config = tiny_config.replace(stage1_steps=1, stage1_lr=0.0, codebook_warmup=0.0, revive_dead_codes=False)
+    config = config.replace(codebook_init="random")
+    after = train_codebook(config, tiny_corpus, tmp_path, progress=False, start=tiny_run)
+    assert checkpoint.fingerprint(after) == checkpoint.fingerprint(checkpoint.load_codebook(tiny_run))
+    with pytest.raises(CheckpointError, match="another architecture"):
+        train_codebook(config.replace(base_width=8), tiny_corpus, tmp_path / "b", progress=False, start=tiny_run)
+
+
+def test_checkpoint_rebuilds_its_model_alone(tiny_run, tiny_corpus, tmp_path):
+    shutil.copytree(tiny_run / "lipformer", tmp_path / "run/lipformer")
+    model = lf.load(tmp_path / "run")
+    assert checkpoint.fingerprint(model) == checkpoint.fingerprint(lf.load(tiny_run))
+    header = json.loads((tmp_path / "run/lipformer/model.json").read_text())
+    assert header["data_hash"] == PreparedCorpus(tiny_corpus).hash
+    assert {"config", "version", "seed"} <= set(header)
+
+
+class Malicious:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_malicious_pickle_is_refused_and_never_run(tmp_path):
+    path, mark = tmp_path / "lipformer/model.safetensors", tmp_path / "executed"
+    path.parent.mkdir()
+    for write in (lambda: path.write_bytes(pickle.dumps(Malicious(mark))), lambda: torch.save(Malicious(mark), path)):
+        write()
+        with pytest.raises(CheckpointError, match="not a safetensors checkpoint"):
+            lf.load(tmp_path)
+        assert not mark.exists()
+    pickle.loads(pickle.dumps(Malicious(mark))).close()
+    assert mark.exists()  # it would have worked
+
+
+def test_bad_checkpoints_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        lf.load(tmp_path)
+    path = tmp_path / "lipformer/model.safetensors"
+    path.parent.mkdir()
+    save_file({"a": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match="header"):
+        lf.load(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [{"accumulate": 0}, {"weight_average": 1.0}, {"precision": "int8"}, {"looks": 0}])
+def test_impossible_engine_settings_are_named(bad, tiny_config):
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        tiny_config.replace(**bad)

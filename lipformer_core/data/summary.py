@@ -9,6 +9,7 @@ import numpy as np
 from ..config import Config
 from ..timing import FPS
 from .clips import PreparedCorpus
+from .corpora import list_sources
 from .preparation_report import CSV, read_report
 from .shards import SPLITS
 
@@ -111,4 +112,5 @@ def synthetic_person(person: str) -> int:
 
 def held_out_person(config: Config, number: int = 0) -> int:
     """The `number`-th test person of the embedded corpus."""
-    return config.synthetic_train + config.synthetic_val + number
+    tested = [s.synthetic[0] for s in list_sources("synthetic", None, config) if s.split == "test"]
+    return tested[number]

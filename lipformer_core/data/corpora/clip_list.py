@@ -57,16 +57,16 @@ def _clip(row: dict[str, str], folder: Path) -> ClipSource:
         return replace(unusable(name, person, reason), split=given)
 
     if ending not in VIDEO_ENDINGS | IMAGE_ENDINGS:
-        return missing(f"{row['file'] or 'no file named'}: neither a video nor a picture by its ending")
+        return missing(f"neither a video nor a picture by its ending: {row['file'] or 'no file named'}")
     if not path.is_file():
-        return missing(f"{row['file']}: there is no such file")
+        return missing(f"no such file: {row['file']}")
     still = ending in IMAGE_ENDINGS
     try:
         start, end = float(row.get("start_s") or 0), float(row.get("end_s") or math.inf)
     except ValueError:
         start = end = math.nan
     if not still and not 0 <= start < end:
-        return missing(f"start_s {row.get('start_s')!r}, end_s {row.get('end_s')!r}: no stretch of a video in seconds")
+        return missing(f"no stretch of a video in seconds: start_s {row.get('start_s')!r}, end_s {row.get('end_s')!r}")
     name = name_of(path, folder) if inside else path.stem
     if still:
         return ClipSource(name, person, given, str(path), still=True)

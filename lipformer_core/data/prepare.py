@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..config import Config
 from ..errors import ConfigError, DataError
-from ..files import write_json
+from ..files import remove_unfinished, write_json
 from .clips import FORMAT, MANIFEST, PreparedCorpus
 from .corpora import CORPORA, ClipSource, list_sources, split_rule
 from .extraction import TRACKER_PACKAGES, part_name, prepare_source, source_state, tracker_name
@@ -76,6 +76,7 @@ def prepare(
     with writing(out):
         parts.mkdir(parents=True, exist_ok=True)
         with _alone(parts):
+            remove_unfinished(out)
             versions = _versions(sources)
             _check_unfinished(parts / "settings.json", settings | {"versions": versions}, out)
             _run(sources, parts, config, progress, _workers(workers, backend, scheduler))

@@ -117,7 +117,9 @@ def _root(
 @app.command(epilog="SOURCE, by corpus:\n\n" + "\n\n".join(f"**{name}**: {corpus}" for name, corpus in CORPORA.items()))
 def prepare(
     out: Annotated[Path, typer.Option(help="Folder for the prepared corpus.")],
-    source: Annotated[str | None, typer.Argument(help="Folder of the corpus; none for `synthetic`.")] = None,
+    source: Annotated[
+        str | None, typer.Argument(help="Folder of the corpus, or CSV of a `list`; none for `synthetic`.")
+    ] = None,
     corpus: Annotated[Corpus, typer.Option(help="What SOURCE is.")] = Corpus.folder,
     preset: Preset = "quick",
     settings: Settings = None,
@@ -140,12 +142,14 @@ def prepare(
 
     `lipformer prepare VIDEOS --corpus folder --out data/mine --workers 2 --set crop_size=128`
 
+    `lipformer prepare clips.csv --corpus list --out data/mine --set val_persons=[anna] --set test_persons=[ben]`
+
     `lipformer prepare LRS2 --corpus lrs2 --out /shared/lrs2 --backend dask --scheduler tcp://192.0.2.1:8786`
     """
     from .data.prepare import prepare as run_prepare
     from .data.summary import outcome
 
-    if source is None and CORPORA[corpus.value].needs_source:
+    if source is None and CORPORA[corpus.value].needs:
         raise ConfigError(f"no SOURCE: write lipformer prepare SOURCE --corpus {corpus.value} --out {out}")
     config = _config(preset, settings)
     if correct_offset is not None:

@@ -35,6 +35,8 @@ class Config:
     min_face_share: float = 0.02  # of a clip's frames
     min_speech: float = 0.05  # share of the time
     max_offset: int = 8  # frames by which picture and sound may be out of step
+    val_persons: tuple[str, ...] = ()  # with either of these two, exactly the persons named are held out,
+    test_persons: tuple[str, ...] = ()  # whatever the corpus's own splits
     synthetic_train: int = 600  # persons of the embedded corpus
     synthetic_val: int = 16
     synthetic_test: int = 32
@@ -150,6 +152,8 @@ class Config:
             raise ConfigError(f"weight_average: {self.weight_average} is not in [0, 1)")
         if self.latent_weight and not self.residual_head:
             raise ConfigError("latent_weight: only the residual head has latents; set residual_head")
+        if both := sorted(set(self.val_persons) & set(self.test_persons)):
+            raise ConfigError(f"val_persons, test_persons: {', '.join(both)} in both")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is none of {', '.join(map(repr, allowed))}")
@@ -203,16 +207,17 @@ _CHOICES = {
 
 
 def _check_type(name: str, value: object, kind: type) -> None:
-    if kind is float:
-        ok = isinstance(value, (int, float)) and not isinstance(value, bool)
-    elif kind is int:
-        ok = isinstance(value, int) and not isinstance(value, bool)
-    elif typing.get_origin(kind) is tuple:
-        ok = isinstance(value, tuple) and all(isinstance(v, int) for v in value)
-    else:
-        ok = isinstance(value, kind)
-    if not ok:
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        if not isinstance(value, tuple) or not all(_is_of(v, item) for v in value):
+            raise ConfigError(f"{name}: {value!r} is no list of {item.__name__}")
+    elif not _is_of(value, kind):
         raise ConfigError(f"{name}: {value!r} is not of type {getattr(kind, '__name__', kind)}")
+
+
+def _is_of(value: object, kind: type) -> bool:
+    allowed = (int, float) if kind is float else kind
+    return isinstance(value, allowed) and (kind is bool or not isinstance(value, bool))
 
 
 _QUICK = dict(

@@ -23,6 +23,12 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process left of `atomic` files in `folder`; nobody may be writing there."""
+    for path in folder.glob(f".*.{'[0-9a-f]' * 32}.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON, making its folder; a reader sees the old file or the new one, never half of one.
 

@@ -102,29 +102,41 @@ def mel_under_mouths(frames: NDArray, mel: NDArray, *, first_frame: int = 0, tit
     return figure
 
 
-def mouth_heat_map(frames: NDArray, landmarks: NDArray, *, title: str = "") -> Figure:
-    """What alignment is worth: the mean crop, the deviation of its pixels, and where the mouth's landmarks lie.
+def mouth_heat_maps(groups: Mapping[str, tuple[NDArray, NDArray]], *, title: str = "") -> Figure:
+    """What alignment is worth: a column a group with its mean crop, and where the lips and the chin lie on it.
 
-    frames (n, S, S, 3) uint8, landmarks (n, 68, 2) in crop pixels. A sharp mean face is a good alignment.
+    groups: label to crops (n, S, S, 3) uint8 and landmarks (n, 68, 2) in crop pixels. A sharp mean face is a good
+    alignment; the dashed line splits the halves.
     """
-    stack = np.asarray(frames, dtype=np.float32)
-    size = stack.shape[1]
-    mouth = np.asarray(landmarks)[:, 48:68].reshape(-1, 2)
-    figure = Figure(figsize=(8, 2.9), layout="constrained")
-    mean, spread, heat = figure.subplots(1, 3)
-    mean.imshow(stack.mean(axis=0).astype(np.uint8))
-    mean.set_title(f"mean of {len(stack)} crops", fontsize=9)
-    spread.imshow(stack.std(axis=0).mean(axis=-1), cmap="viridis")
-    spread.set_title("deviation over time", fontsize=9)
-    counts = np.histogram2d(mouth[:, 1], mouth[:, 0], bins=size, range=[[-0.5, size - 0.5]] * 2)[0]
-    heat.imshow(counts, cmap="magma")
-    heat.set_title("mouth landmarks", fontsize=9)
-    for axis in (mean, spread, heat):
-        axis.axhline(size / 2 - 0.5, color="white", linewidth=0.8, linestyle="--")  # where the halves are split
-        axis.set(xticks=[], yticks=[])
+    figure = Figure(figsize=(2.6 * len(groups), 5.6), layout="constrained")
+    for column, (label, (frames, landmarks)) in zip(
+        figure.subplots(2, len(groups), squeeze=False).T, groups.items(), strict=True
+    ):
+        mean, size = np.asarray(frames, dtype=np.float32).mean(axis=0), frames.shape[1]
+        lips, chin = landmarks[:, 48:68], landmarks[:, 7:10]  # (n, k, 2)
+        column[0].imshow(mean.astype(np.uint8))
+        column[0].set_title(f"{label}\nmean of {len(frames)} crops", fontsize=9)
+        column[1].imshow(mean.mean(axis=-1), cmap="gray")
+        for points, colours in ((chin, "Blues"), (lips, "inferno")):
+            heat = _density(points.reshape(-1, 2), size)
+            column[1].imshow(heat, cmap=colours, alpha=np.clip(2 * heat, 0, 0.9), vmin=0, vmax=1)
+        below, inside = (lips[..., 1] > size / 2 - 0.5).mean(), (chin[:, 1, 1] < size - 0.5).mean()
+        column[1].set_title(f"lips below the line: {below:.1%}\nchins in the crop: {inside:.1%}", fontsize=9)
+        for axis in column:
+            axis.axhline(size / 2 - 0.5, color="white", linewidth=0.8, linestyle="--")
+            axis.set(xticks=[], yticks=[])
     if title:
         figure.suptitle(title, fontsize=9)
     return figure
+
+
+def _density(points: NDArray, size: int) -> NDArray:
+    """How many of the points (k, 2) lie at each pixel of a crop, smoothed, 1 where most do: (size, size)."""
+    from scipy.ndimage import gaussian_filter
+
+    counts = np.histogram2d(points[:, 1], points[:, 0], bins=size, range=[[-0.5, size - 0.5]] * 2)[0]
+    heat = gaussian_filter(counts, size / 96)
+    return heat / max(heat.max(), 1e-9)
 
 
 def warp_grid(image: NDArray, grid: NDArray, *, title: str = "") -> Figure:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import lipformer_core
 from lipformer_core.cli import app, parse_settings
-from lipformer_core.config import Config
+from lipformer_core.config import Config, from_dict, preset
 from lipformer_core.errors import ConfigError, UnreadableMedia
 
 runner = CliRunner()
@@ -159,6 +159,17 @@ def test_settings_are_yaml():
     for wrong in ("a", "=1", "a=[1"):
         with pytest.raises(ConfigError):
             parse_settings([wrong])
+
+
+def test_lists_in_settings_have_items_of_the_settings_type():
+    persons = preset("quick", **parse_settings(["val_persons=[s1, s2]", "test_persons=[s3]"]))
+    assert (persons.val_persons, persons.test_persons) == (("s1", "s2"), ("s3",))
+    assert preset("quick").val_persons == () and from_dict(persons.to_dict()) == persons
+    for wrong in ("val_persons=[1, 2]", "val_persons=s1", "width_multipliers=[1, s1]", "width_multipliers=[true]"):
+        with pytest.raises(ConfigError, match=f"{wrong.partition('=')[0]}.*no list of (str|int)"):
+            preset("quick", **parse_settings([wrong]))
+    with pytest.raises(ConfigError, match="s2 in both"):
+        persons.replace(test_persons=["s2"])
 
 
 def test_python_interface_is_lazy_and_complete(calls):

@@ -12,7 +12,7 @@ from lipformer_core.data.corpora.splits import shared_persons
 from lipformer_core.data.example import held_out_example
 from lipformer_core.errors import DataError
 
-ON_DISK = [name for name, entry in CORPORA.items() if entry.needs_source]
+ON_DISK = [name for name, entry in CORPORA.items() if entry.needs == "a folder"]
 HIDDEN = [".hidden.mp4", "._a.mp4", ".Trash/a.mp4", ".Trash/0.png", ".0.jpg"]
 
 
@@ -94,7 +94,7 @@ def test_an_unknown_corpus_is_an_error_that_names_the_known(tiny_config):
 
 
 def test_every_corpus_says_in_a_line_what_its_source_is():
-    assert list(CORPORA) == ["synthetic", *LAYOUTS]
+    assert set(CORPORA) == {"synthetic", "list", *LAYOUTS}
     assert all("\n" not in str(entry) and str(entry) for entry in CORPORA.values())
 
 
@@ -102,7 +102,7 @@ def test_synthetic_has_as_many_persons_a_split_as_the_settings_say(tiny_config):
     sources = list_sources("synthetic", None, tiny_config)
     assert Counter(s.split for s in sources) == {"train": 6, "val": 2, "test": 2}
     assert sources[6].synthetic == (6, 0, tiny_config.synthetic_test_frames) and not sources[6].path
-    assert split_rule("synthetic", sources) == "by person"
+    assert split_rule("synthetic", sources, tiny_config) == "by person"
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_many_speakers_are_split_by_person(tmp_path, tiny_config):
     sources = list_sources("folder", tmp_path, tiny_config)
     persons = by_split(sources)
     assert len(persons["train"]) == 6 and len(persons["val"]) == len(persons["test"]) == 1
-    assert split_rule("folder", sources) == "by person"
+    assert split_rule("folder", sources, tiny_config) == "by person"
 
 
 def test_one_grid_speaker_holds_out_the_last_clips_by_name(tmp_path, tiny_config):
@@ -146,7 +146,7 @@ def test_one_grid_speaker_holds_out_the_last_clips_by_name(tmp_path, tiny_config
     assert {s.person for s in sources} == {"s1"}
     assert [s.clip_id for s in sources if s.split == "test"] == [f"clip{i:03d}" for i in range(130, 160)]
     assert [s.clip_id for s in sources if s.split == "val"] == [f"clip{i:03d}" for i in range(124, 130)]
-    assert "by clip" in split_rule("grid", sources)
+    assert "by clip" in split_rule("grid", sources, tiny_config)
 
 
 def test_grid_as_on_zenodo_beside_its_other_archives(tmp_path, tiny_config):
@@ -167,6 +167,98 @@ def test_grid_in_both_sizes_has_each_utterance_once(tmp_path, tiny_config):
     ]
     assert "mpg_6000/bbaf1n.mpg" in sources["s2_video_mpg_vcd_bbaf1n"].missing
     assert {s.person for s in list_sources("grid", tmp_path / "s2/video", tiny_config)} == {"s2"}
+
+
+# --- list -----------------------------------------------------------------------------------------
+def write_list(path, *rows):
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Folder with seven videos and a picture, of which a list may speak."""
+    touch(tmp_path, [f"clips/{name}.mp4" for name in "abcdefg"] + ["faces/h.JPG", "speech/i.wav"])
+    return tmp_path
+
+
+def test_a_list_mixes_videos_and_pictures_and_reports_what_it_cannot_use(listed, tiny_config):
+    rows = ["note,person,file", "x,ann,clips/a.mp4", f"y,,{listed}/clips/b.mp4", "z,ann,faces/h.JPG"]
+    rows += [",,speech/i.wav", ",ben,clips/gone.mp4", ",,", ",ann,clips/a.mp4"]
+    sources = check(list_sources("list", write_list(listed / "all.csv", *rows), tiny_config))
+    assert len(sources) == len(rows) - 1
+    usable = {name: (s.person, s.path, s.still) for name, s in sources.items() if not s.missing}
+    assert usable == {
+        "clips_a_000": ("ann", str(listed / "clips/a.mp4"), False),
+        "clips_b": ("b", str(listed / "clips/b.mp4"), False),
+        "faces_h": ("ann", str(listed / "faces/h.JPG"), True),
+    }
+    missing = {name: s.missing for name, s in sources.items() if s.missing}
+    assert "neither a video nor a picture" in missing.pop("speech_i_wav")
+    assert "no such file" in missing.pop("clips_gone_mp4") and "more than once" in missing.pop("clips_a_001")
+    assert ["no file named" in reason for reason in missing.values()] == [True]
+
+
+def test_a_list_lies_anywhere_and_its_order_of_rows_does_not_matter(listed, tmp_path_factory, tiny_config, monkeypatch):
+    names = [f"clips/{name}.mp4" for name in "abcdefg"]
+    one = list_sources("list", write_list(listed / "one.csv", "file", *names), tiny_config)
+    two = list_sources("list", write_list(listed / "two.csv", "file", *names[::-1]), tiny_config)
+    assert one == two and by_split(one) == {"train": set("abcde"), "val": {"f"}, "test": {"g"}}
+    elsewhere = write_list(tmp_path_factory.mktemp("elsewhere") / "all.csv", "file", *(f"{listed}/{n}" for n in names))
+    assert [s.path for s in list_sources("list", elsewhere, tiny_config)] == [s.path for s in one]
+    monkeypatch.chdir(listed)
+    assert [s.clip_id for s in list_sources("list", "one.csv", tiny_config)] == [s.clip_id for s in one]
+
+
+def test_a_lists_splits_count_only_where_every_usable_row_has_one(listed, tiny_config):
+    rows = ["file,split", "clips/a.mp4,test", "clips/b.mp4,val", "clips/c.mp4,train", "faces/h.JPG,train", "none.mp4,"]
+    path = write_list(listed / "all.csv", *rows)
+    sources = list_sources("list", path, tiny_config)
+    assert by_split(sources) == {"train": {"c", "h", "none"}, "val": {"b"}, "test": {"a"}}
+    assert split_rule("list", sources, tiny_config) == "as the list says"
+    write_list(path, *rows, "clips/d.mp4,clip")
+    sources = list_sources("list", path, tiny_config)
+    assert by_split(s for s in sources if not s.missing) == {"train": {"a", "b", "c"}, "val": {"d"}, "test": {"h"}}
+    assert split_rule("list", sources, tiny_config) == "by person"
+
+
+def test_a_list_gives_stretches_of_a_video(listed, tiny_config):
+    rows = ["file,start_s,end_s", "clips/a.mp4,1.5,4", "clips/a.mp4,,1", "clips/b.mp4,3,2", "clips/c.mp4,soon,"]
+    sources = check(list_sources("list", write_list(listed / "all.csv", *rows), tiny_config))
+    stretches = {name: (s.start_s, s.end_s) for name, s in sources.items() if not s.missing}
+    assert stretches == {"clips_a_000": (0, 1), "clips_a_001": (1.5, 4)}
+    assert all("no stretch" in sources[f"clips_{name}_mp4"].missing for name in "bc")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"path,person\na.mp4,x\n", "no column `file`.*path, person"), (b"", "no column `file`"), (b"file\n", "no files"),
+     (b"\x00\xff\xfe\x80", "cannot be read as a CSV"), (b"file\ngone.mp4\n", "1 not usable.*gone.mp4")],
+)  # fmt: skip
+def test_what_is_no_list_is_an_error_that_says_so(content, said, tmp_path, tiny_config):
+    path = tmp_path / "list.csv"
+    for source in (path, tmp_path, None):
+        with pytest.raises(DataError, match="needs a CSV file.*column `file`"):
+            list_sources("list", source, tiny_config)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"list.csv.*{said}"):
+        list_sources("list", path, tiny_config)
+
+
+# --- persons named in the settings ----------------------------------------------------------------
+@pytest.mark.parametrize("corpus", ["folder", "voxceleb2", "ffhq", "synthetic"])
+def test_named_persons_are_held_out_whatever_the_corpus_says(corpus, tmp_path, tiny_config):
+    touch(tmp_path, LAYOUTS.get(corpus, []))
+    before = list_sources(corpus, tmp_path, tiny_config)
+    first, second, *others = sorted({s.person for s in before})
+    config = tiny_config.replace(val_persons=[second], test_persons=[first])
+    sources = list_sources(corpus, tmp_path, config)
+    assert by_split(sources) == {"train": set(others), "val": {second}, "test": {first}}
+    assert split_rule(corpus, sources, config) == "by person, named in the settings"
+    config = tiny_config.replace(test_persons=[first])
+    assert not by_split(list_sources(corpus, tmp_path, config))["val"]
+    with pytest.raises(DataError, match=f"nobody is called zoe; there are {first}, {second}"):
+        list_sources(corpus, tmp_path, config.replace(val_persons=["zoe"]))
 
 
 # --- hdtf -----------------------------------------------------------------------------------------
@@ -257,7 +349,7 @@ def test_hdtf_videos_that_name_nobody_are_in_training(hdtf, tiny_config):
     persons = by_split(s for s in sources if not s.missing)
     assert {"Radio11", "Radio12"} <= persons["train"]
     assert persons["val"] == {"MazieHirono"} and persons["test"] == {"TedLieu"}
-    assert "RD videos name nobody" in split_rule("hdtf", sources)
+    assert "RD videos name nobody" in split_rule("hdtf", sources, tiny_config)
 
 
 def test_hdtf_crops_are_scaled_to_the_video_and_kept_only_where_they_fit(hdtf, tiny_config):
@@ -355,17 +447,18 @@ def test_lrs2_lists_give_the_official_splits(lrs2, tiny_config, beside):
         assert set(missing) == {"main_v1_00009", "pretrain_v0_00002"} | unlisted
         assert "test.txt lists it" in missing["main_v1_00009"] and "in none" in missing["main_v1_00002"]
         assert rows["main_v1_00009"].split == "test"
-        assert split_rule("lrs2", sources).startswith("official lists")
+        assert split_rule("lrs2", sources, tiny_config).startswith("official lists")
 
 
 def test_lrs2_says_when_a_list_breaks_the_split_by_person(lrs2, tiny_config):
     write_lists(lrs2, train=["v1/00000", "v2/00000", "v3/00000"], test=["v1/00001", "v2/00001", "v4/00000"])
-    assert split_rule("lrs2", list_sources("lrs2", lrs2, tiny_config)).endswith("2 persons are in several splits")
+    rule = split_rule("lrs2", list_sources("lrs2", lrs2, tiny_config), tiny_config)
+    assert rule.endswith("2 persons are in several splits")
 
 
 def test_lrs2_without_lists_is_split_by_video(lrs2, tiny_config):
     sources = list_sources("lrs2", lrs2, tiny_config)
-    assert split_rule("lrs2", sources) == "by person" and not shared_persons(sources)
+    assert split_rule("lrs2", sources, tiny_config) == "by person" and not shared_persons(sources)
     assert by_split(sources)["test"] == {"v7"} and len(sources) == 25
 
 
@@ -387,7 +480,7 @@ def test_voxceleb2_keeps_the_official_test_persons(tmp_path, tiny_config):
     sources = list_sources("voxceleb2", tmp_path, tiny_config)
     persons = by_split(sources)
     assert persons["test"] == {"id00017", "id00018", "id00095"} and persons["val"] == {"id00029"}
-    assert not shared_persons(sources) and "official test" in split_rule("voxceleb2", sources)
+    assert not shared_persons(sources) and "official test" in split_rule("voxceleb2", sources, tiny_config)
     clip = check(sources)["dev_mp4_id00010_21Uxsk56VDQ_00001"]
     assert clip.audio_path == str(tmp_path / "dev/aac/id00010/21Uxsk56VDQ/00001.m4a")
     assert check(sources)["dev_mp4_id00010_21Uxsk56VDQ_00000"].audio_path is None
@@ -397,7 +490,7 @@ def test_voxceleb2_keeps_the_official_test_persons(tmp_path, tiny_config):
 def test_voxceleb2_says_when_a_person_is_in_dev_and_test(tmp_path, tiny_config):
     touch(tmp_path, [f"dev/mp4/id0001{p}/21Uxsk56VDQ/00001.mp4" for p in range(6)])
     touch(tmp_path, ["test/mp4/id00010/7IBh-mGqYzg/00001.mp4"])
-    assert "1 persons" in split_rule("voxceleb2", list_sources("voxceleb2", tmp_path, tiny_config))
+    assert "1 persons" in split_rule("voxceleb2", list_sources("voxceleb2", tmp_path, tiny_config), tiny_config)
 
 
 @pytest.fixture
@@ -441,7 +534,7 @@ def test_ffhq_keeps_its_publishers_training_set(tmp_path, tiny_config):
     sources = list_sources("ffhq", tmp_path, tiny_config)
     numbers = {split: sorted(map(int, persons)) for split, persons in by_split(sources).items()}
     assert numbers == {"train": [0, 1, 59999], "val": [60000, 64999], "test": [65000, 69999]}
-    assert "official" in split_rule("ffhq", sources)
+    assert "official" in split_rule("ffhq", sources, tiny_config)
     flat = list_sources("ffhq", tmp_path / "thumbnails128x128", tiny_config)
     assert [(s.person, s.split, s.still) for s in flat] == [("00000", "train", True)]
 
@@ -460,7 +553,7 @@ def test_celebahq_alone_is_split_by_image(tmp_path, tiny_config):
     touch(tmp_path, [*LAYOUTS["celebahq"], "CelebAMask-HQ-mask-anno/0/00000_hair.png"])
     sources = list_sources("celebahq", tmp_path, tiny_config)
     assert len(sources) == len({s.person for s in sources}) == 12
-    assert split_rule("celebahq", sources).startswith("by image")
+    assert split_rule("celebahq", sources, tiny_config).startswith("by image")
 
 
 def test_celebahq_takes_identities_and_the_partition_from_celebas_files(tmp_path, tiny_config):
@@ -469,11 +562,11 @@ def test_celebahq_takes_identities_and_the_partition_from_celebas_files(tmp_path
     (tmp_path / "identity_CelebA.txt").write_text(IDENTITY)
     sources = list_sources("celebahq", tmp_path, tiny_config)
     assert check(sources)["CelebA-HQ-img_11"].person == "2005"
-    assert split_rule("celebahq", sources) == "by person" and not shared_persons(sources)
+    assert split_rule("celebahq", sources, tiny_config) == "by person" and not shared_persons(sources)
     (tmp_path / "list_eval_partition.txt").write_text(PARTITION)
     sources = list_sources("celebahq", tmp_path, tiny_config)
     assert by_split(sources) == {"train": {"2002", "2003", "2004", "2005"}, "val": {"2001"}, "test": {"2000"}}
-    assert "official" in split_rule("celebahq", sources)
+    assert "official" in split_rule("celebahq", sources, tiny_config)
 
 
 def test_celebahq_numbered_from_one_is_refused_with_the_mapping(tmp_path, tiny_config):
@@ -494,10 +587,10 @@ def test_celebahq_with_a_damaged_text_file_is_an_error_that_names_the_line(tmp_p
 def test_flat_pictures_are_split_by_image_and_sub_folders_by_person(tmp_path, tiny_config):
     touch(tmp_path, [f"{n}.JPG" for n in range(10)])
     sources = list_sources("images", tmp_path, tiny_config)
-    assert split_rule("images", sources).startswith("by image") and all(s.still for s in sources)
+    assert split_rule("images", sources, tiny_config).startswith("by image") and all(s.still for s in sources)
     touch(tmp_path, [f"anna/{n}.webp" for n in range(3)])
     sources = list_sources("images", tmp_path, tiny_config)
-    assert split_rule("images", sources) == "by person"
+    assert split_rule("images", sources, tiny_config) == "by person"
     assert {s.person for s in sources if "anna" in s.clip_id} == {"anna"}
 
 
@@ -520,7 +613,18 @@ def test_the_development_clips(clips_folder, tiny_config):
     assert len(sources) == 194 and count["grid_s1"] == 160 and len(count) == 35
     persons = by_split(sources)
     assert [len(persons[split]) for split in ("train", "val", "test")] == [29, 3, 3]
-    assert not shared_persons(sources) and split_rule("folder", sources) == "by person"
+    assert not shared_persons(sources) and split_rule("folder", sources, tiny_config) == "by person"
+
+
+def test_the_development_list(clips_folder, tiny_config):
+    path = clips_folder.parent / "MEDIA.csv"
+    if not path.is_file():
+        pytest.skip(f"real material: no {path}")
+    sources = list_sources("list", path, tiny_config)
+    check(sources)
+    usable = [s for s in sources if not s.missing]
+    assert Counter(s.still for s in usable) == {False: 194, True: 51}
+    assert all(s.clip_id.startswith("speech") for s in sources if s.missing)
 
 
 def test_the_development_portraits(clips_folder, tiny_config):
@@ -529,4 +633,4 @@ def test_the_development_portraits(clips_folder, tiny_config):
         pytest.skip(f"real material: no {portraits}")
     sources = list_sources("images", portraits, tiny_config)
     assert len(check(sources)) == 51 and all(s.still for s in sources)
-    assert split_rule("images", sources).startswith("by image")
+    assert split_rule("images", sources, tiny_config).startswith("by image")

@@ -2,6 +2,7 @@
 
 import shutil
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ import pytest
 from lipformer_core.data import prepare as module
 from lipformer_core.data.alignment import mouth_shape
 from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.corpora import list_sources
+from lipformer_core.data.extraction import source_state
 from lipformer_core.data.prepare import prepare
 from lipformer_core.data.shards import ARRAYS
+from lipformer_core.data.summary import held_out_person
 from lipformer_core.data.synthetic import synthesise_clip
 from lipformer_core.errors import DataError
 from lipformer_core.timing import MEL_PER_FRAME
@@ -79,6 +83,30 @@ def test_a_finished_corpus_is_returned_and_other_settings_are_refused(tiny_confi
     assert prepare("synthetic", None, tiny_corpus, tiny_config).hash == PreparedCorpus(tiny_corpus).hash
     with pytest.raises(DataError, match="seed"):
         prepare("synthetic", None, tiny_corpus, tiny_config.replace(seed=1))
+
+
+def test_named_persons_make_another_corpus(tiny_config, tiny_corpus, tmp_path):
+    config = tiny_config.replace(val_persons=["synthetic00002"], test_persons=["synthetic00000", "synthetic00009"])
+    corpus = prepare("synthetic", None, tmp_path, config, workers=1, progress=False)
+    persons = {split: {info.person for info in corpus.clips(split)} for split in ("train", "val", "test")}
+    assert persons["val"] == {"synthetic00002"} and persons["test"] == {"synthetic00000", "synthetic00009"}
+    assert len(persons["train"]) == 7 and "named" in corpus.manifest["split_rule"]
+    assert held_out_person(config) == 0 and held_out_person(tiny_config) == 8
+    assert prepare("synthetic", None, tmp_path, config).hash == corpus.hash
+    assert corpus.hash != PreparedCorpus(tiny_corpus).hash
+    with pytest.raises(DataError, match="test_persons"):
+        prepare("synthetic", None, tmp_path, tiny_config)
+
+
+def test_a_list_that_has_changed_is_another_corpus(tiny_config, tiny_corpus, monkeypatch):
+    """Also where its clips are called the same: another person, split or stretch of the video."""
+    sources = list_sources("synthetic", None, tiny_config)
+    for change in ({"person": "x"}, {"split": "val"}, {"end_s": 1.0}):
+        changed = [replace(sources[0], **change), *sources[1:]]
+        assert source_state(changed[0]) != source_state(sources[0])
+        monkeypatch.setattr(module, "list_sources", lambda *_, changed=changed: changed)
+        with pytest.raises(DataError, match="other clips"):
+            prepare("synthetic", None, tiny_corpus, tiny_config)
 
 
 def test_a_clip_that_cannot_be_used_is_a_row_with_its_reason(tiny_config, tmp_path):

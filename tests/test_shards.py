@@ -13,6 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from lipformer_core import files
 from lipformer_core.config import Config, preset
 from lipformer_core.data import prepare as module
 from lipformer_core.data import shards
@@ -110,6 +111,23 @@ def test_killed_while_joining_nothing_is_lost(tiny_config, tiny_corpus, tmp_path
         monkeypatch.setattr(module, "prepare_source", lambda *args: pytest.fail("prepared again"))
     prepare("synthetic", None, tmp_path / "out", tiny_config, workers=1, progress=False)
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    def killed(file):
+        raise KeyboardInterrupt  # and no time to tidy up
+
+    mine = tmp_path / ".notes.tmp"
+    mine.touch()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("lipformer_core.files.Path.unlink", lambda *args, **options: None)
+        patch.setattr("lipformer_core.files.os.fsync", killed)
+        with files.atomic(tmp_path / "train-00000.tar") as file:
+            file.write(b"half")
+    assert len(list(tmp_path.iterdir())) == 2
+    prepare("synthetic", None, tmp_path, tiny_config, workers=1, progress=False)
+    mine.unlink()
+    assert content(tmp_path) == content(tiny_corpus)
 
 
 def test_shards_are_bounded(tmp_path):

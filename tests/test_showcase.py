@@ -5,12 +5,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from lipformer_core import charts
+from lipformer_core import charts, plots
 from lipformer_core.checkpoint import load_codebook, load_lipformer
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.data.example import held_out_example
 from lipformer_core.data.media import iter_frames, probe, read_audio
-from lipformer_core.data.summary import counts, pooled, portraits, spread_frames
+from lipformer_core.data.summary import YAW_BINS, by_yaw, counts, pooled, portraits
 from lipformer_core.data.synthetic import synthesise_clip
 from lipformer_core.data.synthetic.export import write_clip
 from lipformer_core.data.tracking import load_track
@@ -79,8 +79,21 @@ def test_summary_counts_and_pools(data, tiny_config):
     assert amounts["test"].frames == tiny_config.synthetic_test * tiny_config.synthetic_test_frames
     assert pooled(data, "test", "pose").shape == (amounts["test"].valid, 3)
     assert portraits(data, "test", 5).shape == (2, 32, 32, 3)
-    images, points = spread_frames(data, "test", 8)
-    assert len(images) == len(points) == 8
+
+
+def test_frames_by_yaw_are_of_everybody_and_in_their_bin(data):
+    clips = [data.open(info.clip_id) for split in ("train", "val", "test") for info in data.clips(split)]
+    yaw = {clip.landmarks[i].tobytes(): abs(clip.pose[i, 0]) for clip in clips for i in np.flatnonzero(clip.valid)}
+    groups = by_yaw(data, 10**6)
+    for name, (low, high) in YAW_BINS.items():
+        images, points = groups.get(name, ([], []))
+        assert len(images) == len(points) == sum(low <= angle < high for angle in yaw.values())
+        assert all(low <= yaw[p.tobytes()] < high for p in points)
+    name, (images, points) = next(iter(by_yaw(data, 1).items()))
+    shown = {p.tobytes() for p in points}
+    own = [{clip.landmarks[i].tobytes() for i in np.flatnonzero(clip.valid)} for clip in clips]  # a clip a person
+    low, high = YAW_BINS[name]
+    assert all((len(shown & o) == 1) == any(low <= yaw[k] < high for k in o) for o in own)
 
 
 def test_codebook_scores_count_every_token(data, tiny_run, tiny_config):
@@ -214,6 +227,7 @@ def test_charts_draw():
     made = [
         charts.histograms({"x": {"one": [1, 2], "two": [3]}}),
         charts.landmarks_over([np.zeros((8, 8, 3), np.uint8)], np.zeros((1, 68, 2))),
+        plots.mouth_heat_maps({"all": (np.zeros((2, 8, 8, 3), np.uint8), np.full((2, 68, 2), 5.0))}),
         charts.usage_bars({"upper": np.array([3, 0, 1])}),
         charts.ratio_bars({"all": {"0–5°": (0.9, 0.8, float("nan"))}}),
         charts.cumulative({"error": [1.0, 2.0]}, xlabel="pixels"),

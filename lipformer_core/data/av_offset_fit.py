@@ -1,6 +1,6 @@
 """How the coefficients of `av_offset` that ship with the package were fitted; anyone with GRID's speaker 1 can do it.
 
-    python -c "from lipformer_core.data.av_offset_fit import fit_shipped; fit_shipped('clips/grid_s1')"
+python -c "from lipformer_core.data.av_offset_fit import fit_shipped; fit_shipped('clips/grid_s1')"
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def held_out_example(corpus: str, source: str | Path | None, config: Config, fol
         return _synthetic(config, Path(folder))
     sources = list_sources(corpus, source, config)
     # whole files with sound: a range of an HDTF video would need cutting first
-    held_out = [s for s in sources if s.split == "test" and s.path and not s.still and s.end_s is None]
+    held_out = [s for s in sources if s.split == "test" and s.path and not (s.still or s.start_s or s.end_s)]
     if not held_out:
         raise DataError(f"{source}: no whole file is held out; name a video and an audio file")
     return Example(Path(held_out[0].path), Path(held_out[-1].audio_path or held_out[-1].path), None)

@@ -76,9 +76,10 @@ def part_name(clip_id: str) -> str:
 
 
 def source_state(source: ClipSource) -> list:
-    """What tells that a source's files have changed since they were prepared: sizes and dates."""
+    """What tells that a source has changed since it was prepared: its row, and sizes and dates of its files."""
     paths = [p for p in (source.path, source.audio_path) if p and Path(p).exists()]
-    return [[os.stat(p).st_size, os.stat(p).st_mtime_ns] for p in paths]
+    files = [[os.stat(p).st_size, os.stat(p).st_mtime_ns] for p in paths]
+    return [source.person, source.split, *source.stretch, *files]
 
 
 def tracker_name() -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..config import Config
 from ..errors import ConfigError, DataError
-from ..files import write_json
+from ..files import remove_unfinished, write_json
 from .clips import FORMAT, MANIFEST, PreparedCorpus
 from .corpora import CORPORA, ClipSource, list_sources, split_rule
 from .extraction import TRACKER_PACKAGES, part_name, prepare_source, source_state, tracker_name
@@ -26,6 +26,8 @@ BACKENDS = ("local", "dask")
 # the settings that change what is written; another value of one of them is another corpus
 _RELEVANT = (
     "seed",
+    "val_persons",
+    "test_persons",
     "crop_size",
     "transform_sigma",
     "image_format",
@@ -74,6 +76,7 @@ def prepare(
     with writing(out):
         parts.mkdir(parents=True, exist_ok=True)
         with _alone(parts):
+            remove_unfinished(out)
             versions = _versions(sources)
             _check_unfinished(parts / "settings.json", settings | {"versions": versions}, out)
             _run(sources, parts, config, progress, _workers(workers, backend, scheduler))
@@ -120,7 +123,7 @@ def _finish(
         "settings": settings,
         "versions": versions,
         "crop_size": config.crop_size,
-        "split_rule": split_rule(corpus, sources),
+        "split_rule": split_rule(corpus, sources, config),
         "hash": hashlib.sha256("".join(shards.values()).encode()).hexdigest(),
         "sources": _fingerprint(sources),
         "shards": shards,
@@ -133,12 +136,13 @@ def _finish(
 
 def _settings(corpus: str, source: str | Path | None, config: Config) -> dict:
     names = _RELEVANT + (_RELEVANT_SYNTHETIC if corpus == "synthetic" else _RELEVANT_FILMED)
-    settings = {name: getattr(config, name) for name in names}
+    values = {name: getattr(config, name) for name in names}
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     return settings | {"corpus": corpus, "source": str(Path(source).resolve()) if source else None}
 
 
 def _listed(corpus: str, source: str | Path | None, config: Config, out: Path) -> list[ClipSource] | None:
-    """The corpus's sources; None if its folder is gone but what was made of it is there."""
+    """The corpus's sources; None if its source is gone but what was made of it is there."""
     gone = source is not None and not Path(source).exists()
     if gone and corpus in CORPORA and (out / MANIFEST).is_file():
         return None
@@ -146,7 +150,8 @@ def _listed(corpus: str, source: str | Path | None, config: Config, out: Path) -
 
 
 def _fingerprint(sources: list[ClipSource]) -> str:
-    return hashlib.sha256("\n".join(s.clip_id for s in sources).encode()).hexdigest()
+    rows = [[s.clip_id, s.person, s.split, *s.stretch] for s in sources]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _finished(out: Path, settings: dict, sources: list[ClipSource] | None) -> PreparedCorpus:

@@ -9,11 +9,14 @@ import numpy as np
 from ..config import Config
 from ..timing import FPS
 from .clips import PreparedCorpus
+from .corpora import list_sources
 from .preparation_report import CSV, read_report
 from .shards import SPLITS
 
-__all__ = ["SPLITS", "SplitCounts", "Spent", "counts", "held_out_person", "outcome", "pooled", "portraits", "reasons",
-           "spent", "spread_frames", "synthetic_person"]  # fmt: skip
+__all__ = ["SPLITS", "YAW_BINS", "SplitCounts", "Spent", "by_yaw", "counts", "held_out_person", "outcome", "pooled",
+           "portraits", "reasons", "spent", "synthetic_person"]  # fmt: skip
+
+YAW_BINS = {"frontal, below 10°": (0, 10), "turned 10° to 25°": (10, 25), "turned 25° to 40°": (25, 40)}
 
 
 class SplitCounts(NamedTuple):
@@ -91,17 +94,30 @@ def portraits(corpus: PreparedCorpus, split: str, count: int) -> np.ndarray:
     return np.stack(images)
 
 
-def spread_frames(corpus: PreparedCorpus, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """About `count` valid crops spread evenly over the clips: uint8 (n, S, S, 3), landmarks (n, 68, 2)."""
-    infos = corpus.clips(split)
-    images, points = [], []
-    for info in infos[:: max(1, len(infos) // count)]:
-        clip = corpus.open(info.clip_id)
-        frames = np.flatnonzero(clip.valid)
-        chosen = frames[np.linspace(0, len(frames) - 1, min(len(frames), max(1, count // len(infos)))).astype(int)]
-        images.append(clip.frames(chosen))
-        points.append(clip.landmarks[chosen])
-    return np.concatenate(images), np.concatenate(points)
+def by_yaw(corpus: PreparedCorpus, count: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Valid frames of all splits by how far the face is turned: YAW_BINS' names to crops and landmarks.
+
+    Of each bin about `count` frames, as many of every person as there are, spread over the person's: uint8
+    (n, S, S, 3) and (n, 68, 2) crop pixels. A bin that no frame is in is left out.
+    """
+    found: dict[str, dict[str, list[tuple[str, int]]]] = {name: {} for name in YAW_BINS}
+    for info in (info for split in SPLITS for info in corpus.clips(split)):
+        yaw = np.abs(corpus.open(info.clip_id).pose[:, 0])
+        for frame in corpus.valid_frames(info):
+            name = next((name for name, (low, high) in YAW_BINS.items() if low <= yaw[frame] < high), None)
+            if name is not None:
+                found[name].setdefault(info.person, []).append((info.clip_id, int(frame)))
+    return {name: _spread(corpus, list(own.values()), count) for name, own in found.items() if own}
+
+
+def _spread(corpus: PreparedCorpus, groups: list[list[tuple[str, int]]], count: int) -> tuple[np.ndarray, np.ndarray]:
+    share = -(-count // len(groups))
+    chosen = [own[i] for own in groups for i in np.unique(np.linspace(0, len(own) - 1, share).round().astype(int))]
+    clips = [(corpus.open(clip_id), frame) for clip_id, frame in chosen]
+    return (
+        np.concatenate([clip.frames([frame]) for clip, frame in clips]),
+        np.stack([clip.landmarks[frame] for clip, frame in clips]),
+    )
 
 
 def synthetic_person(person: str) -> int:
@@ -111,4 +127,5 @@ def synthetic_person(person: str) -> int:
 
 def held_out_person(config: Config, number: int = 0) -> int:
     """The `number`-th test person of the embedded corpus."""
-    return config.synthetic_train + config.synthetic_val + number
+    tested = [s.synthetic[0] for s in list_sources("synthetic", None, config) if s.split == "test"]
+    return tested[number]

@@ -1,4 +1,4 @@
-"""Readers of corpora: each lists the clips of one published layout as ClipSources, in a fixed order.
+"""Readers of corpora: each lists the clips of one layout as ClipSources, in a fixed order.
 
 A reader is one file with one function, `read`; the table below names them. Identities and official splits are kept
 where a corpus has them; everything else is split by person (see `splits`).
@@ -10,11 +10,13 @@ from pathlib import Path
 
 from ...config import Config
 from ...errors import DataError
-from . import celebahq, ffhq, folder, grid, hdtf, images, lrs2, mead, splits, synthetic, voxceleb2
+from . import celebahq, clip_list, ffhq, folder, grid, hdtf, images, lrs2, mead, splits, synthetic, voxceleb2
 from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, safe_ids
 from .source import ClipSource
 
 __all__ = ["CORPORA", "IMAGE_ENDINGS", "VIDEO_ENDINGS", "ClipSource", "Corpus", "list_sources", "split_rule"]
+
+CSV_FILE = "a CSV file"
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,21 @@ class Corpus:
     read: Callable[[Path | None, Config], list[ClipSource]]  # names need not be safe or unique yet
     rule: str = ""  # how the splits were made, where the corpus sets them itself
     still: bool = False  # pictures, for stage 1 alone
-    needs_source: bool = True
+    needs: str = "a folder"  # what SOURCE has to be: this, CSV_FILE, or nothing
 
     def __str__(self) -> str:
         return self.source
 
 
 CORPORA: dict[str, Corpus] = {
-    "synthetic": Corpus("none: the package draws it", synthetic.read, "by person", needs_source=False),
+    "synthetic": Corpus("none: the package draws it", synthetic.read, "by person", needs=""),
     "folder": Corpus("a folder of videos, a sub-folder a person", folder.read),
+    "list": Corpus(
+        "a CSV file: videos and pictures in its column `file`; optional columns person, split, start_s, end_s",
+        clip_list.read,
+        "as the list says",
+        needs=CSV_FILE,
+    ),
     "grid": Corpus("GRID: the folder of its speakers (s1/*.mpg …), or one speaker's", grid.read),
     "hdtf": Corpus(
         "HDTF: a folder with its annotations (HDTF_dataset/*.txt) and the full videos, or with videos already cut",
@@ -72,29 +80,34 @@ def list_sources(corpus: str, source: str | Path | None, config: Config) -> list
     """All clips of a corpus in a fixed order, and a row with `missing` for each that is promised and not there.
 
     corpus : a name of CORPORA
-    source : its folder (unused for "synthetic")
-    raises DataError for an unknown corpus, a missing folder, or a folder that holds no clip in the corpus's layout
+    source : its folder, or the CSV file of "list" (unused for "synthetic")
+    config : `val_persons` and `test_persons`, where given, decide about the splits of any corpus
+    raises DataError for an unknown corpus, a missing source, one that holds no clip in the corpus's layout, or a named
+        person who is not there
     """
     if corpus not in CORPORA:
         raise DataError(f"corpus {corpus!r} is none of {', '.join(map(repr, CORPORA))}")
     entry = CORPORA[corpus]
-    if not entry.needs_source:
-        return entry.read(None, config)
-    if source is None or not Path(source).is_dir():
-        raise DataError(f"corpus {corpus!r} needs a folder as its source; {source} is none. Expected {entry.source}")
+    if not entry.needs:
+        return splits.named(entry.read(None, config), config)
+    there = source is not None and (Path(source).is_file() if entry.needs == CSV_FILE else Path(source).is_dir())
+    if not there:
+        raise DataError(f"corpus {corpus!r} needs {entry.needs} as its source; {source} is none. Expected {entry}")
     root = Path(source)
-    sources = safe_ids(entry.read(root, config), root)
+    sources = safe_ids(entry.read(root, config), root if root.is_dir() else root.parent)
     if all(s.missing for s in sources):
         endings = IMAGE_ENDINGS if entry.still else VIDEO_ENDINGS
         kind = "pictures" if entry.still else "video files"
         why = "; ".join(f"{s.clip_id}: {s.missing}" for s in sources[:3])
         found = f"{len(sources)} not usable ({why} …)" if sources else f"no {kind} ({', '.join(sorted(endings))}) in it"
-        raise DataError(f"{root}: {found}. Corpus {corpus!r} expects {entry.source}")
-    return sources
+        raise DataError(f"{root}: {found}. Corpus {corpus!r} expects {entry}")
+    return splits.named(sources, config)
 
 
-def split_rule(corpus: str, sources: list[ClipSource]) -> str:
+def split_rule(corpus: str, sources: list[ClipSource], config: Config) -> str:
     """How the splits were made, in words, for the manifest."""
+    if config.val_persons or config.test_persons:
+        return "by person, named in the settings"
     own = CORPORA[corpus].rule
     words = own if own and splits.split(sources) != sources else splits.rule(sources)
     if corpus == "synthetic":

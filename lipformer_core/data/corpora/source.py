@@ -22,3 +22,8 @@ class ClipSource:
     still: bool = False  # a picture without sound, for stage 1 alone
     audio_path: str | None = None  # the sound, where it is a file of its own; None: it is in `path`
     missing: str | None = None  # why there is no clip
+
+    @property
+    def stretch(self) -> list:
+        """Which part of its file it is, for comparisons: seconds from and to, and box."""
+        return [self.start_s, self.end_s, self.crop and list(self.crop)]

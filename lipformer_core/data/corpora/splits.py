@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
+from ...config import Config
+from ...errors import DataError
 from .source import ClipSource
 
 FEWEST_PERSONS = 5  # below this a split by person leaves too little to train on
@@ -27,6 +29,21 @@ def split(sources: list[ClipSource], held_out: Collection[str] = HELD_OUT) -> li
     where = {}
     for number, name in enumerate(name for name in ("test", "val") if name in held_out):
         where |= dict.fromkeys(persons[len(persons) - (number + 1) * tenth : len(persons) - number * tenth], name)
+    return [replace(s, split=where.get(s.person, "train")) for s in sources]
+
+
+def named(sources: list[ClipSource], config: Config) -> list[ClipSource]:
+    """The same rows with the persons whom the settings name held out and all others in train; as they are, if none.
+
+    raises DataError for a named person without a usable clip
+    """
+    where = dict.fromkeys(config.val_persons, "val") | dict.fromkeys(config.test_persons, "test")
+    if not where:
+        return sources
+    persons = _persons(sources)
+    if unknown := sorted(set(where) - set(persons)):
+        known = f"{', '.join(persons[:10])}{' …' if len(persons) > 10 else ''}"
+        raise DataError(f"val_persons, test_persons: nobody is called {', '.join(unknown)}; there are {known}")
     return [replace(s, split=where.get(s.person, "train")) for s in sources]
 
 

@@ -1,0 +1,92 @@
+"""A list of clips and pictures wherever they lie: a CSV with the column `file` (a path, from the CSV's folder on, or
+absolute) and, each if wanted, `person`, `split` (train, val or test), `start_s` and `end_s` (seconds of a video).
+
+Without a person a file is one. Splits count only where every usable row has one; other columns are not looked at.
+"""
+
+import csv
+import math
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+
+from ...config import Config
+from ...errors import DataError
+from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, name_of, unusable
+from .source import ClipSource
+from .splits import HELD_OUT, split
+
+SPLITS = {"train", *HELD_OUT}
+
+
+def read(path: Path, config: Config) -> list[ClipSource]:
+    """The rows of the CSV `path`, ordered by name; a row that cannot be used is missing, with its reason.
+
+    raises DataError if `path` is no CSV, lacks the column `file`, or has no rows
+    """
+    sources = _numbered(sorted((_clip(row, path.parent) for row in _rows(path)), key=_place))
+    if not all(s.split in SPLITS for s in sources if not s.missing):
+        return split(sources)
+    return [s if s.split in SPLITS else replace(s, split="train") for s in sources]
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file, restval="", strict=True)
+            columns = [name.strip() for name in table.fieldnames or []]
+            table.fieldnames = columns
+            rows = [{k: v.strip() for k, v in row.items() if k is not None} for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as a CSV in UTF-8 ({error})") from error
+    if "file" not in columns:
+        raise DataError(f"{path}: no column `file`; its first line names {', '.join(columns) or 'none'}")
+    if not rows:
+        raise DataError(f"{path}: lists no files")
+    return rows
+
+
+def _clip(row: dict[str, str], folder: Path) -> ClipSource:
+    """The row's clip, its split as it stands there."""
+    path, given = folder / row["file"], row.get("split", "")
+    inside = path.is_relative_to(folder)
+    person, ending = row.get("person") or Path(row["file"]).stem or "unnamed", path.suffix.lower()
+
+    def missing(reason: str) -> ClipSource:
+        name = path.relative_to(folder).as_posix() if inside else path.name
+        return replace(unusable(name, person, reason), split=given)
+
+    if ending not in VIDEO_ENDINGS | IMAGE_ENDINGS:
+        return missing(f"neither a video nor a picture by its ending: {row['file'] or 'no file named'}")
+    if not path.is_file():
+        return missing(f"no such file: {row['file']}")
+    still = ending in IMAGE_ENDINGS
+    try:
+        start, end = float(row.get("start_s") or 0), float(row.get("end_s") or math.inf)
+    except ValueError:
+        start = end = math.nan
+    if not still and not 0 <= start < end:
+        return missing(f"no stretch of a video in seconds: start_s {row.get('start_s')!r}, end_s {row.get('end_s')!r}")
+    name = name_of(path, folder) if inside else path.stem
+    if still:
+        return ClipSource(name, person, given, str(path), still=True)
+    return ClipSource(name, person, given, str(path), start_s=start, end_s=end if math.isfinite(end) else None)
+
+
+def _place(source: ClipSource) -> tuple:
+    return source.clip_id, source.start_s, source.end_s or math.inf, source.path or ""
+
+
+def _numbered(sources: list[ClipSource]) -> list[ClipSource]:
+    """Where several rows have one name, they are numbered; what is listed twice is used once."""
+    numbered = []
+    for name, group in groupby(sources, key=lambda source: source.clip_id):
+        same, seen = list(group), set()
+        for number, source in enumerate(same):
+            named = f"{name}_{number:03d}" if len(same) > 1 else name
+            stretch = (source.path, source.start_s, source.end_s)
+            if source.path and stretch in seen:
+                source = replace(source, path=None, missing="listed more than once")
+            seen.add(stretch)
+            numbered.append(replace(source, clip_id=named))
+    return numbered

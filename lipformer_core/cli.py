@@ -70,7 +70,11 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the preset; repeat for more."),
 ]
 Data = Annotated[Path, typer.Option(help="Folder that `lipformer prepare` wrote.")]
+Corpora = Annotated[
+    list[Path], typer.Option("--data", help="Folder that `lipformer prepare` wrote; repeat to join several.")
+]
 Run = Annotated[Path, typer.Option(help="Folder of the checkpoints.")]
+Start = Annotated[Path | None, typer.Option("--from", help="A run whose weights are gone on from.")]
 Progress = Annotated[bool, typer.Option("--progress/--quiet", help="Show progress bars.")]
 
 
@@ -169,11 +173,12 @@ def prepare(
 
 @train.command("codebook")
 def train_codebook_command(
-    data: Data,
+    data: Corpora,
     run: Run,
     preset: Preset = "quick",
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
+    start: Start = None,
     progress: Progress = True,
 ) -> None:
     """Stage 1: encoder, the two codebooks and decoder, on face reconstruction; continues where it stopped.
@@ -184,21 +189,24 @@ def train_codebook_command(
     """
     from .training.codebook import train_codebook
 
-    train_codebook(_config(preset, settings, seed), data, run, progress=progress)
+    train_codebook(_config(preset, settings, seed), data, run, progress=progress, start=start)
     typer.echo(f"trained: {run}")
 
 
 @train.command("lipformer")
 def train_lipformer_command(
-    data: Data,
+    data: Corpora,
     run: Run,
     preset: Preset = "quick",
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     until: Annotated[Phase, typer.Option(help="The phase to stop after.")] = Phase.lipformer,
+    start: Start = None,
     progress: Progress = True,
 ) -> None:
     """Stage 2: warping, audio encoder and Transformer over the frozen codebooks of the same RUN.
+
+    Stage 1 comes first where RUN has none; where it has, that may have been trained on other data.
 
     **Example**
 
@@ -206,7 +214,7 @@ def train_lipformer_command(
     """
     from .training.lipformer import train_lipformer
 
-    train_lipformer(_config(preset, settings, seed), data, run, progress=progress, until=until.value)
+    train_lipformer(_config(preset, settings, seed), data, run, progress=progress, until=until.value, start=start)
     typer.echo(f"trained: {run}")
 
 

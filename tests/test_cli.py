@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -67,7 +68,7 @@ def test_training_gets_preset_settings_and_seed(calls, tmp_path, stage):
     ((name, (config, data, run), _),) = calls
     assert isinstance(config, Config)
     assert (name, config.seed, config.stage1_lr, config.width_multipliers) == (f"train_{stage}", 7, 1e-3, (1, 2))
-    assert (str(data), run) == ("d", tmp_path)
+    assert (data, run) == ([Path("d")], tmp_path)
 
 
 def test_stage_2_stops_where_told(calls):

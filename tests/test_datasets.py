@@ -49,7 +49,7 @@ def test_faces_are_all_valid_frames_once(tiny_corpus):
     corpus = PreparedCorpus(tiny_corpus)
     data = FaceDataset(corpus, "train")
     places = [data.locate(i) for i in range(len(data))]
-    expected = [(info.clip_id, int(f)) for info in corpus.clips("train") for f in corpus.valid_frames(info)]
+    expected = [(info.clip_id, int(f)) for info in corpus.clips("train") for f in info.valid_frames]
     assert [(info.clip_id, frame) for info, frame in places] == expected
     assert data[len(data) - 1]["frame"] == data[-1]["frame"] == places[-1][1]
     with pytest.raises(IndexError):

@@ -41,6 +41,11 @@ class ClipInfo:
     still: bool
     runs: list[tuple[int, int]]
 
+    @property
+    def valid_frames(self) -> np.ndarray:
+        """Indices of the frames that show a face: int64 (k,). Needs no look into the shard."""
+        return np.concatenate([np.arange(0), *(np.arange(first, last) for first, last in self.runs)])
+
 
 class Clip:
     """One prepared clip: 25 frames/s aligned crops, log-mel, landmarks, transforms, pose."""
@@ -154,6 +159,7 @@ class PreparedCorpus:
             raise DataError(f"{self.folder}: no {MANIFEST}; run `lipformer prepare` first (or again: it resumes)")
         self.manifest = read_manifest(path.read_text(), str(path))
         self._infos = {info.clip_id: info for info in clip_infos(self.manifest)}
+        self.parts = [self]  # several where corpora are joined
 
     @property
     def hash(self) -> str:
@@ -173,10 +179,6 @@ class PreparedCorpus:
     def open(self, clip_id: str) -> Clip:
         """A clip by its name; KeyError if the manifest does not list it."""
         return Clip(self._infos[clip_id], self.folder)
-
-    def valid_frames(self, info: ClipInfo) -> np.ndarray:
-        """Indices of the frames that show a face: int64 (k,). Needs no look into the shard."""
-        return np.concatenate([np.arange(0), *(np.arange(first, last) for first, last in info.runs)])
 
     def verify(self) -> None:
         """Compare every shard with its hash in the manifest; DataError names the first that differs or is missing."""

@@ -35,7 +35,7 @@ class FaceDataset(Dataset):
             raise DataError(f"{self.corpus.folder}: the split {split!r} has no frames for {type(self).__name__}")
 
     def _frames(self, info: ClipInfo) -> np.ndarray:
-        return self.corpus.valid_frames(info)
+        return info.valid_frames
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -81,7 +81,7 @@ class PairDataset(FaceDataset):
         self.window, self.seed, self.epoch = window, seed, 0
 
     def _frames(self, info: ClipInfo) -> np.ndarray:
-        return targets(self.corpus.valid_frames(info))
+        return targets(info.valid_frames)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other references from now on; to be called before the loader's workers start."""

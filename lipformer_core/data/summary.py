@@ -103,7 +103,7 @@ def by_yaw(corpus: PreparedCorpus, count: int) -> dict[str, tuple[np.ndarray, np
     found: dict[str, dict[str, list[tuple[str, int]]]] = {name: {} for name in YAW_BINS}
     for info in (info for split in SPLITS for info in corpus.clips(split)):
         yaw = np.abs(corpus.open(info.clip_id).pose[:, 0])
-        for frame in corpus.valid_frames(info):
+        for frame in info.valid_frames:
             name = next((name for name, (low, high) in YAW_BINS.items() if low <= yaw[frame] < high), None)
             if name is not None:
                 found[name].setdefault(info.person, []).append((info.clip_id, int(frame)))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..data.clips import PreparedCorpus
+from ..data.joined import JoinedCorpora
 from ..model.autoencoder import FaceAutoencoder
 from .looks import clip_looks
 from .sampling import to_tensor
@@ -32,7 +33,12 @@ class CodeCache:
 
 @torch.no_grad()
 def cache_codes(
-    autoencoder: FaceAutoencoder, corpus: PreparedCorpus, split: str, folder: Path, key: str, looks: int = 1
+    autoencoder: FaceAutoencoder,
+    corpus: PreparedCorpus | JoinedCorpora,
+    split: str,
+    folder: Path,
+    key: str,
+    looks: int = 1,
 ) -> CodeCache:
     """Encode and quantise all frames of a split into `folder`/codes_<split>.npy, once per `key` and looks."""
     key = f"{key} {looks}"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .. import checkpoint
 from ..config import Config
 from ..data.clips import PreparedCorpus
+from ..data.joined import Data, JoinedCorpora, open_corpus
 from ..model.autoencoder import FaceAutoencoder
 from ..model.codebook import kmeans, perplexity, usage
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
@@ -25,15 +26,15 @@ HALVES = ("upper", "bottom")
 
 
 def train_codebook(
-    config: Config, data: Path | str, run: Path | str, progress: bool = True, start: Path | str | None = None
+    config: Config, data: Data, run: Path | str, progress: bool = True, start: Path | str | None = None
 ) -> FaceAutoencoder:
-    """Train stage 1 on a prepared corpus into `run`/codebook; resumes, and returns at once if it is finished.
+    """Train stage 1 on one or several prepared corpora into `run`/codebook; resumes, or returns at once if finished.
 
     start : a run whose trained stage 1, of the same architecture, is gone on from
     raises DataError for a bad corpus, CheckpointError if the folder was trained with other settings or data,
         WeightsMissing if the perceptual loss's file is not present
     """
-    corpus, folder = PreparedCorpus(data), Path(run) / "codebook"
+    corpus, folder = open_corpus(data), Path(run) / "codebook"
     if not finished(folder, config, corpus.hash):
         torch.manual_seed(config.seed)
         stage = CodebookStage(config, corpus)
@@ -48,7 +49,7 @@ class CodebookStage(Stage):
 
     score = "val_psnr"
 
-    def __init__(self, config: Config, corpus: PreparedCorpus):
+    def __init__(self, config: Config, corpus: PreparedCorpus | JoinedCorpora):
         super().__init__(config)
         self.steps = config.stage1_steps
         self.autoencoder = FaceAutoencoder(config).to(memory_format=torch.channels_last)

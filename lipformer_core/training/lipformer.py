@@ -21,6 +21,7 @@ from .. import checkpoint
 from ..config import Config
 from ..data.audio import SILENCE
 from ..data.clips import Clip, PreparedCorpus
+from ..data.joined import Data, JoinedCorpora, open_corpus
 from ..data.references import draw_reference, draw_twin
 from ..errors import ConfigError
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
@@ -48,13 +49,13 @@ PHASES = ("warping", "cached", "lipformer")
 
 def train_lipformer(
     config: Config,
-    data: Path | str,
+    data: Data,
     run: Path | str,
     progress: bool = True,
     until: str = "lipformer",
     start: Path | str | None = None,
 ) -> LipFormer:
-    """Train stage 2 on a prepared corpus over the finished stage 1 of the same run. Resumes.
+    """Train stage 2 on a prepared corpus, or several, over the finished stage 1 of the same run. Resumes.
 
     Stage 1 comes first, on the same corpus, where `run`/codebook is not finished; where it is, it may have been trained
     on another corpus (the paper: FFHQ).
@@ -63,7 +64,7 @@ def train_lipformer(
     start : a run whose trained warping, audio encoder and Transformer, of the same architecture, are gone on from
     raises DataError, CheckpointError, WeightsMissing as `train_codebook`; ConfigError if `until` has no steps
     """
-    corpus, run = PreparedCorpus(data), Path(run)
+    corpus, run = open_corpus(data), Path(run)
     steps = {
         "warping": config.warp_steps if config.warping else 0,
         "cached": config.cached_steps,
@@ -116,7 +117,7 @@ class PairBatch:
 class PairSampler:
     """Draws targets with references and sound from cached codes."""
 
-    def __init__(self, model: LipFormer, corpus: PreparedCorpus, split: str, folder: Path):
+    def __init__(self, model: LipFormer, corpus: PreparedCorpus | JoinedCorpora, split: str, folder: Path):
         self.config, self.corpus = model.config, corpus
         self.looks = self.config.looks if split == "train" else 1
         self.frames = FrameSampler(corpus, split, model.config, stills=False)

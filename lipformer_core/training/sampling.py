@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..config import Config
 from ..data.clips import ClipInfo, PreparedCorpus
+from ..data.joined import JoinedCorpora
 from ..errors import DataError
 
 Key = tuple[int, ...]  # names an endless row of samples: (seed, step)
@@ -28,30 +29,37 @@ def to_images(batch: Tensor) -> np.ndarray:
 class FrameSampler:
     """Valid frames of a split, person by person; those of portraits only if `stills`.
 
+    Joined corpora get the same share each, however many persons they have.
     raises DataError for a split without such clips
     """
 
-    def __init__(self, corpus: PreparedCorpus, split: str, config: Config, stills: bool = True):
+    def __init__(self, corpus: PreparedCorpus | JoinedCorpora, split: str, config: Config, stills: bool = True):
         self.corpus, self.config = corpus, config
-        self.infos = corpus.clips(split, stills)
-        if not self.infos:
+        self.parts: list[list[list[ClipInfo]]] = []  # corpora, persons, clips
+        for part in corpus.parts:
+            persons: dict[str, list[ClipInfo]] = {}
+            for info in part.clips(split, stills):
+                persons.setdefault(info.person, []).append(info)
+            if persons:
+                self.parts.append(list(persons.values()))
+        if not self.parts:
             kind = "clips" if stills else "clips with sound"
             raise DataError(f"{corpus.folder}: no {kind} in the split {split!r}; prepare more persons or clips")
-        self.by_person: dict[str, list[ClipInfo]] = {}
-        for info in self.infos:
-            self.by_person.setdefault(info.person, []).append(info)
-        self.persons = list(self.by_person)
 
     def draw(self, key: Key, count: int, first: int = 0) -> list[tuple[ClipInfo, int]]:
         """Samples `first` to `first + count` of a key: a person, then one of the person's clips, then a valid frame."""
-        rng, number = np.random.default_rng(key), len(self.persons)
-        order = np.concatenate([rng.permutation(number) for _ in range(-(-(first + count) // number))])
+        rng, end = np.random.default_rng(key), first + count
+        orders = [
+            np.concatenate([rng.permutation(len(persons)) for _ in range(-(-end // len(persons)))])
+            for persons in self.parts
+        ]
         pairs = []
-        for sample in range(first, first + count):
+        for sample in range(first, end):
+            part = sample % len(self.parts)
+            clips = self.parts[part][orders[part][sample // len(self.parts)]]
             rng = sample_rng(key, sample)
-            clips = self.by_person[self.persons[order[sample]]]
             info = clips[rng.integers(len(clips))]
-            pairs.append((info, int(rng.choice(np.flatnonzero(self.corpus.open(info.clip_id).valid)))))
+            pairs.append((info, int(rng.choice(info.valid_frames))))
         return pairs
 
     def pixels(self, pairs: list[tuple[ClipInfo, int]]) -> np.ndarray:

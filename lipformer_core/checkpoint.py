@@ -16,6 +16,7 @@ from torch import nn
 from .config import Config, from_dict
 from .errors import CheckpointError
 
+SHIPPED = Path(__file__).parent / "pretrained"  # the run folder of the weights that come with the package
 OPTIMISER, AVERAGE = "optimiser/", "average/"  # prefixes of what only a resumable checkpoint holds
 
 
@@ -87,14 +88,15 @@ def load_codebook(run: Path | str) -> "nn.Module":
     return _restore(FaceAutoencoder(from_dict(header["config"])), part(tensors, prefix))
 
 
-def load_lipformer(run: Path | str, phase: str = "lipformer") -> "nn.Module":
+def load_lipformer(run: Path | str | None = None, phase: str = "lipformer") -> "nn.Module":
     """The trained LipFormer of a run folder, in evaluation mode. CheckpointError if there is none.
 
+    run : None: the weights that come with the package; `pretrained/README.md` beside them says what they are good for
     phase : "lipformer", the finished model, or an earlier phase of stage 2: "warping", "cached"
     """
     from .model.lipformer import LipFormer
 
-    header, tensors = load(Path(run) / phase / "model.safetensors")
+    header, tensors = load(Path(SHIPPED if run is None else run) / phase / "model.safetensors")
     return _restore(LipFormer(from_dict(header["config"])), tensors)
 
 

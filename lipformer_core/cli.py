@@ -222,8 +222,8 @@ def train_lipformer_command(
 def dub(
     video: Annotated[Path, typer.Argument(help="Video or portrait.")],
     audio: Annotated[Path, typer.Argument(help="Speech: any file with an audio track.")],
-    run: Run,
     out: Annotated[Path, typer.Option("--out", "-o", help="The mp4 to write.")],
+    run: Annotated[Path | None, typer.Option(help="Folder of the checkpoints; none: the weights shipped.")] = None,
     face: Annotated[str, typer.Option(help="`largest`, or a face's number from the left, from 0.")] = "largest",
     policy: Annotated[Policy, typer.Option(help="When the audio outlasts the video.")] = Policy.pingpong,
     landmarks: Annotated[Path | None, typer.Option(help="Landmarks from a file instead of a tracker.")] = None,
@@ -233,6 +233,8 @@ def dub(
     """Make the person in VIDEO say AUDIO; only the lower face changes.
 
     **Examples**
+
+    `lipformer dub video.mp4 speech.wav -o out.mp4`
 
     `lipformer dub video.mp4 speech.wav --run runs/quick -o out.mp4 --report out.json`
 

@@ -85,6 +85,20 @@ def prepare(
     return PreparedCorpus(out)
 
 
+def prepare_for_training(
+    corpus: str, source: str | Path | None, out: Path, config: Config, synthetic_too: bool = False, **options: object
+) -> tuple[PreparedCorpus, list[Path]]:
+    """Prepare a corpus into `out` and, if asked for, the embedded one beside it: (the corpus, all folders to train on).
+
+    options : as `prepare`'s
+    """
+    data, folders = prepare(corpus, source, out, config, **options), [out]
+    if synthetic_too and corpus != "synthetic":
+        folders.append(out.with_name(f"{out.name}_synthetic"))
+        prepare("synthetic", None, folders[1], config.replace(val_persons=(), test_persons=()), **options)
+    return data, folders
+
+
 def _run(
     sources: list[ClipSource], parts: Path, config: Config, progress: bool, workers: Callable[[], Iterator]
 ) -> None:

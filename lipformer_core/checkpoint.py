@@ -87,6 +87,16 @@ def load_lipformer(run: Path | str, phase: str = "lipformer") -> "nn.Module":
     return _restore(LipFormer(from_dict(header["config"])), tensors)
 
 
+def load_sync(run: Path | str) -> "nn.Module":
+    """The trained sync expert (SyncNet) of a run folder, in evaluation mode. CheckpointError if there is none."""
+    from .model.syncnet import SyncNet
+
+    header, tensors = load(Path(run) / "sync" / "model.safetensors")
+    prefix = "net."  # beside it the file holds the reading of lips that helps the training
+    own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return _restore(SyncNet(from_dict(header["config"])), own)
+
+
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over all parameters and buffers, names and bytes."""
     digest = hashlib.sha256()

@@ -72,7 +72,7 @@ def windows(frames: Tensor, length: int) -> Tensor:
 
 
 def tower(channels: int, size: tuple[int, int], width: int, out: int) -> nn.Sequential:
-    """Strided convolutions with a residual block each, then one dense layer that knows where things are.
+    """Strided convolutions, a residual block after all but the first, then one dense layer that knows where things are.
 
     (B, channels, *size) to (B, out); norms are per sample, so that a judged picture depends on no other.
     """
@@ -81,7 +81,8 @@ def tower(channels: int, size: tuple[int, int], width: int, out: int) -> nn.Sequ
     for level in range(LEVELS):
         current = width * min(2**level, 4)
         layers += [nn.Conv2d(channels, current, 3, stride=2, padding=1), nn.GroupNorm(8, current), nn.SiLU()]
-        layers.append(Residual(current))
+        if level:  # at full size it would cost as much as all others together
+            layers.append(Residual(current))
         channels, rows, columns = current, -(-rows // 2), -(-columns // 2)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * rows * columns, out))
 

@@ -127,9 +127,10 @@ class Config:
     sync_batch: int = 32  # clips; each brings sync_max_shift + 1 windows
     sync_lr: float = 5e-4
     sync_articulation_weight: float = 1.0  # lip opening and width must be readable from both embeddings
-    sync_colour: float = 0.2  # strength of colour jitter of a clip's pictures
-    sync_geometry: float = 0.06  # largest shift and change of size of a clip's pictures, share of their width
-    sync_gain: float = 0.3  # mel units; largest change of a clip's level, and of its balance between low and high
+    sync_colour: float = 0.3  # strength of colour jitter of a clip's pictures
+    sync_geometry: float = 0.08  # largest shift and change of size of a clip's pictures, share of their width
+    sync_gain: float = 0.5  # mel units; largest change of a clip's level, and of its balance between low and high
+    sync_noise: float = 0.1  # mel units; largest deviation of noise on a clip's sound
 
     # --- engine ---------------------------------------------------------------------------------
     weight_decay: float = 0.01

@@ -13,7 +13,8 @@ from lipformer_core.config import Config
 from lipformer_core.errors import ConfigError, UnreadableMedia
 
 runner = CliRunner()
-COMMANDS = [["prepare"], ["train", "codebook"], ["train", "sync"], ["train", "lipformer"], ["dub"], ["evaluate"], ["info"]]
+TRAIN = [["train", stage] for stage in ("codebook", "sync", "lipformer")]
+COMMANDS = [["prepare"], *TRAIN, ["dub"], ["evaluate"], ["info"]]
 
 
 @pytest.fixture

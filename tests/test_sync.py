@@ -22,6 +22,7 @@ from lipformer_core.training.sync_sampling import (
     augment_pictures,
     augment_sounds,
     seen_frames,
+    soften,
 )
 
 SMALL = dict(sync_width=8, sync_dim=32, sync_batch=4, sync_steps=6, sync_max_shift=3)
@@ -122,6 +123,11 @@ def test_augmentation_treats_all_frames_of_a_clip_alike():
     changed = augment_pictures(seen, colour=0.2, geometry=0.1)
     assert changed.shape == seen.shape and not torch.allclose(changed, seen, atol=0.05)
     assert torch.equal(changed[:, :1].expand_as(changed), changed)
+    seen = seen.repeat(4, 1, 1, 1, 1)
+    soft = soften(seen)
+    assert torch.equal(soft[:, :1].expand_as(soft), soft)
+    spread, before = soft.std((1, 2, 3, 4)), seen.std((1, 2, 3, 4))
+    assert (spread <= before + 1e-6).all() and 0 < (spread < before - 0.01).sum() < 16
     still = augment_pictures(seen, colour=0.0, geometry=0.0)
     mirrored = [torch.allclose(a, b.flip(-1), atol=1e-4) for a, b in zip(still, seen, strict=True)]
     plain = [torch.allclose(a, b, atol=1e-4) for a, b in zip(still, seen, strict=True)]
@@ -132,7 +138,8 @@ def test_augmented_sound_keeps_time_and_silence():
     torch.manual_seed(0)
     sounds = torch.full((3, 4, 32, 80), SILENCE)
     sounds[:, :, 10:20] = 0.3
-    changed = augment_sounds(sounds, 0.3)
+    assert augment_sounds(sounds, 0.0, 0.1)[:, :, 10:20].std() > 0.01
+    changed = augment_sounds(sounds, 0.3, 0.0)
     assert changed.min() >= SILENCE and (changed[:, :, 10:20] - 0.3).abs().max() <= 0.6 + 1e-5
     assert (changed[:, :, 10:20].std((1, 2)) < 1e-6).all()  # one change a clip
     assert not torch.allclose(changed[0, 0, 12], changed[1, 0, 12])

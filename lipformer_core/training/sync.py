@@ -20,7 +20,7 @@ from ..data.clips import PreparedCorpus
 from ..model.syncnet import SyncNet, windows
 from .loop import finished, run_stage
 from .sampling import step_rng
-from .sync_sampling import Stretches, StretchSampler, augment_pictures, augment_sounds, seen_frames
+from .sync_sampling import Stretches, StretchSampler, augment_pictures, augment_sounds, seen_frames, soften
 
 VALIDATION_ROUNDS = 12  # fixed batches
 SCALE_RATE = 10.0  # how much faster the temperature learns than the towers
@@ -82,8 +82,9 @@ class SyncTraining:
 
     def losses(self, number: int, material: Stretches) -> tuple[list[Tensor], dict[str, Tensor | float]]:
         """(one loss an optimiser, figures to log)."""
-        seen = augment_pictures(seen_frames(material.pixels), self.config.sync_colour, self.config.sync_geometry)
-        sounds = augment_sounds(torch.from_numpy(material.sounds), self.config.sync_gain)
+        config = self.config
+        seen = soften(augment_pictures(seen_frames(material.pixels), config.sync_colour, config.sync_geometry))
+        sounds = augment_sounds(torch.from_numpy(material.sounds), config.sync_gain, config.sync_noise)
         lips = torch.from_numpy(material.lips)
         loss, figures = self.objective(*(x.to(self.device) for x in (seen, sounds, lips)))
         return [loss], figures

@@ -96,14 +96,28 @@ def augment_pictures(seen: Tensor, colour: float, geometry: float) -> Tensor:
     return augment_colour(clips.flatten(2, 3), colour).reshape(clips.shape).movedim(1, 2)
 
 
-def augment_sounds(sounds: Tensor, gain: float) -> Tensor:
-    """Another level, another balance of low and high, another size of the voice, all windows of a clip alike.
+def soften(seen: Tensor) -> Tensor:
+    """Blur half of the clips a little, all frames alike: generated faces are soft, which must say nothing about sync.
 
-    sounds : (B, W, window, 80) log-mel; gain : largest change of level, mel units; the floor stays at -1
+    seen : (B, L, 3, h, w) to the same
+    """
+    frames = seen.flatten(0, 1)
+    for _ in range(2):
+        frames = F.avg_pool2d(F.pad(frames, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    share = (2 * torch.rand(len(seen), 1, 1, 1, 1) - 1).clamp(min=0)
+    return seen + share * (frames.view_as(seen) - seen)
+
+
+def augment_sounds(sounds: Tensor, gain: float, noise: float) -> Tensor:
+    """Another level, balance of low and high, size of the voice and room, all windows of a clip alike.
+
+    sounds : (B, W, window, 80) log-mel; gain : largest change of level, mel units; noise : largest deviation of noise
+        on every band, mel units; the floor stays at -1
     """
     batch, bands = len(sounds), sounds.shape[-1]
     uniform = lambda: 2 * torch.rand(batch, 1, 1, 1) - 1  # noqa: E731
     change = gain * (uniform() + uniform() * torch.linspace(-1, 1, bands))
     moved = torch.arange(bands) + torch.randint(-BAND_SHIFT, BAND_SHIFT + 1, (batch, 1))  # (B, 80)
     moved = moved.clamp(0, bands - 1)[:, None, None].expand_as(sounds)
+    change = change + noise * torch.rand(batch, 1, 1, 1) * torch.randn_like(sounds)
     return (sounds.gather(-1, moved) + change).clamp(min=SILENCE)

@@ -105,6 +105,28 @@ def cumulative(groups: Mapping[str, ArrayLike], *, xlabel: str, title: str = "")
     return figure
 
 
+def sync_offsets(curves: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
+    """How often the sync expert is right, by offset, with the chance line: label to `SyncAccuracy.curves`' values.
+
+    The last value of a curve, against other people's sound, stands apart from the offsets.
+    """
+    figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+    axis = figure.subplots()
+    for label, values in curves.items():
+        moved, foreign = np.split(100 * np.asarray(values, float), [-1])
+        reach = len(moved) // 2
+        offsets = np.arange(-reach, reach + 1)
+        known = np.isfinite(moved)
+        (line,) = axis.plot(offsets[known], moved[known], marker="o", markersize=3, label=label)
+        axis.plot([reach + 2], foreign, marker="D", markersize=5, color=line.get_color())
+    axis.axhline(50, color="black", linewidth=0.8, linestyle="--")
+    axis.text(-reach, 50.5, "chance", fontsize=8)
+    axis.set_xticks([*offsets[known], reach + 2], [*(f"{k:+d}" for k in offsets[known]), "foreign"], fontsize=8)
+    axis.set(xlabel="sound moved by so many frames (40 ms)", ylabel="right, %", ylim=(40, 101), title=title)
+    axis.legend(fontsize=8, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
 def score_table(
     results: Mapping[str, object], rows: Mapping[str, str], columns: Mapping[str, str], *, title: str = ""
 ) -> Figure:

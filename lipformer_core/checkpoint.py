@@ -100,6 +100,15 @@ def load_lipformer(run: Path | str | None = None, phase: str = "lipformer") -> "
     return _restore(LipFormer(from_dict(header["config"])), tensors)
 
 
+def load_sync(run: Path | str) -> "nn.Module":
+    """The trained sync expert (SyncNet) of a run folder, in evaluation mode. CheckpointError if there is none."""
+    from .model.syncnet import SyncNet
+
+    header, tensors = load(Path(run) / "sync" / "model.safetensors")
+    prefix = "net."  # beside it the file holds the reading of lips that helps the training
+    return _restore(SyncNet(from_dict(header["config"])), part(tensors, prefix))
+
+
 def fill(module: nn.Module, other: nn.Module) -> None:
     """Give a module the weights of another of the same architecture. CheckpointError where they do not fit."""
     try:

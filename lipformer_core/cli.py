@@ -193,6 +193,27 @@ def train_codebook_command(
     typer.echo(f"trained: {run}")
 
 
+@train.command("sync")
+def train_sync_command(
+    data: Corpora,
+    run: Run,
+    preset: Preset = "quick",
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
+    progress: Progress = True,
+) -> None:
+    """The sync expert: whether a sound belongs to a mouth; continues where it stopped.
+
+    **Example**
+
+    `lipformer train sync --preset quick --data data/synthetic --run runs/quick`
+    """
+    from .training.sync import train_sync
+
+    train_sync(_config(preset, settings, seed), data, run, progress=progress)
+    typer.echo(f"trained: {run}")
+
+
 @train.command("lipformer")
 def train_lipformer_command(
     data: Corpora,

@@ -5,6 +5,7 @@ Everything that the paper (as far as we hold it) leaves open is an option here; 
 """
 
 import dataclasses
+import itertools
 import typing
 from dataclasses import dataclass
 
@@ -122,6 +123,21 @@ class Config:
     audio_noise: float = 0.0  # mel units; deviation of random noise on every band in training
     silent_closed: float = 0.0  # share of samples with closed lips whose sound is replaced by silence
 
+    # --- sync expert: ours, for a loss and a measurement -----------------------------------------
+    sync_frames: int = 5  # consecutive frames of a window: 0.2 s
+    sync_audio_window: int = 32  # mel frames around the window's middle: the same 0.2 s and 0.06 s on either side
+    sync_width: int = 64  # channels at the first level of both towers
+    sync_dim: int = 256  # of the embeddings
+    sync_max_shift: int = 7  # frames; the windows of one clip in a batch lie 0 to so many apart
+    sync_steps: int = 100_000
+    sync_batch: int = 32  # clips; each brings sync_max_shift + 1 windows
+    sync_lr: float = 5e-4
+    sync_articulation_weight: float = 1.0  # lip opening and width must be readable from both embeddings
+    sync_colour: float = 0.3  # strength of colour jitter of a clip's pictures
+    sync_geometry: float = 0.08  # largest shift and change of size of a clip's pictures, share of their width
+    sync_gain: float = 0.5  # mel units; largest change of a clip's level, and of its balance between low and high
+    sync_noise: float = 0.1  # mel units; largest deviation of noise on a clip's sound
+
     # --- engine ---------------------------------------------------------------------------------
     weight_decay: float = 0.01
     warmup_steps: int = 200
@@ -143,8 +159,10 @@ class Config:
             raise ConfigError(f"crop_size: {self.crop_size} is not a multiple of {2 * self.downsampling}")
         if self.model_dim % self.heads:
             raise ConfigError(f"heads: {self.heads} does not divide model_dim {self.model_dim}")
-        if self.joint_steps < 1 or self.stage1_steps < 1:
-            raise ConfigError("stage1_steps, joint_steps: each stage needs at least one step")
+        if min(self.joint_steps, self.stage1_steps, self.sync_steps) < 1:
+            raise ConfigError("stage1_steps, joint_steps, sync_steps: each stage needs at least one step")
+        if self.sync_width % 8:
+            raise ConfigError(f"sync_width: {self.sync_width} is not a multiple of 8")
         for name in ("accumulate", "looks", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)} is less than 1")
@@ -179,15 +197,19 @@ class Config:
         return dataclasses.replace(self, **{**changes, **lists})
 
     def decisive(self, stage: str) -> dict:
-        """The settings that a finished stage ("codebook", or a phase of stage 2) depends on.
+        """The settings that a finished stage ("codebook", a phase of stage 2, or "sync") depends on.
 
-        Stage 1 knows nothing of stage 2's settings; how often is logged and validated decides nothing.
+        Stage 1 knows nothing of stage 2's settings, and the sync expert has its own alone; how often is logged and
+        validated decides nothing.
         """
         names = [f.name for f in dataclasses.fields(self)]
-        stage_2 = names[names.index("warping") : names.index("weight_decay")]
-        ignored = {"log_every", "eval_every", "save_every", "keep_checkpoints", "eval_images"}
-        ignored |= set(names[names.index("transform_sigma") : names.index("base_width")])  # the data's hash tells
-        ignored |= set(stage_2) if stage == "codebook" else set()
+        starts = ("transform_sigma", "base_width", "warping", "sync_frames", "weight_decay")  # first of each group
+        data, stage_1, stage_2, sync = (
+            set(names[names.index(first) : names.index(after)]) for first, after in itertools.pairwise(starts)
+        )
+        others = {"codebook": stage_2 | sync, "sync": stage_1 | stage_2}.get(stage, sync)
+        ignored = data | others  # the data's hash tells
+        ignored |= {"log_every", "eval_every", "save_every", "keep_checkpoints", "eval_images"}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in self.to_dict().items() if k not in ignored}
 
     def to_dict(self) -> dict:
@@ -236,6 +258,7 @@ _QUICK = dict(
     joint_steps=250, joint_batch=12, joint_lr=2e-4, decoder_lr=1e-4, joint_perceptual_weight=0.0,
     mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
     latent_weight=3.0, articulation_weight=1.0, audio_gain=0.3, silent_closed=0.5,
+    sync_width=24, sync_dim=128, sync_steps=1000, sync_batch=12, sync_lr=1e-3,
     warmup_steps=50, log_every=25, eval_every=300, save_every=300,
 )  # fmt: skip
 

@@ -14,7 +14,8 @@ from lipformer_core.config import Config, from_dict, preset
 from lipformer_core.errors import ConfigError, UnreadableMedia
 
 runner = CliRunner()
-COMMANDS = [["prepare"], ["train", "codebook"], ["train", "lipformer"], ["dub"], ["evaluate"], ["info"]]
+TRAIN = [["train", stage] for stage in ("codebook", "sync", "lipformer")]
+COMMANDS = [["prepare"], *TRAIN, ["dub"], ["evaluate"], ["info"]]
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def calls(monkeypatch):
         ("lipformer_core.data.prepare", "prepare"),
         ("lipformer_core.training.codebook", "train_codebook"),
         ("lipformer_core.training.lipformer", "train_lipformer"),
+        ("lipformer_core.training.sync", "train_sync"),
         ("lipformer_core.checkpoint", "load_lipformer"),
         ("lipformer_core.dubbing", "dub"),
         ("lipformer_core.evaluation.protocol", "evaluate"),
@@ -60,7 +62,7 @@ def test_prepare_passes_everything_on(calls, tmp_path):
     assert (given["backend"], given["scheduler"], given["config"].correct_offset) == ("local", None, False)
 
 
-@pytest.mark.parametrize("stage", ["codebook", "lipformer"])
+@pytest.mark.parametrize("stage", ["codebook", "sync", "lipformer"])
 def test_training_gets_preset_settings_and_seed(calls, tmp_path, stage):
     arguments = ["train", stage, "--data", "d", "--run", str(tmp_path), "--seed", "7", "--set", "stage1_lr=1e-3"]
     result = runner.invoke(app, [*arguments, "--set", "width_multipliers=[1, 2]"])
@@ -84,10 +86,12 @@ def test_the_commands_fit_the_functions_that_they_call():
     from lipformer_core.evaluation.protocol import evaluate
     from lipformer_core.training.codebook import train_codebook
     from lipformer_core.training.lipformer import train_lipformer
+    from lipformer_core.training.sync import train_sync
 
     bind = inspect.signature(prepare).bind
     bind(corpus="folder", source="s", out="o", config=None, workers=1, progress=True, backend="dask", scheduler="a")
     inspect.signature(train_codebook).bind(None, "d", "r", progress=True)
+    inspect.signature(train_sync).bind(None, "d", "r", progress=True)
     inspect.signature(train_lipformer).bind(None, "d", "r", progress=True, until="warping")
     options = dict(face="largest", policy="loop", landmarks=None, report=None, progress=True)
     inspect.signature(dub).bind(None, "v", "a", "o", **options)

@@ -257,12 +257,12 @@ _QUICK = dict(
     warp_width=64, model_dim=128, layers=2, heads=4, ffn_dim=256, audio_dim=128,
     scale_attention=True, query_source="z", warp_supervision=0.1,
     residual_head=True, position_embedding=True, self_attention=True,
-    warp_steps=400, warp_lr=2e-3, cached_steps=1300, cached_batch=32, stage2_lr=1e-3,
-    joint_steps=250, joint_batch=12, joint_lr=2e-4, decoder_lr=1e-4, joint_perceptual_weight=0.0,
+    warp_steps=400, warp_lr=2e-3, cached_steps=2000, cached_batch=32, stage2_lr=1e-3,
+    joint_steps=400, joint_batch=12, joint_lr=2e-4, decoder_lr=1e-4, joint_perceptual_weight=0.0,
     mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
     latent_weight=3.0, articulation_weight=1.0, audio_gain=0.3, silent_closed=0.5,
     sync_width=24, sync_dim=128, sync_steps=1000, sync_batch=12, sync_lr=1e-3,
-    warmup_steps=50, log_every=25, eval_every=300, save_every=300,
+    warmup_steps=50, weight_average=0.995, log_every=25, eval_every=300, save_every=300,
 )  # fmt: skip
 
 _REALTIME = dict(

@@ -112,6 +112,7 @@ class Config:
     image_weight: float = 1.0
     joint_perceptual_weight: float = 1.0
     joint_adversarial_weight: float = 0.0
+    joint_sync_weight: float = 0.0  # of the sync expert's distance, end to end; batches are then runs of frames
     warp_supervision: float = 0.0  # weight of the warp's own supervision after its phase
     warp_landmark_weight: float = 1.0
     warp_feature_weight: float = 1.0
@@ -168,6 +169,8 @@ class Config:
                 raise ConfigError(f"{name}: {getattr(self, name)} is less than 1")
         if not 0 <= self.weight_average < 1:
             raise ConfigError(f"weight_average: {self.weight_average} is not in [0, 1)")
+        if self.joint_sync_weight and self.joint_batch % self.sync_frames:
+            raise ConfigError(f"joint_batch: {self.joint_batch} is no multiple of sync_frames {self.sync_frames}")
         if self.latent_weight and not self.residual_head:
             raise ConfigError("latent_weight: only the residual head has latents; set residual_head")
         if both := sorted(set(self.val_persons) & set(self.test_persons)):

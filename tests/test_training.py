@@ -1,5 +1,7 @@
 """Both stages train, resume, and touch only what Figure 2 lets them touch."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,22 +12,18 @@ from lipformer_core.config import preset
 from lipformer_core.data.audio import SILENCE
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.data.references import draw_reference, draw_twin
-from lipformer_core.errors import DataError
+from lipformer_core.errors import CheckpointError, ConfigError, DataError
 from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.training.codebook import CodebookStage
 from lipformer_core.training.journal import read_log
-from lipformer_core.training.lipformer import (
-    CLOSED,
-    LIP_SCALE,
-    CodeObjective,
-    PairSampler,
-    augment_audio,
-    train_lipformer,
-)
+from lipformer_core.training.lipformer import train_lipformer
 from lipformer_core.training.loop import optimise
-from lipformer_core.training.losses import mouth_tokens
+from lipformer_core.training.losses import mouth_pixels, mouth_tokens
+from lipformer_core.training.objectives import CodeObjective, ImageObjective
+from lipformer_core.training.pairs import CLOSED, LIP_SCALE, PairSampler, augment_audio
 from lipformer_core.training.sampling import FrameSampler, to_images
+from lipformer_core.training.sync import train_sync
 
 
 def test_stage_2_freezes_encoder_and_codebooks_and_trains_the_rest(tiny_run, tiny_config):
@@ -240,3 +238,40 @@ def test_quick_and_realtime_presets_run():
         image = torch.rand(1, 3, size, size) * 2 - 1
         out = model.generate(image[:, :, : size // 2], torch.randn(1, 20, 80), model.encode_reference(image))
         assert out.shape == image.shape and out.abs().max() <= 1
+
+
+def test_with_the_expert_targets_come_in_runs_and_its_gradient_moves_the_mouth(
+    tiny_config, tiny_corpus, tiny_run, tmp_path
+):
+    config = tiny_config.replace(
+        joint_sync_weight=1.0, joint_batch=10, sync_steps=2, sync_width=8, sync_dim=8, sync_batch=3
+    )
+    shutil.copytree(tiny_run / "codebook", tmp_path / "codebook")
+    with pytest.raises(CheckpointError, match="sync"):
+        train_lipformer(config, tiny_corpus, tmp_path, progress=False)
+    train_sync(config, tiny_corpus, tmp_path, progress=False)
+    expert = checkpoint.fingerprint(checkpoint.load_sync(tmp_path))
+    train_lipformer(config, tiny_corpus, tmp_path, progress=False)
+    assert {"sync", "val_sync"} <= set(read_log(tmp_path / "lipformer"))
+    assert checkpoint.fingerprint(checkpoint.load_sync(tmp_path)) == expert
+
+    model = LipFormer(config, checkpoint.load_codebook(tmp_path))
+    sampler = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tmp_path / "codebook")
+    batch = sampler.draw((0, 1), 10, run=5)
+    for first in (0, 5):
+        clips, frames = zip(*batch.frames[first : first + 5], strict=True)
+        assert len({info.clip_id for info in clips}) == 1 and set(np.diff(frames)) == {1}
+        sound = PreparedCorpus(tiny_corpus).open(clips[0].clip_id).audio_windows([frames[2]], config.sync_audio_window)
+        np.testing.assert_array_equal(batch.window_sounds[first // 5], sound[0])
+        assert (batch.reference_bottom[first : first + 5] == batch.reference_bottom[first]).all()
+    images = sampler.frames.images(batch.frames)
+    gradients = []
+    for weight in (0.0, 1.0):
+        model = LipFormer(config.replace(joint_sync_weight=weight), checkpoint.load_codebook(tmp_path)).train()
+        region, expert = mouth_pixels(config.crop_size), checkpoint.load_sync(tmp_path)
+        torch.manual_seed(0)
+        ImageObjective(model, mouth_tokens(config), region, expert)(batch, images, 1.0)[0].backward()
+        gradients.append(model.autoencoder.decoder.last_layer.weight.grad)
+    assert not torch.allclose(*gradients)
+    with pytest.raises(ConfigError, match="joint_batch"):
+        config.replace(joint_batch=12)

@@ -1,0 +1,127 @@
+"""What a step of stage 2 sees: targets, references and sound, from codes that were computed once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import checkpoint
+from ..data.audio import SILENCE
+from ..data.clips import Clip, ClipInfo, PreparedCorpus
+from ..data.joined import JoinedCorpora
+from ..data.references import draw_reference, draw_twin
+from ..errors import DataError
+from ..model.lipformer import LipFormer
+from .cache import cache_codes
+from .looks import Looks, clip_looks
+from .sampling import FrameSampler, Key, sample_rng
+
+CLOSED = 0.03  # inter-ocular distances: lips that touch, give or take the landmarks' error
+LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
+
+
+@dataclass
+class PairBatch:
+    """One step's material. Shapes: codes (B, h/2, w) int64; audio (B, window, 80); points (B, 68, 2) crop pixels."""
+
+    target_upper: Tensor
+    target_bottom: Tensor
+    pose_upper: Tensor  # what the warping sees of the target: its own upper half, or a pose twin's
+    reference_upper: Tensor
+    reference_bottom: Tensor
+    audio: Tensor
+    target_points: Tensor
+    reference_points: Tensor
+    yaw_gap: Tensor  # (B,) degrees
+    lips: Tensor  # (B, 2) opening, and width less the clip's mean width, in units of LIP_SCALE
+    frames: list  # (ClipInfo, target frame)
+    looks: Looks  # how the target frames look in this batch
+    window_sounds: Tensor  # (runs, sync_audio_window, 80): the sound of each run of consecutive targets
+
+
+class PairSampler:
+    """Draws targets with references and sound from cached codes."""
+
+    def __init__(self, model: LipFormer, corpus: PreparedCorpus | JoinedCorpora, split: str, folder: Path):
+        self.config, self.corpus = model.config, corpus
+        self.looks = self.config.looks if split == "train" else 1
+        self.frames = FrameSampler(corpus, split, model.config, stills=False)
+        key = f"{corpus.hash} {checkpoint.fingerprint(model.autoencoder.encoder)}"
+        self.cache = cache_codes(model.autoencoder, corpus, split, folder, key, self.looks)
+
+    def draw(self, key: Key, count: int, first: int = 0, run: int = 1) -> PairBatch:
+        """Samples `first` to `first + count` of a key; the reference is another frame of the same clip.
+
+        run : targets come as so many consecutive frames of a clip in one look and with one reference
+        raises DataError for a clip that shows the face in fewer frames in a row
+        """
+        anchors = self.frames.draw(key, count // run, first // run)
+        pairs, codes, points, audio, gaps, lips, looks, heard = [], [], [], [], [], [], [], []
+        for sample, (info, anchor) in enumerate(anchors, first // run):
+            rng, clip = sample_rng(key, sample, use=1), self.corpus.open(info.clip_id)
+            look = int(rng.integers(self.looks))
+            reference = draw_reference(rng, clip.pose[:, 0], clip.valid, anchor, clip.opening)
+            start = _run_around(info, anchor, run)
+            heard.append(clip.audio_windows([start + run // 2], self.config.sync_audio_window)[0])
+            for target in range(start, start + run):
+                twin = target
+                if self.config.pose_twin and rng.random() < self.config.pose_twin:
+                    twin = draw_twin(rng, clip.pose, clip.valid, target)
+                pairs.append((info, target))
+                looks.append(look)
+                codes.append([self.cache.read(info.clip_id, frame, look) for frame in (target, reference, twin)])
+                points.append(clip.landmarks[[target, reference]])
+                audio.append(self._sound(clip, target, rng))
+                gaps.append(abs(clip.pose[target, 0] - clip.pose[reference, 0]))
+                width = clip.width[target] - clip.width[clip.valid].mean()
+                lips.append([clip.opening[target] / LIP_SCALE, width / LIP_SCALE])
+        indices = torch.from_numpy(np.asarray(codes).astype(np.int64))  # (B, 3, 2, h/2, w)
+        target, reference, twin = indices.unbind(1)
+        seen = clip_looks([info.clip_id for info, _ in pairs], looks, self.config)
+        both = seen.points(torch.from_numpy(np.stack(points)).float().flatten(1, 2), self.config.crop_size)
+        target_points, reference_points = both.unflatten(1, (2, -1)).unbind(1)
+        return PairBatch(
+            *target.unbind(1),
+            twin[:, 0],
+            *reference.unbind(1),
+            torch.from_numpy(np.stack(audio)),
+            target_points,
+            reference_points,
+            torch.tensor(gaps),
+            torch.tensor(np.asarray(lips, np.float32)),
+            pairs,
+            seen,
+            torch.from_numpy(np.stack(heard)),
+        )
+
+    def _sound(self, clip: Clip, target: int, rng: np.random.Generator) -> np.ndarray:
+        """Log-mel (window, 80) around a frame; silence instead, in some samples, where the lips are closed anyway."""
+        config = self.config
+        sound = clip.audio_windows([target], config.audio_window)[0]
+        if config.silent_closed and clip.opening[target] <= CLOSED and rng.random() < config.silent_closed:
+            sound = np.full_like(sound, SILENCE)
+        return sound
+
+
+def _run_around(info: ClipInfo, anchor: int, length: int) -> int:
+    """First of `length` consecutive valid frames of which `anchor` is one, in the middle where it can be."""
+    first, last = next(run for run in info.runs if run[0] <= anchor < run[1])
+    if last - first < length:
+        raise DataError(
+            f"{info.clip_id}: frames {first} to {last - 1} are fewer than the {length} in a row that are needed"
+        )
+    return min(max(anchor - length // 2, first), last - length)
+
+
+def augment_audio(audio: Tensor, gain: float, noise: float) -> Tensor:
+    """A random level for each sample and noise on every band: log-mel (B, window, 80); the floor stays at -1.
+
+    gain : largest shift of a sample's level, mel units; noise : deviation, mel units
+    """
+    if gain:
+        audio = audio + gain * (2 * torch.rand(len(audio), 1, 1, device=audio.device) - 1)
+    if noise:
+        audio = audio + noise * torch.randn_like(audio)
+    return audio.clamp(min=SILENCE)

@@ -109,6 +109,16 @@ def load_sync(run: Path | str) -> "nn.Module":
     return _restore(SyncNet(from_dict(header["config"])), part(tensors, prefix))
 
 
+def load_autoencoder(run: Path | str) -> "nn.Module":
+    """The FaceAutoencoder that a run ended with: its LipFormer's, decoder fine-tuned, or stage 1's where that is all.
+
+    CheckpointError if there is neither.
+    """
+    if (Path(run) / "lipformer" / "model.safetensors").is_file():
+        return load_lipformer(run).autoencoder
+    return load_codebook(run)
+
+
 def fill(module: nn.Module, other: nn.Module) -> None:
     """Give a module the weights of another of the same architecture. CheckpointError where they do not fit."""
     try:

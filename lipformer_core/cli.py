@@ -240,6 +240,31 @@ def train_lipformer_command(
 
 
 @app.command()
+def personalise(
+    video: Annotated[Path, typer.Argument(help="A video of one person: ten seconds to a few minutes, with speech.")],
+    run: Run,
+    out: Annotated[Path, typer.Option(help="Folder of the person's own run.")],
+    settings: Settings = None,
+    progress: Progress = True,
+) -> None:
+    """Fine-tune the model of RUN to the person in VIDEO, and judge both on the held-out end of it; resumes.
+
+    OUT is then a run like any other; `personalise.json` in it holds the figures before and after.
+
+    **Examples**
+
+    `lipformer personalise anna.mp4 --run runs/quick --out runs/anna`
+
+    `lipformer personalise anna.mp4 --run runs/quick --out runs/anna --set stage1_steps=800 --set joint_steps=400`
+    """
+    from .personalise import personalise as run_personalise
+    from .personalise import table
+
+    typer.echo(table(run_personalise(video, run, out, progress=progress, **parse_settings(settings))))
+    typer.echo(f"personalised: {out}")
+
+
+@app.command()
 def dub(
     video: Annotated[Path, typer.Argument(help="Video or portrait.")],
     audio: Annotated[Path, typer.Argument(help="Speech: any file with an audio track.")],

@@ -94,7 +94,7 @@ def test_an_unknown_corpus_is_an_error_that_names_the_known(tiny_config):
 
 
 def test_every_corpus_says_in_a_line_what_its_source_is():
-    assert set(CORPORA) == {"synthetic", "list", *LAYOUTS}
+    assert set(CORPORA) == {"synthetic", "list", "person", *LAYOUTS}
     assert all("\n" not in str(entry) and str(entry) for entry in CORPORA.values())
 
 

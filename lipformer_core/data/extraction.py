@@ -24,6 +24,7 @@ from ..timing import FPS, MEL_PER_FRAME, MEL_RATE
 from .alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
 from .audio import BLOCK
 from .corpora import ClipSource
+from .corpora.splits import BY_TIME, SHORTEST, by_time
 from .shards import PartClip, encode_crop, write_part, writing
 from .source_streams import MelFile, crop_box, shown_frames, sound_from, write_mel
 
@@ -106,8 +107,15 @@ def _prepare(source: ClipSource, part: Path, scratch: Path, config: Config, row:
             row |= {"reason": verdict.reason, "measured": verdict.measured}
             row["trimmed"] = [cut._asdict() for cut in verdict.trimmed]
         row["video_seconds"] = len(material.valid) / FPS
-        cuts = [cut for first, last in ranges for cut in pieces(first, last, config.clip_frames)]
-        clips = [_metadata(source, material, config, number, cut, cuts) for number, cut in enumerate(cuts)]
+        stretches = [(source.split, *cut) for cut in ranges]
+        if source.split == BY_TIME and ranges:
+            usable = sum(last - first for first, last in ranges)
+            stretches = by_time(ranges, config.min_run) if usable >= SHORTEST else []
+            if usable < SHORTEST:
+                row["reason"] = f"too short: {usable / FPS:.1f} s are usable, {SHORTEST / FPS:g} s are needed"
+        placed = [(split, cut) for split, *ends in stretches for cut in pieces(*ends, config.clip_frames)]
+        cuts = [cut for _, cut in placed]
+        clips = [_metadata(source, s, material, config, number, cut, cuts) for number, (s, cut) in enumerate(placed)]
         if clips:
             write_part(part, (_part_clip(m, material, cut) for m, cut in zip(clips, cuts, strict=True)), crops)
         row["clips"] = [m | {"bytes": _length(material, *cut)} for m, cut in zip(clips, cuts, strict=True)]
@@ -203,12 +211,12 @@ def _cut(
 
 
 def _metadata(
-    source: ClipSource, material: Material, config: Config, number: int, cut: tuple[int, int], cuts: list
+    source: ClipSource, split: str, material: Material, config: Config, number: int, cut: tuple[int, int], cuts: list
 ) -> dict:
     return {
         "clip_id": source.clip_id if len(cuts) == 1 else f"{source.clip_id}-{number:03d}",
         "person": source.person,
-        "split": source.split,
+        "split": split,
         "n_frames": cut[1] - cut[0],
         "fps": FPS,
         "source": source.clip_id,

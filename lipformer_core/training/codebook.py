@@ -30,7 +30,8 @@ def train_codebook(
 ) -> FaceAutoencoder:
     """Train stage 1 on one or several prepared corpora into `run`/codebook; resumes, or returns at once if finished.
 
-    start : a run whose trained stage 1, of the same architecture, is gone on from
+    start : a run whose trained autoencoder, of the same architecture, is gone on from: with the decoder that stage 2
+        has fine-tuned, where it has
     raises DataError for a bad corpus, CheckpointError if the folder was trained with other settings or data,
         WeightsMissing if the perceptual loss's file is not present
     """
@@ -39,7 +40,9 @@ def train_codebook(
         torch.manual_seed(config.seed)
         stage = CodebookStage(config, corpus)
         if start is not None:
-            checkpoint.fill(stage.autoencoder, checkpoint.load_codebook(start))
+            earlier = checkpoint.load_autoencoder(start)
+            checkpoint.fill(stage.autoencoder, earlier)
+            stage.start = checkpoint.fingerprint(earlier)
         run_stage(folder, stage, corpus.hash, progress)
     return checkpoint.load_codebook(run)
 

@@ -66,22 +66,26 @@ def train_lipformer(
         train_codebook(config, data, run, progress, start)
     autoencoder = checkpoint.load_codebook(run)
     expert = checkpoint.load_sync(run) if config.joint_sync_weight and until == "lipformer" else None
-    sampler = None
+    sampler = origin = None
     for number, phase in enumerate(phases):
         if finished(run / phase, config, corpus.hash):
             continue
         if sampler is None:
             torch.manual_seed(config.seed)
             model = LipFormer(config, autoencoder)
+            if start is not None:
+                earlier = checkpoint.load_lipformer(start)
+                origin = checkpoint.fingerprint(earlier)
             with make_accelerator(config).main_process_first():  # one writes the codes, all read them
                 sampler = [PairSampler(model, corpus, split, run / "codebook") for split in ("train", "val")]
         if number:
             model.load_state_dict(checkpoint.load(run / phases[number - 1] / "model.safetensors")[1])
         elif start is not None:
-            earlier = checkpoint.load_lipformer(start)
-            for name in ("warping", "audio_encoder", "transformer"):
-                checkpoint.fill(getattr(model, name), getattr(earlier, name))
+            for name, module in model.named_children():
+                if name != "autoencoder":
+                    checkpoint.fill(module, getattr(earlier, name))
         stage = LipFormerStage(model, phase, steps[phase], *sampler, expert)
+        stage.start = origin
         run_stage(run / phase, stage, corpus.hash, progress)
     return checkpoint.load_lipformer(run, phases[-1])
 

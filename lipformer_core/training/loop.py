@@ -214,7 +214,8 @@ class _Checkpoints:
 
     def _save(self, path: Path, extra: dict[str, torch.Tensor], **more: object) -> None:
         if self.stage.accelerator.is_main_process:
-            header = checkpoint.make_header(self.stage.config, self.data_hash, **more)
+            origin = {"start": self.stage.start} if self.stage.start else {}
+            header = checkpoint.make_header(self.stage.config, self.data_hash, **origin, **more)
             checkpoint.save(path, self.stage.model, header, extra)
         self.stage.accelerator.wait_for_everyone()
 

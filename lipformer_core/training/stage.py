@@ -18,6 +18,7 @@ class Stage:
 
     score: str  # the validation figure that is maximised
     steps: int
+    start: str | None = None  # fingerprint of the model whose weights it went on from
     model: nn.Module  # what is trained and saved, not wrapped, buffers included
     wrapped: list[nn.Module]  # the networks whose forward the Accelerator wrapped
     optimisers: list[torch.optim.Optimizer]

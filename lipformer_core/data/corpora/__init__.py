@@ -10,13 +10,13 @@ from pathlib import Path
 
 from ...config import Config
 from ...errors import DataError
-from . import celebahq, clip_list, ffhq, folder, grid, hdtf, images, lrs2, mead, splits, synthetic, voxceleb2
+from . import celebahq, clip_list, ffhq, folder, grid, hdtf, images, lrs2, mead, person, splits, synthetic, voxceleb2
 from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, safe_ids
 from .source import ClipSource
 
 __all__ = ["CORPORA", "IMAGE_ENDINGS", "VIDEO_ENDINGS", "ClipSource", "Corpus", "list_sources", "split_rule"]
 
-CSV_FILE = "a CSV file"
+CSV_FILE, VIDEO_FILE = "a CSV file", "a video file"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Corpus:
     read: Callable[[Path | None, Config], list[ClipSource]]  # names need not be safe or unique yet
     rule: str = ""  # how the splits were made, where the corpus sets them itself
     still: bool = False  # pictures, for stage 1 alone
-    needs: str = "a folder"  # what SOURCE has to be: this, CSV_FILE, or nothing
+    needs: str = "a folder"  # what SOURCE has to be: this, CSV_FILE, VIDEO_FILE, or nothing
 
     def __str__(self) -> str:
         return self.source
@@ -41,6 +41,12 @@ CORPORA: dict[str, Corpus] = {
         clip_list.read,
         "as the list says",
         needs=CSV_FILE,
+    ),
+    "person": Corpus(
+        "a video of one person, of which the end is held out",
+        person.read,
+        "by time: the first usable frames train, the last are test, with gaps between",
+        needs=VIDEO_FILE,
     ),
     "grid": Corpus("GRID: the folder of its speakers (s1/*.mpg …), or one speaker's", grid.read),
     "hdtf": Corpus(
@@ -80,7 +86,7 @@ def list_sources(corpus: str, source: str | Path | None, config: Config) -> list
     """All clips of a corpus in a fixed order, and a row with `missing` for each that is promised and not there.
 
     corpus : a name of CORPORA
-    source : its folder, or the CSV file of "list" (unused for "synthetic")
+    source : its folder, the CSV file of "list", or the video of "person" (unused for "synthetic")
     config : `val_persons` and `test_persons`, where given, decide about the splits of any corpus
     raises DataError for an unknown corpus, a missing source, one that holds no clip in the corpus's layout, or a named
         person who is not there
@@ -90,7 +96,8 @@ def list_sources(corpus: str, source: str | Path | None, config: Config) -> list
     entry = CORPORA[corpus]
     if not entry.needs:
         return splits.named(entry.read(None, config), config)
-    there = source is not None and (Path(source).is_file() if entry.needs == CSV_FILE else Path(source).is_dir())
+    is_file = entry.needs in (CSV_FILE, VIDEO_FILE)
+    there = source is not None and (Path(source).is_file() if is_file else Path(source).is_dir())
     if not there:
         raise DataError(f"corpus {corpus!r} needs {entry.needs} as its source; {source} is none. Expected {entry}")
     root = Path(source)

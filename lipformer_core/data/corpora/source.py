@@ -13,7 +13,7 @@ class ClipSource:
 
     clip_id: str  # unique without regard to case; ASCII letters, digits, _ and -; at most 80 characters
     person: str  # as the corpus calls him or her, in any script
-    split: str  # train, val or test
+    split: str  # train, val or test; `splits.BY_TIME`: its frames are divided
     path: str | None = None
     synthetic: tuple[int, int, int] | None = None  # person, clip, frames
     start_s: float = 0.0  # where the clip begins in the file, seconds

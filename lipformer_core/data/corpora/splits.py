@@ -1,5 +1,5 @@
 """Splits by PERSON. Where a corpus has too few persons for that (one GRID speaker, somebody's own three clips) they
-are by clip, the last ones by name held out, and the manifest says so.
+are by clip, the last ones by name held out, and the manifest says so. One video alone is split by time.
 """
 
 from collections import Counter
@@ -8,12 +8,19 @@ from dataclasses import replace
 
 from ...config import Config
 from ...errors import DataError
+from ...timing import FPS
 from .source import ClipSource
 
 FEWEST_PERSONS = 5  # below this a split by person leaves too little to train on
 HELD_OUT_CLIPS = 30  # of a person, at most, where the split is by clip
 VALIDATION_CLIPS = 6
 HELD_OUT = ("val", "test")
+BY_TIME = "time"  # the split of a source whose usable frames `by_time` divides
+SHORTEST = 6 * FPS  # usable frames of such a source
+VAL_SHARE, TEST_SHARE = 0.08, 0.14  # of them, but not less than
+VAL_LEAST, TEST_LEAST = FPS, 3 * FPS // 2
+GAP = FPS  # frames between two splits that nobody sees, but not more than
+GAP_SHARE = 0.05
 
 
 def split(sources: list[ClipSource], held_out: Collection[str] = HELD_OUT) -> list[ClipSource]:
@@ -45,6 +52,28 @@ def named(sources: list[ClipSource], config: Config) -> list[ClipSource]:
         known = f"{', '.join(persons[:10])}{' …' if len(persons) > 10 else ''}"
         raise DataError(f"val_persons, test_persons: nobody is called {', '.join(unknown)}; there are {known}")
     return [replace(s, split=where.get(s.person, "train")) for s in sources]
+
+
+def by_time(ranges: list[tuple[int, int]], shortest: int) -> list[tuple[str, int, int]]:
+    """Divide a source's usable frames, ranges [first, last) in order of time: (split, first, last), in the same order.
+
+    First train, then val, then test, with a gap between them. A piece of less than `shortest` frames is left out.
+    """
+    total = sum(last - first for first, last in ranges)
+    gap = min(GAP, round(GAP_SHARE * total))
+    test = max(TEST_LEAST, round(TEST_SHARE * total))
+    val = max(VAL_LEAST, round(VAL_SHARE * total))
+    train = total - test - val - 2 * gap
+    places = {"train": (0, train), "val": (train + gap, train + gap + val), "test": (total - test, total)}
+    pieces = []
+    for name, (begin, end) in places.items():
+        before = 0  # usable frames before this range
+        for first, last in ranges:
+            low, high = max(first, first + begin - before), min(last, first + end - before)
+            if high - low >= shortest:
+                pieces.append((name, low, high))
+            before += last - first
+    return pieces
 
 
 def rule(sources: list[ClipSource]) -> str:

@@ -1,0 +1,149 @@
+"""A trained run fine-tuned to one person from ten seconds to a few minutes of video, in minutes on a CPU.
+
+The video is divided by time: its beginning trains, a piece after it chooses the best weights, and its end judges the
+model before and after. Both stages go on from the run's finished LipFormer: stage 1 from its encoder, its codebooks as
+they are, and the decoder that stage 2 had fine-tuned; stage 2 from its warping, audio encoder and Transformer, which
+have to follow the encoder's and the codes' small moves.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from . import checkpoint
+from .config import Config
+from .data.clips import PreparedCorpus
+from .data.prepare import prepare
+from .data.shards import SPLITS
+from .errors import CheckpointError, ConfigError, DataError
+from .evaluation.clip_judge import Scorers
+from .evaluation.mouth_meter import MouthMeter, train_meter
+from .evaluation.protocol import evaluate_model
+from .files import write_json
+from .model.lipformer import LipFormer
+from .results import write_results
+from .training.lipformer import train_lipformer
+
+REPORT, ORIGIN = "personalise.json", "origin.json"
+
+# What one person's fine-tuning sets, whatever the run was trained with ...
+SETTINGS: dict[str, object] = dict(
+    stage1_steps=400, warp_steps=0, cached_steps=400, joint_steps=200,
+    decoder_lr=1e-4, warmup_steps=20, log_every=20, eval_every=50, save_every=50, eval_images=64,
+    codebook_init="random", codebook_warmup=0.0, revive_dead_codes=False,  # the codes stay as they come
+    augment_mirror=False,  # a person is not symmetric
+    adversarial_weight=0.0, joint_adversarial_weight=0.0,  # a discriminator would begin from nothing
+    pose_twin=1.0,  # one person's upper face tells the mouth
+    val_persons=(), test_persons=(),
+)  # fmt: skip
+# ... and what it sets to the run's own value, but not to more than this
+AT_MOST: dict[str, float] = dict(
+    stage1_batch=8, stage1_lr=3e-4, cached_batch=32, stage2_lr=3e-4, joint_batch=8, joint_lr=1e-4
+)
+STEPS = {"codebook": "stage1_steps", "cached": "cached_steps", "lipformer": "joint_steps"}
+
+FIGURES = {
+    "lipformer.mouth_psnr": "mouth PSNR, dB",
+    "copy_reference.mouth_psnr": "mouth PSNR of a copied reference, dB",
+    "ceiling.mouth_psnr": "mouth PSNR of the ceiling, dB",
+    "lipformer.opening_corr_self": "lip opening, own audio",
+    "lipformer.opening_corr_exchanged": "lip opening, other audio",
+    "lipformer.silence_motion": "motion in silence",
+    "meter.truth_corr": "the meter's own agreement with the truth",
+}
+ALONE = "the held-out end is one clip: there is no other to take the audio from"
+
+
+def personal_config(config: Config, **overrides: object) -> Config:
+    """The settings of fine-tuning a run that was trained with `config`: SETTINGS, AT_MOST, and over them `overrides`.
+
+    raises ConfigError as `Config.replace`
+    """
+    gentle = {name: min(getattr(config, name), most) for name, most in AT_MOST.items()}
+    return config.replace(**SETTINGS, **gentle).replace(**overrides)
+
+
+def personalise(
+    video: Path | str, run: Path | str, out: Path | str, *, progress: bool = True, **overrides: object
+) -> dict[str, object]:
+    """Fine-tune a run to the person in a video and judge both on its held-out end; returns what the report holds.
+
+    video : one person, with at least six usable seconds of speech; other faces must be clearly smaller
+    run : a trained run, of which `lipformer` is enough
+    out : becomes the person's run, with the prepared video in `data` and the report, flat JSON, in personalise.json:
+        `before.*` and `after.*` by the same mouth meter, `minutes` of this call, `steps.*`, `frames.*`, fingerprint of
+        the run it started from. A killed call is gone on with; a finished one is returned at once.
+    overrides : fields of Config, over those of `personal_config`
+    raises DataError for a video that cannot be used (missing, no face, too short), CheckpointError where `run` is not
+        there or has another architecture than the settings, or `out` holds another person's or other settings' run;
+        ConfigError for an unknown or ill-typed setting; WeightsMissing without a landmark network, or without the file
+        of the perceptual loss that the run was trained with
+    """
+    began = time.monotonic()
+    video, run, out = Path(video), Path(run), Path(out)
+    model = checkpoint.load_lipformer(run)
+    config = personal_config(model.config, **overrides)
+    if config.crop_size != model.config.crop_size:
+        raise ConfigError(f"crop_size: the run takes {model.config.crop_size}, and a person's run has to take the same")
+    checkpoint.fill(LipFormer(config), model)  # now rather than after the first stage
+    start = checkpoint.fingerprint(model)
+    resumed = _claim(video, start, out)
+    corpus = prepare("person", video, out / "data", config, workers=1, progress=progress)
+    if without := [split for split in SPLITS if not corpus.clips(split)]:
+        raise DataError(f"{video}: no usable stretch of {config.min_run} frames for {', '.join(without)}")
+    after = train_lipformer(config, corpus.folder, out, progress, start=run)
+    if (out / REPORT).is_file():
+        return json.loads((out / REPORT).read_text())
+    meter = train_meter(corpus, out / "evaluation", progress=progress)
+    figures = {
+        f"{when}.{key}": value
+        for when, judged in (("before", model), ("after", after))
+        for key, value in _judge(judged, meter, corpus, progress).items()
+    }
+    report = {"video": str(video), "run": str(run), "start": start, "resumed": resumed}
+    report |= {f"frames.{split}": sum(info.n_frames for info in corpus.clips(split)) for split in SPLITS}
+    report |= {f"steps.{stage}": getattr(config, name) for stage, name in STEPS.items()}
+    return write_results(out / REPORT, report | figures | {"minutes": (time.monotonic() - began) / 60})
+
+
+def table(report: Mapping[str, object]) -> str:
+    """The report's figures before and after, a line each; a dash where there is none."""
+    lines = [f"{'':42}{'before':>8}{'after':>8}"]
+    for key, title in FIGURES.items():
+        values = [report[f"{when}.{key}"] for when in ("before", "after")]
+        cells = ["–" if value is None else f"{value:.{1 if 'psnr' in key else 3}f}" for value in values]
+        lines.append(f"{title:42}{cells[0]:>8}{cells[1]:>8}")
+    return "\n".join([*lines, f"{report['frames.test']} held-out frames; {report['minutes']:.1f} minutes"])
+
+
+def _claim(video: Path, start: str, out: Path) -> bool:
+    """Whether work of this video and run is there already; an empty folder is claimed for them."""
+    if not video.is_file():
+        raise DataError(f"{video}: no such file")
+    with video.open("rb") as file:
+        origin = {"video_sha256": hashlib.file_digest(file, "sha256").hexdigest(), "start": start}
+    path = out / ORIGIN
+    if not path.is_file():
+        if any((out / name).exists() for name in ("codebook", "lipformer")):
+            raise CheckpointError(f"{out} holds a run that is no person's; choose another folder")
+        write_json(path, origin)
+        return False
+    if different := [name for name, value in json.loads(path.read_text()).items() if origin[name] != value]:
+        what = "video" if "video_sha256" in different else "run to start from"
+        raise CheckpointError(f"{out} belongs to another {what}; choose another folder or remove it")
+    return True
+
+
+def _judge(model: LipFormer, meter: MouthMeter, corpus: PreparedCorpus, progress: bool) -> dict[str, object]:
+    """FIGURES on the held-out end, None with its reason under `<key>.why`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clips = [info.clip_id for info in corpus.clips("test")]
+    scorers = Scorers(missing={"lipformer.opening_corr_exchanged": ALONE} if len(clips) == 1 else {})
+    results, _ = evaluate_model(
+        model.to(device), meter, corpus, clips, device=device, scorers=scorers, sheets=0, progress=progress
+    )
+    return {name: results[name] for key in FIGURES for name in (key, f"{key}.why") if name in results}

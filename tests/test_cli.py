@@ -14,8 +14,7 @@ from lipformer_core.config import Config, from_dict, preset
 from lipformer_core.errors import ConfigError, UnreadableMedia
 
 runner = CliRunner()
-TRAIN = [["train", stage] for stage in ("codebook", "sync", "lipformer")]
-COMMANDS = [["prepare"], *TRAIN, ["dub"], ["evaluate"], ["info"]]
+COMMANDS = ["prepare", "train codebook", "train sync", "train lipformer", "personalise", "dub", "evaluate", "info"]
 
 
 @pytest.fixture
@@ -41,12 +40,12 @@ def calls(monkeypatch):
     return received
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command):
-    result = runner.invoke(app, [*command, "--help"])
+    result = runner.invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0
     assert "Example" in result.output
-    assert f"lipformer {' '.join(command)}" in result.output
+    assert f"lipformer {command}" in result.output
 
 
 def test_version():
@@ -84,6 +83,7 @@ def test_the_commands_fit_the_functions_that_they_call():
     from lipformer_core.data.prepare import prepare
     from lipformer_core.dubbing import dub
     from lipformer_core.evaluation.protocol import evaluate
+    from lipformer_core.personalise import personalise
     from lipformer_core.training.codebook import train_codebook
     from lipformer_core.training.lipformer import train_lipformer
     from lipformer_core.training.sync import train_sync
@@ -95,6 +95,7 @@ def test_the_commands_fit_the_functions_that_they_call():
     inspect.signature(train_lipformer).bind(None, "d", "r", progress=True, until="warping")
     options = dict(face="largest", policy="loop", landmarks=None, report=None, progress=True)
     inspect.signature(dub).bind(None, "v", "a", "o", **options)
+    inspect.signature(personalise).bind("v", "r", "o", progress=True, joint_steps=9)
     inspect.signature(evaluate).bind("r", "d", "o", split="test", max_clips=None, progress=True)
 
 
@@ -106,6 +107,20 @@ def test_dub_loads_the_run_and_passes_the_face_as_a_number(calls):
     _, arguments, options = calls[1]
     assert [str(a) for a in arguments] == ["load_lipformer", "v.mp4", "a.wav", "o.mp4"]
     assert (options["face"], options["policy"], options["report"]) == (1, "loop", None)
+
+
+def test_personalise_passes_settings_on_and_prints_the_table(calls, monkeypatch):
+    fake = ModuleType("lipformer_core.personalise")
+    fake.personalise = lambda *args, **kwargs: calls.append(("personalise", args, kwargs)) or "report"
+    fake.table = lambda report: f"table of the {report}"
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    arguments = ["personalise", "v.mp4", "--run", "r", "--out", "o", "--set", "joint_steps=9", "--quiet"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    ((_, given, options),) = calls
+    assert [str(a) for a in given] == ["v.mp4", "r", "o"]
+    assert options == {"progress": False, "joint_steps": 9}
+    assert "table of the report" in result.output
 
 
 def test_evaluate_passes_folders_on(calls):

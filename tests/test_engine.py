@@ -256,7 +256,12 @@ def test_a_run_goes_on_from_another_ones_weights(tiny_run, tiny_config, tiny_cor
     config = tiny_config.replace(stage1_steps=1, stage1_lr=0.0, codebook_warmup=0.0, revive_dead_codes=False)
     config = config.replace(codebook_init="random")
     after = train_codebook(config, tiny_corpus, tmp_path, progress=False, start=tiny_run)
-    assert checkpoint.fingerprint(after) == checkpoint.fingerprint(checkpoint.load_autoencoder(tiny_run))
+    whole = lf.load(tiny_run).autoencoder  # its decoder is the one that stage 2 has fine-tuned
+    assert checkpoint.fingerprint(after) == checkpoint.fingerprint(whole)
+    assert checkpoint.header_of(tmp_path, "codebook")["start"] == checkpoint.fingerprint(whole)
+    shutil.copytree(tiny_run / "codebook", tmp_path / "first/codebook")  # a run of stage 1 alone
+    after = train_codebook(config, tiny_corpus, tmp_path / "a", progress=False, start=tmp_path / "first")
+    assert checkpoint.fingerprint(after) == checkpoint.fingerprint(checkpoint.load_codebook(tiny_run))
     with pytest.raises(CheckpointError, match="another architecture"):
         train_codebook(config.replace(base_width=8), tiny_corpus, tmp_path / "b", progress=False, start=tiny_run)
 

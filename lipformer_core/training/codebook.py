@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from .. import checkpoint
@@ -149,7 +150,7 @@ class CodebookStage(Stage):
 
     @torch.no_grad()
     def initialise_codes(self) -> None:
-        """Both codebooks by k-means over the encodings of training faces, the same on every process."""
+        """Both codebooks by k-means over the encodings of training faces; all processes take the first one's."""
         pairs = self.train.draw((self.config.seed, self.steps * self.config.accumulate), KMEANS_IMAGES)
         encodings = [
             self.autoencoder.encode(self.train.images(pairs[i : i + 32]).to(self.device))
@@ -158,7 +159,8 @@ class CodebookStage(Stage):
         generator = torch.Generator().manual_seed(self.config.seed)
         for index, half in enumerate(HALVES):
             tokens = torch.cat([e[index].movedim(1, -1).flatten(0, 2) for e in encodings]).cpu()
-            self.codebook(half).set_codes(kmeans(tokens, self.config.codebook_size, generator).to(self.device))
+            codes = kmeans(tokens, self.config.codebook_size, generator).to(self.device)
+            self.codebook(half).set_codes(broadcast(codes))
 
     def evaluate(self) -> dict[str, float]:
         return evaluate_codebook(self.autoencoder, self.val, self.config.eval_images)

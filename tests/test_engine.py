@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from interruption import Interrupted, stop_at
 from safetensors.torch import load_file, save_file
 
 import lipformer_core as lf
@@ -28,29 +29,14 @@ from lipformer_core.training.loop import STATES, optimise
 from lipformer_core.training.sampling import FrameSampler
 
 
-class Interrupted(Exception):
-    pass
-
-
-def stop_at(step, stage=CodebookStage):
-    """A patch of `losses` that ends the run when it comes to a step."""
-    real = stage.losses
-
-    def losses(self, number, material):
-        if number == step:
-            raise Interrupted
-        return real(self, number, material)
-
-    return losses
-
-
 @pytest.mark.parametrize("options", [{}, {"weight_average": 0.9, "codebook_update": "average", "accumulate": 2}])
 def test_resumed_stage_1_equals_an_uninterrupted_one(options, tiny_config, tiny_corpus, tmp_path, monkeypatch):
     config = tiny_config.replace(**options)
     monkeypatch.setattr("lipformer_core.training.codebook.REVIVE_EVERY", 5)  # counts must outlive the interruption
     train_codebook(config, tiny_corpus, tmp_path / "whole", progress=False)
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(CodebookStage, "losses", stop_at(9))  # the last state is of step 8, later than the k-means
+        # the last state is of step 8, later than the k-means
+        patch.setattr(CodebookStage, "losses", stop_at(9, CodebookStage))
         train_codebook(config, tiny_corpus, tmp_path / "parts", progress=False)
     assert not (tmp_path / "parts/codebook/model.safetensors").exists()
     train_codebook(config, tiny_corpus, tmp_path / "parts", progress=False)
@@ -80,7 +66,7 @@ def test_states_rotate_and_a_broken_newest_one_is_passed_over(tiny_config, tiny_
     config = tiny_config.replace(save_every=2)
     train_codebook(config, tiny_corpus, tmp_path / "whole", progress=False)
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(CodebookStage, "losses", stop_at(9))
+        patch.setattr(CodebookStage, "losses", stop_at(9, CodebookStage))
         train_codebook(config, tiny_corpus, tmp_path / "parts", progress=False)
     states = sorted((tmp_path / "parts/codebook").glob(STATES))
     assert [path.stem for path in states] == ["step-00000006", "step-00000008"]

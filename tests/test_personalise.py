@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from interruption import Interrupted, stop_at
 
 import lipformer_core as lf
 from lipformer_core import checkpoint, personalise
@@ -56,22 +57,6 @@ def stand_ins(clip, monkeypatch):
 
 def run_of(video, run, out, **overrides):
     return personalise.personalise(video, run, out, progress=False, **SHORT | overrides)
-
-
-class Interrupted(Exception):
-    pass
-
-
-def stop_at(step, stage):
-    """A patch of a stage's `losses` that ends the run when it comes to a step."""
-    real = stage.losses
-
-    def losses(self, number, material):
-        if number == step:
-            raise Interrupted
-        return real(self, number, material)
-
-    return losses
 
 
 def test_a_video_is_divided_in_order_of_time_with_gaps():

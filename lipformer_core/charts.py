@@ -105,6 +105,29 @@ def cumulative(groups: Mapping[str, ArrayLike], *, xlabel: str, title: str = "")
     return figure
 
 
+def sync_training(log: Mapping[str, Sequence[float]], *, title: str = "") -> Figure:
+    """The sync expert's curves beside what guessing gives; log: `training.journal.read_log` of RUN/sync."""
+    figure = Figure(figsize=(6.4, 2.4), layout="constrained")
+    step = np.asarray(log["step"])
+    panels = {
+        "loss": ({"loss": "training", "val_loss": "validation", "chance": "chance"}, "loss"),
+        "wins": ({"val_shift_wins": "against moved sound", "val_foreign_wins": "against foreign sound"}, "won"),
+    }
+    for axis, (curves, label) in zip(figure.subplots(1, 2), panels.values(), strict=True):
+        for name, text in curves.items():
+            values = np.asarray(log[name])
+            known = np.isfinite(values)
+            style = {"color": "black", "linestyle": "--", "linewidth": 0.8} if name == "chance" else {}
+            axis.plot(step[known], values[known], label=text, **style)
+        axis.set(xlabel="step", ylabel=label, ylim=(0, None))
+        axis.legend(fontsize=8, frameon=False)
+    axis.axhline(0.5, color="black", linestyle="--", linewidth=0.8)
+    axis.text(step[0], 0.51, "chance", fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
 def sync_offsets(curves: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     """How often the sync expert is right, by offset, with the chance line: label to `SyncAccuracy.curves`' values.
 
@@ -124,6 +147,18 @@ def sync_offsets(curves: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     axis.set_xticks([*offsets[known], reach + 2], [*(f"{k:+d}" for k in offsets[known]), "foreign"], fontsize=8)
     axis.set(xlabel="sound moved by so many frames (40 ms)", ylabel="right, %", ylim=(40, 101), title=title)
     axis.legend(fontsize=8, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def distance_curves(curves: Mapping[str, ArrayLike], *, reach: int, title: str = "") -> Figure:
+    """Distances to sounds moved from -reach to reach frames: label to (2 reach + 1,)."""
+    figure = Figure(figsize=(4.6, 2.6), layout="constrained")
+    axis = figure.subplots()
+    for label, values in curves.items():
+        axis.plot(np.arange(-reach, reach + 1), values, label=label)
+    axis.axvline(0, color="black", linewidth=0.8, linestyle="--")
+    axis.set(xlabel="sound moved by so many frames (40 ms)", ylabel="distance", title=title)
+    axis.legend(fontsize=8, frameon=False)
     return figure
 
 

@@ -1,8 +1,57 @@
-"""A small panel for notebooks: choose a video and a sound, dub, watch."""
+"""What notebooks show while something is going on: curves of a training, and a panel to dub a video."""
 
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .model.lipformer import LipFormer
+
+
+@contextmanager
+def live_curves(run: Path | str, names: Sequence[str], seconds: float = 5.0) -> Iterator[None]:
+    """Draw the curves of whatever is trained into `run` within the block, anew every few seconds, beneath the cell.
+
+    names : columns of the stage's log; those that it lacks are left out
+    Draws nothing outside a notebook, for what was finished before, and where TQDM_DISABLE or LIPFORMER_LIVE=0 is set.
+    """
+    from IPython import get_ipython
+    from IPython.display import DisplayHandle
+
+    silent = os.environ.get("TQDM_DISABLE") or os.environ.get("LIPFORMER_LIVE") == "0"
+    if silent or get_ipython() is None:
+        yield
+        return
+    handle, stop = DisplayHandle(), threading.Event()
+    handle.display({"text/plain": ""}, raw=True)
+    drawer = threading.Thread(target=_redraw, args=(handle, Path(run), names, seconds, stop), daemon=True)
+    drawer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        drawer.join()
+
+
+def _redraw(handle: object, run: Path, names: Sequence[str], seconds: float, stop: threading.Event) -> None:
+    from .plots import training_curves
+    from .training.journal import LOG, read_log
+
+    drawn, ended = time.time(), False
+    while not ended:
+        ended = stop.wait(seconds)
+        times = {log: log.stat().st_mtime for log in run.glob(f"*/{LOG}")}
+        newest = max(times, key=times.get, default=None)
+        if newest is None or times[newest] <= drawn:
+            continue
+        with suppress(ValueError):  # a row that is being written
+            known = read_log(newest.parent)
+            shown = [name for name in names if name in known]
+            if shown:
+                handle.update(training_curves(newest, shown, title=newest.parent.name))
+                drawn = times[newest]
 
 
 def dub_panel(model: LipFormer, folder: Path | str):  # noqa: ANN201 - an ipywidgets VBox

@@ -141,7 +141,7 @@ def _execute(step: Step, out: Path, notebooks: Path) -> None:
 @contextmanager
 def _kernel_environment() -> Iterator[None]:
     """What kernels inherit: figures drawn into the notebook, and progress bars that write a line now and then only."""
-    ours = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TQDM_MININTERVAL": "10"}
+    ours = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "TQDM_MININTERVAL": "10", "LIPFORMER_LIVE": "0"}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:

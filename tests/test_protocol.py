@@ -242,3 +242,44 @@ def test_results_do_not_depend_on_the_run(corpus):
         for key in [key for key in results if "fps" in key]:
             del results[key]
     assert first == second
+
+
+class BarExpert(torch.nn.Module):
+    """A sync expert that knows the toy: opening over time, drawn as a bar and heard as the mel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(sync_frames=5, sync_audio_window=32)
+        self.log_scale = torch.nn.Parameter(torch.zeros(()))
+
+    def embed_faces(self, seen: torch.Tensor) -> torch.Tensor:
+        bar = (seen[:, :, :, 16:22].amax(3).mean((2, 3)) + 1) * 127.5 / 500  # (B, 5) about the opening
+        return torch.nn.functional.normalize(bar - bar.mean(1, keepdim=True), dim=-1)
+
+    def embed_sounds(self, sounds: torch.Tensor) -> torch.Tensor:
+        heard = sounds[:, [8, 12, 16, 20, 24], 0] + 1
+        return torch.nn.functional.normalize(heard - heard.mean(1, keepdim=True), dim=-1)
+
+
+def test_the_sync_expert_judges_rows_by_the_sound_that_drives_them(corpus):
+    for clip in corpus.clips.values():
+        clip.images[:, 44:50] = clip.images[:, 42:43, 22:23]  # nothing but the bar
+        clip.images[:, 32:44] = clip.images[:, 42:43, 22:23]
+    results, clips = _evaluate(Perfect(), corpus, scorers=Scorers(sync=BarExpert()))
+    assert results["ground_truth.sync_expert_distance"] < 0.05
+    assert results["copy_reference.sync_expert_distance"] > 0.5
+    assert results["lipformer.sync_expert_distance_exchanged"] < results["copy_reference.sync_expert_distance"]
+    assert results["ground_truth.sync_expert_confidence"] > results["copy_reference.sync_expert_confidence"]
+    gapped = Clip("gap", "p9", seed=9)
+    gapped.valid[::4] = False  # no five frames in a row
+    results, _ = _evaluate(Perfect(), Corpus([gapped]), scorers=Scorers(sync=BarExpert()))
+    assert "ground_truth.sync_expert_distance" not in results
+    assert "sync_expert_distance" not in " ".join(_evaluate(Perfect(), corpus)[0])
+
+
+def test_a_run_without_a_sync_expert_says_how_to_get_one(tmp_path):
+    from lipformer_core.evaluation.protocol import open_scorers
+
+    missing = open_scorers(tmp_path, torch.device("cpu"), landmark_check=False).missing
+    assert "lipformer train sync" in missing["lipformer.sync_expert_distance"]
+    assert "lipformer train sync" in missing["sync_expert.two_sounds_shifted"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lipformer_core import checkpoint
-from lipformer_core.charts import sync_offsets
+from lipformer_core.charts import distance_curves, sync_offsets, sync_training
 from lipformer_core.config import preset
 from lipformer_core.data.audio import SILENCE
 from lipformer_core.data.clips import PreparedCorpus
@@ -220,7 +220,7 @@ def test_another_clips_sound_is_farther_and_less_certain():
     images, mel = toy()
     own, other = (judge.sync_distance(Flash(), images, sound) for sound in (mel, toy(seed=1)[1]))
     assert other.distance > own.distance + 0.1 and other.confidence < own.confidence / 2
-    with pytest.raises(DataError, match="34 frames are too few"):
+    with pytest.raises(DataError, match="too few frames"):
         judge.sync_distance(Flash(), images[:34], mel)
 
 
@@ -266,6 +266,18 @@ def test_accuracy_is_whole_for_an_expert_that_knows_and_chance_for_one_that_does
     assert len(knows.table().splitlines()) == 6 and "nan" not in knows.table()
     axis = sync_offsets(knows.curves()).axes[0]
     assert len(axis.get_legend().get_texts()) == 4
+
+
+def test_the_chance_line_stands_beside_the_loss():
+    nan = float("nan")
+    log = {"step": [1.0, 2.0], "loss": [4.0, 3.0], "chance": [4.1, 4.1], "val_loss": [nan, 3.5]}
+    log |= {"val_shift_wins": [nan, 0.7], "val_foreign_wins": [nan, 0.8]}
+    loss, won = sync_training(log).axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in loss.lines}
+    assert drawn == {"training": [4.0, 3.0], "validation": [3.5], "chance": [4.1, 4.1]}
+    assert [0.5, 0.5] in [list(line.get_ydata()) for line in won.lines]
+    (axis,) = distance_curves({"own": [1.0, 0.0, 1.0]}, reach=1).axes
+    assert list(axis.lines[0].get_xdata()) == [-1, 0, 1]
 
 
 def test_too_short_clips_are_named():

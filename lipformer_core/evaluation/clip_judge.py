@@ -10,18 +10,21 @@ import torch
 from numpy.typing import NDArray
 
 from lipformer_core.data.alignment import mouth_shape
-from lipformer_core.errors import NoFaceFound
+from lipformer_core.errors import DataError, NoFaceFound
+from lipformer_core.model.syncnet import SyncNet
 
 from .cases import Puppet
 from .landmark_check import LandmarkReader
 from .metrics import MOUTH, border_step, jitter, lmd, mouth_boxes, partial_correlation, pearson, picture_scores
 from .pretrained_metrics import Fid, FidStatistics, Lpips
+from .sync import embed_mouths, embed_sounds, mouths, read_sync
 
 BATCH = 32  # frames at once
 FEWEST_FRAMES = 12  # a shorter series has no meaningful correlation
 REFERENCE_GAP = 5  # frames around the reference that picture scores leave out: there, copying is no achievement
 FEWEST_MOTION = 1e-3  # deviation of the true opening below which a clip asks nothing of the mouth
 SCORED = ("ceiling", "copy_reference", "warped_reference", "lipformer")
+SYNC = "sync_expert_distance", "sync_expert_confidence"  # our own expert's; not LSE-D and LSE-C
 
 
 @dataclass
@@ -39,11 +42,12 @@ class ClipScores:
 
 @dataclass
 class Scorers:
-    """Optional measurements that need pretrained files; `missing` says of each absent column why."""
+    """Optional measurements that need weights which may not be there; `missing` says of each absent column why."""
 
     lpips: Lpips | None = None
     fid: Fid | None = None
     landmarks: LandmarkReader | None = None
+    sync: SyncNet | None = None
     missing: dict[str, str] = field(default_factory=dict)
     fid_sets: dict[str, FidStatistics] = field(default_factory=lambda: defaultdict(FidStatistics))
 
@@ -57,11 +61,10 @@ class ClipJudge:
         self.scores: dict[str, list] = defaultdict(list)  # `row.column` to one number a frame
         self.steps: dict[str, list] = defaultdict(list)  # row to border steps
         self.landmarks: dict[str, list] = defaultdict(list)
+        self.mouths: dict[str, list] = defaultdict(list)  # row or case to what the sync expert sees
         self.pictures: dict[str, list] = defaultdict(list)
 
-    def score(
-        self, clip: Any, driver: Any | None, *, keep_pictures: bool, strangers: Sequence[Any] = ()
-    ) -> ClipScores:
+    def score(self, clip: Any, driver: Any | None, *, keep_pictures: bool, strangers: Sequence[Any] = ()) -> ClipScores:
         """All rows and cases of a clip; `driver` is the clip whose audio is exchanged in.
 
         strangers: clips that have nothing to do with either; what of their mouths seems to leak is the floor of `leak`.
@@ -80,6 +83,7 @@ class ClipJudge:
         values = {name: float(np.concatenate(parts).mean()) for name, parts in self.scores.items()}
         values |= self._movement(clip, driver, strangers, frames, both, lips)
         values |= self._landmark_values(clip, frames)
+        values |= self._sync_values(clip, driver, frames, both)
         timed = puppet.seconds[1:] or puppet.seconds  # the first call also pays for warming up
         values["lipformer.generate_fps"] = sum(n for n, _ in timed) / max(sum(s for _, s in timed), 1e-9)
         series = {"truth": np.asarray(clip.opening, float)[frames]} | {case: r[:, 0] for case, r in lips.items()}
@@ -104,6 +108,10 @@ class ClipJudge:
             cases["shifted"] = puppet.speak(truth, clip.audio_windows(frames + self.shift, window))
         for name, images in (rows | cases).items():
             self.lips[name].append(self.meter.read(images))
+        if self.scorers.sync is not None:
+            for name, images in (rows | {"exchanged": cases.get("exchanged", truth[:0])}).items():
+                if len(images):
+                    self.mouths[name].append(mouths(images))
         for name, images in rows.items():
             self.steps[name].append(border_step(images))
         self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames])
@@ -184,6 +192,26 @@ class ClipJudge:
             for row, points in found.items():
                 values[f"{row}.opening_corr_self_landmarks"] = _follows(mouth_shape(points[seen])[0], opening)
             values["lipformer.lmd"] = lmd(found["lipformer"][seen, MOUTH], found["ground_truth"][seen, MOUTH])
+        return values
+
+    def _sync_values(self, clip: Any, driver: Any | None, frames: NDArray, both: NDArray) -> dict[str, float]:
+        """Distance to the sound that drives, and its confidence; windows of frames with a gap are left out."""
+        net, values = self.scorers.sync, {}
+        for name, seen in self.mouths.items():
+            source, shown = (driver, both) if name == "exchanged" else (clip, frames)
+            length = net.config.sync_frames
+            whole = np.flatnonzero(shown[length - 1 :] - shown[: len(shown) - length + 1] == length - 1)
+            if not len(whole):
+                continue
+            sounds = source.audio_windows(np.arange(len(source.valid)), net.config.sync_audio_window)
+            faces = embed_mouths(net, torch.cat(seen))[whole]
+            try:
+                reading = read_sync(faces, shown[whole] + length // 2, embed_sounds(net, sounds))
+            except DataError:  # a short clip; the column is a mean over the others
+                continue
+            row, ending = ("lipformer", "_exchanged") if name == "exchanged" else (name, "")
+            for column, value in zip(SYNC, (reading.distance, reading.confidence), strict=True):
+                values[f"{row}.{column}{ending}"] = value
         return values
 
 

@@ -11,17 +11,22 @@ from typing import Any
 
 import torch
 
+from lipformer_core.checkpoint import load_lipformer, load_sync
+from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
 
+from ..model.syncnet import SyncNet
 from ..progress import tqdm
 from .cases import exchange_partner, strangers_of
-from .clip_judge import SCORED, ClipJudge, ClipScores, Scorers
+from .clip_judge import SCORED, SYNC, ClipJudge, ClipScores, Scorers
 from .landmark_check import LandmarkReader
 from .mouth_meter import train_meter
 from .pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, Fid, Lpips, why_not
 from .report import summarise, write_report
+from .sync import sync_accuracy
 
 SHIFT = 5  # frames: 0.2 s
+ACCURACY = ("sync_expert.two_sounds_shifted", "sync_expert.two_sounds_foreign")
 
 
 def evaluate(
@@ -40,11 +45,9 @@ def evaluate(
     run, data: folders of a training run and of a prepared corpus. max_clips: the first so many clips, all if None.
     landmark_check: also read the lips by a landmark network; None: on real footage only.
     Writes results.json, table.csv, summary.md, series.npz and pictures; returns the results. The mouth meter is
-    trained once and kept in `run`/evaluation. Raises CheckpointError, DataError.
+    trained once and kept in `run`/evaluation. Where the run has a sync expert (`lipformer train sync`), it judges every
+    row, and its own accuracy on the split stands beside. Raises CheckpointError, DataError.
     """
-    from lipformer_core.checkpoint import load_lipformer
-    from lipformer_core.data.clips import PreparedCorpus
-
     corpus = PreparedCorpus(data)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = load_lipformer(run).to(target)
@@ -56,15 +59,31 @@ def evaluate(
     meter = train_meter(corpus, Path(run) / "evaluation", progress=progress)
     if landmark_check is None:
         landmark_check = corpus.manifest["settings"]["corpus"] != "synthetic"
-    scorers = open_scorers(target, landmark_check)
+    scorers = open_scorers(Path(run), target, landmark_check)
     results, clips = evaluate_model(model, meter, corpus, clip_ids, device=target, scorers=scorers, progress=progress)
+    if scorers.sync is not None:
+        results |= _expert_accuracy(scorers.sync, corpus, split)
     results |= {"split": split, "split_rule": corpus.manifest["split_rule"], "data_hash": corpus.hash}
     return write_report(Path(out), results, clips)
 
 
-def open_scorers(device: torch.device, landmark_check: bool) -> Scorers:
-    """Whatever pretrained measurements are possible here, and the reasons why the others are not."""
+def _expert_accuracy(expert: SyncNet, corpus: PreparedCorpus, split: str) -> dict[str, object]:
+    """How often the sync expert is right on the split; its threshold is fixed on the validation split."""
+    try:
+        return sync_accuracy(expert, corpus, split).flat()
+    except DataError as error:
+        return {key: value for name in ACCURACY for key, value in ((name, None), (f"{name}.why", str(error)))}
+
+
+def open_scorers(run: Path, device: torch.device, landmark_check: bool) -> Scorers:
+    """Whatever optional measurements are possible here, and the reasons why the others are not."""
     scorers = Scorers()
+    if (run / "sync" / "model.safetensors").is_file():
+        scorers.sync = load_sync(run).to(device)
+    else:
+        why = f"not available: {run.name} has no sync expert; lipformer train sync"
+        scorers.missing |= {f"{row}.{column}": why for row in ("ground_truth", *SCORED) for column in SYNC}
+        scorers.missing |= dict.fromkeys(ACCURACY, why)
     try:
         scorers.lpips = Lpips(device)
     except (WeightsMissing, WeightsCorrupt) as error:

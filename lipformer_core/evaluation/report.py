@@ -55,6 +55,8 @@ COLUMNS = {
     "leak": "leak",
     "leak_floor": "leak, floor",
     "silence_motion": "motion in silence",
+    "sync_expert_distance": "sync expert, distance",
+    "sync_expert_confidence": "sync expert, confidence",
     "jitter": "jitter",
     "seam": "seam",
 }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..data.audio import mel_windows
 from ..data.clips import ClipInfo, PreparedCorpus
@@ -52,25 +53,44 @@ def sync_distance(net: SyncNet, images: NDArray[np.uint8], mel: NDArray[np.float
     raises DataError for a clip of fewer than 35 frames, where no window has sound REACH frames to either side
     """
     middles = np.arange(len(images) - net.config.sync_frames + 1) + net.config.sync_frames // 2
-    sounds = mel_windows(mel, middles / FPS, net.config.sync_audio_window)
-    if len(middles) <= 2 * REACH:
-        raise DataError(f"{len(images)} frames are too few for the sync expert: it moves the sound by {REACH} each way")
-    table = similarities(embed_frames(net, images), embed_sounds(net, sounds), REACH)
-    curve = 1 - table.mean(0)
+    sounds = embed_sounds(net, mel_windows(mel, middles / FPS, net.config.sync_audio_window))
+    return read_sync(embed_frames(net, images), np.arange(len(middles)), sounds)
+
+
+def read_sync(faces: NDArray, moments: NDArray[np.int64], sounds: NDArray) -> SyncReading:
+    """The reading of embedded windows of frames, perhaps with gaps between them, against a sound without gaps.
+
+    faces : (w, E), windows of frames whose own sound is sounds[moments]; moments : (w,)
+    sounds : (n, E), the sound at consecutive frames
+    raises DataError where no window has sound REACH frames to either side
+    """
+    kept = (moments >= REACH) & (moments < len(sounds) - REACH)
+    if not kept.any():
+        raise DataError(f"too few frames for the sync expert: it moves the sound by {REACH} each way")
+    around = moments[kept][:, None] + np.arange(-REACH, REACH + 1)
+    curve = 1 - np.einsum("we,wke->wk", faces[kept], sounds[around]).mean(0)
     best = int(curve.argmin())
     return SyncReading(
-        float(curve[best]), float(np.median(curve) - curve[best]), REACH - best, curve, windows=len(table)
+        float(curve[best]), float(np.median(curve) - curve[best]), REACH - best, curve, windows=int(kept.sum())
     )
 
 
-@torch.no_grad()
 def embed_frames(net: SyncNet, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Embeddings (n - sync_frames + 1, E) of every window of consecutive crops (n, S, S, 3)."""
-    length, found = net.config.sync_frames, []
-    for first in range(0, len(images) - length + 1, BATCH):
-        part = torch.from_numpy(images[first : first + BATCH + length - 1, images.shape[1] // 2 :])
-        seen = see(part.to(net.log_scale.device).permute(0, 3, 1, 2).float() / 127.5 - 1)
-        found.append(net.embed_faces(windows(seen[None], length)[0]))
+    return embed_mouths(net, mouths(images))
+
+
+def mouths(images: NDArray[np.uint8]) -> Tensor:
+    """What the expert sees of crops (n, S, S, 3): float (n, 3, 48, 64) in [-1, 1]."""
+    bottoms = torch.from_numpy(images[:, images.shape[1] // 2 :]).permute(0, 3, 1, 2)
+    return torch.cat([see(part.float() / 127.5 - 1) for part in bottoms.split(BATCH)])
+
+
+@torch.no_grad()
+def embed_mouths(net: SyncNet, seen: Tensor) -> NDArray[np.float64]:
+    """Embeddings (n - sync_frames + 1, E) of every window of frames from `mouths` (n, 3, 48, 64)."""
+    cut = windows(seen[None], net.config.sync_frames)[0]
+    found = [net.embed_faces(part.to(net.log_scale.device)) for part in cut.split(BATCH)]
     return torch.cat(found).double().cpu().numpy()
 
 

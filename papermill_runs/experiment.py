@@ -6,6 +6,11 @@
     notebooks:
       - notebook: 01_data_preparation
         parameters: {overrides: {crop_size: 64}}  # to this one; mappings are merged with the common ones
+      - notebook: 02_codebook_training            # an ablation: this notebook once for each variant and seed, into
+        seeds: [0, 1, 2]                          # run folders of their own, on the same data
+        variants:
+          plain: {}                               # settings that differ
+          average: {codebook_update: average}
 
 `${NAME}` in any text is replaced by the environment variable NAME; an unset one is an error.
 """
@@ -13,7 +18,7 @@
 import logging
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -37,6 +42,18 @@ class Step:
 
     notebook: str  # name without .ipynb
     parameters: dict = field(default_factory=dict)
+    variant: str = ""  # of an ablation
+    seed: int = 0  # of the variant
+
+    @property
+    def name(self) -> str:
+        """What its copy, its numbers and its record are called."""
+        return f"{self.notebook}.{self.label}" if self.variant else self.notebook
+
+    @property
+    def label(self) -> str:
+        """Variant and seed; its numbers carry it in front. Empty for a step that is no variant's."""
+        return f"{self.variant}_{self.seed}" if self.variant else ""
 
 
 @dataclass(frozen=True)
@@ -74,16 +91,34 @@ def load_experiment(name: str, folder: Path = HERE) -> Experiment:
     steps = []
     for index, item in enumerate(tree["notebooks"]):
         where = f"{path.name}: notebooks[{index}]"
-        item = _entries(where, {"notebook": item} if isinstance(item, str) else item, {"notebook": str, "parameters": dict})
-        if "notebook" not in item:
-            raise RunError(f"{where}: no entry `notebook`")
-        steps.append(Step(item["notebook"], _expand(item.get("parameters") or {}, f"{where}.parameters")))
-    names = [step.notebook for step in steps]
-    for notebook in names:
-        if names.count(notebook) > 1:
-            raise RunError(f"{path.name}: notebook {notebook} is listed twice")
+        steps += _steps(where, {"notebook": item} if isinstance(item, str) else item)
+    names = [step.name for step in steps]
+    for name in names:
+        if names.count(name) > 1:
+            raise RunError(f"{path.name}: notebook {name} is listed twice")
     common = _expand(tree.get("parameters") or {}, f"{path.name}: parameters")
     return Experiment(path.stem, tree.get("title") or path.stem, tree.get("description") or "", common, tuple(steps))
+
+
+def _steps(where: str, item: object) -> list[Step]:
+    """The steps of one entry of `notebooks`: one, or one for each variant and seed."""
+    item = _entries(where, item, {"notebook": str, "parameters": dict, "variants": dict, "seeds": list})
+    if "notebook" not in item:
+        raise RunError(f"{where}: no entry `notebook`")
+    parameters = _expand(item.get("parameters") or {}, f"{where}.parameters")
+    if not item.get("variants"):
+        if item.get("seeds"):
+            raise RunError(f"{where}: seeds without variants; name the seed in parameters")
+        return [Step(item["notebook"], parameters)]
+    steps = []
+    for variant, settings in item["variants"].items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(variant)) or not isinstance(settings or {}, dict):
+            raise RunError(f"{where}: variant {variant}: a plain name with a mapping of settings")
+        for seed in item.get("seeds") or [0]:
+            overrides = {**parameters.get("overrides", {}), **_expand(settings or {}, f"{where}.variants.{variant}")}
+            own = {**parameters, "overrides": overrides, "seed": seed, "run": f"run_{variant}_{seed}"}
+            steps.append(Step(item["notebook"], own, str(variant), seed))
+    return steps
 
 
 def resolve(experiment: Experiment, out: Path, notebooks: Path = NOTEBOOKS) -> list[Step]:
@@ -113,11 +148,11 @@ def resolve(experiment: Experiment, out: Path, notebooks: Path = NOTEBOOKS) -> l
         for name, value in step.parameters.items():
             merge = isinstance(value, dict) and isinstance(values.get(name), dict)
             values[name] = {**values[name], **value} if merge else value
-        injected = {"work": str(out / "work"), "results": str(out / "results" / f"{step.notebook}.json")}
+        injected = {"work": str(out / "work"), "results": str(out / "results" / f"{step.name}.json")}
         for name, value in injected.items():
             if name in defined[step.notebook]:
                 values.setdefault(name, value)
-        resolved.append(Step(step.notebook, values))
+        resolved.append(replace(step, parameters=values))
     return resolved
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import statistics
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -63,13 +64,15 @@ def gather(experiment: Experiment, steps: list[Step], state: dict, record: dict,
     numbers: dict[str, object] = {}
     warnings: list[str] = []
     origin: dict[str, str] = {}
-    unfinished = [s.notebook for s in steps if not state.get(s.notebook, {}).get("finished")]
+    unfinished = [s.name for s in steps if not state.get(s.name, {}).get("finished")]
     for step in steps:
-        for key, value in _read(out, step, warnings).items() if step.notebook not in unfinished else ():
+        for key, value in _read(out, step, warnings).items() if step.name not in unfinished else ():
+            key = f"{step.label}.{key}" if step.variant else key
             if key in origin and numbers[key] != value:
-                warnings.append(f"{step.notebook} overwrites {key} of {origin[key]}")
+                warnings.append(f"{step.name} overwrites {key} of {origin[key]}")
             numbers[key] = value
-            origin[key] = step.notebook
+            origin[key] = step.name
+    numbers |= _over_seeds(steps, numbers)
     for key in KEYS:
         if key not in numbers:
             numbers[key] = None
@@ -77,17 +80,39 @@ def gather(experiment: Experiment, steps: list[Step], state: dict, record: dict,
                 f"not finished: {', '.join(unfinished)}" if unfinished else "no notebook of this run measures it"
             )
     for step in steps:
-        seconds = state.get(step.notebook, {}).get("seconds")
-        numbers[f"seconds.{step.notebook}"] = seconds
+        seconds = state.get(step.name, {}).get("seconds")
+        numbers[f"seconds.{step.name}"] = seconds
         if seconds is None:
-            numbers[f"seconds.{step.notebook}.why"] = "not executed"
+            numbers[f"seconds.{step.name}.why"] = "not executed"
     numbers.update(_describe(experiment, steps, state, record))
     return flat(numbers), warnings
 
 
+def _over_seeds(steps: list[Step], numbers: dict) -> dict:
+    """`VARIANT.KEY`: the mean over a variant's seeds of a key of KEYS, with its deviation where there are several."""
+    out: dict[str, object] = {}
+    for variant in dict.fromkeys(s.variant for s in steps if s.variant):
+        labels = dict.fromkeys(s.label for s in steps if s.variant == variant)
+        for key in KEYS:
+            found = [numbers.get(f"{label}.{key}") for label in labels]
+            if None not in found:
+                out[f"{variant}.{key}"] = statistics.fmean(found)
+                if len(found) > 1:
+                    out[f"{variant}.{key}.deviation"] = statistics.stdev(found)
+    return out
+
+
+def variant_table(steps: list[Step], numbers: dict) -> tuple[list[str], dict[str, list[tuple[float, float] | None]]]:
+    """(keys, variant to (mean, deviation) of each): what an ablation compares. Empty where nothing varies."""
+    variants = list(dict.fromkeys(s.variant for s in steps if s.variant))
+    keys = [key for key in KEYS if any(f"{variant}.{key}" in numbers for variant in variants)]
+    cell = lambda v, k: (numbers[f"{v}.{k}"], numbers.get(f"{v}.{k}.deviation", 0.0)) if f"{v}.{k}" in numbers else None  # noqa: E731
+    return keys, {variant: [cell(variant, key) for key in keys] for variant in variants} if keys else {}
+
+
 def _describe(experiment: Experiment, steps: list[Step], state: dict, record: dict) -> dict:
     """`run.*`; where the notebooks were executed under different revisions, all of them are named."""
-    entries = [state[s.notebook] for s in steps if s.notebook in state]
+    entries = [state[s.name] for s in steps if s.name in state]
     revisions = list(dict.fromkeys(e["revision"] for e in entries if e.get("revision")))
     out = {
         "run.name": experiment.name,
@@ -110,7 +135,7 @@ def _describe(experiment: Experiment, steps: list[Step], state: dict, record: di
 
 
 def _read(out: Path, step: Step, warnings: list[str]) -> dict:
-    path = Path(step.parameters.get("results", out / "results" / f"{step.notebook}.json"))
+    path = Path(step.parameters.get("results", out / "results" / f"{step.name}.json"))
     if not path.is_file():
         return {}
     try:

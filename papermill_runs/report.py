@@ -10,7 +10,7 @@ import jinja2
 import nbformat
 
 from .experiment import HERE, Experiment, Step
-from .gather import KEYS
+from .gather import KEYS, variant_table
 
 EMBED_BYTES = 4_000_000  # videos up to this size travel inside the page, larger ones are linked
 IMAGES = ("image/png", "image/jpeg")
@@ -37,6 +37,7 @@ def write_report(experiment: Experiment, steps: list[Step], state: dict, numbers
         keys=KEYS,
         numbers=numbers,
         others=_others(numbers),
+        ablation=variant_table(steps, numbers),
         notebooks=[_notebook(step, state, out) for step in steps],
         videos=_videos(numbers, out),
         facts={k.removeprefix("run."): v for k, v in numbers.items() if k.startswith("run.") and v is not None
@@ -66,16 +67,17 @@ def sections(notebook: nbformat.NotebookNode, prefix: str = "") -> list[Section]
 
 
 def _notebook(step: Step, state: dict, out: Path) -> dict:
-    copy = out / "notebooks" / f"{step.notebook}.ipynb"
-    entry = state.get(step.notebook, {})
-    parts = sections(nbformat.read(copy, as_version=4), step.notebook) if copy.is_file() else []
-    title = step.notebook
+    copy = out / "notebooks" / f"{step.name}.ipynb"
+    entry = state.get(step.name, {})
+    parts = sections(nbformat.read(copy, as_version=4), step.name) if copy.is_file() else []
+    title = step.name
     if parts and parts[0].level == 1 and parts[0].title:
         title = parts[0].title
+        title += f" ({step.label})" if step.variant else ""
         parts = parts[1:] if not parts[0].figures else parts
     status = "finished" if entry.get("finished") else "failed" if entry.get("error") else "not executed"
     return {
-        "name": step.notebook,
+        "name": step.name,
         "title": title,
         "sections": parts,
         "status": status,

@@ -62,16 +62,16 @@ def run(
     failure = None
     for index, step in enumerate(steps):
         fingerprint = _fingerprint(fingerprint, notebooks / f"{step.notebook}.ipynb", step.parameters)
-        label = f"[{index + 1}/{len(steps)}] {step.notebook}"
+        label = f"[{index + 1}/{len(steps)}] {step.name}"
         if not force and _finished(out, step, state, fingerprint):
-            say(f"{label}: finished before, in {state[step.notebook]['seconds']:.0f} s")
+            say(f"{label}: finished before, in {state[step.name]['seconds']:.0f} s")
             continue
         force = True  # what follows builds on this one: it is executed too, and until then its numbers do not count
         for later in steps[index + 1 :]:
-            state.pop(later.notebook, None)
+            state.pop(later.name, None)
         say(f"{label}: running")
         entry = {"fingerprint": fingerprint, "finished": False, **record, "started": _now(), "parameters": step.parameters}
-        state[step.notebook] = entry
+        state[step.name] = entry
         write_json(out / "state.json", state)
         start = time.monotonic()
         try:
@@ -115,8 +115,8 @@ def _execute(step: Step, out: Path, notebooks: Path) -> None:
     import papermill
     from nbclient.exceptions import CellControlSignal, DeadKernelError
 
-    copy = out / "notebooks" / f"{step.notebook}.ipynb"
-    (out / "results" / f"{step.notebook}.json").unlink(missing_ok=True)  # numbers of an earlier try are not this one's
+    copy = out / "notebooks" / f"{step.name}.ipynb"
+    (out / "results" / f"{step.name}.json").unlink(missing_ok=True)  # numbers of an earlier try are not this one's
     try:
         with _kernel_environment():
             papermill.execute_notebook(
@@ -125,17 +125,17 @@ def _execute(step: Step, out: Path, notebooks: Path) -> None:
                 parameters=step.parameters,
                 kernel_name="python3",
                 cwd=str(notebooks),
-                progress_bar={"mininterval": 10, "maxinterval": 60, "leave": False, "desc": step.notebook},
+                progress_bar={"mininterval": 10, "maxinterval": 60, "leave": False, "desc": step.name},
                 log_output=False,
                 start_timeout=120,
             )
     except papermill.PapermillExecutionError as error:
         raise NotebookFailed(
-            f"{step.notebook} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}; "
+            f"{step.name} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}; "
             f"the partly executed copy: {copy}"
         ) from error
     except (CellControlSignal, DeadKernelError) as error:
-        raise NotebookFailed(f"{step.notebook}: its kernel ended: {error}; the partly executed copy: {copy}") from error
+        raise NotebookFailed(f"{step.name}: its kernel ended: {error}; the partly executed copy: {copy}") from error
 
 
 @contextmanager
@@ -155,8 +155,8 @@ def _kernel_environment() -> Iterator[None]:
 
 
 def _finished(out: Path, step: Step, state: dict, fingerprint: str) -> bool:
-    entry = state.get(step.notebook, {})
-    outputs = [out / "notebooks" / f"{step.notebook}.ipynb"]
+    entry = state.get(step.name, {})
+    outputs = [out / "notebooks" / f"{step.name}.ipynb"]
     if "results" in step.parameters:
         outputs.append(Path(step.parameters["results"]))
     made = all(path.is_file() for path in outputs)

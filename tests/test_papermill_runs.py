@@ -133,6 +133,9 @@ def test_a_failing_notebook_stops_the_run_and_keeps_its_copy(project):
         ({"notebooks": [{"notebook": "09_none"}]}, "09_none"),
         ({"notebooks": [{"notebook": "01_first"}, {"notebook": "01_first"}]}, "twice"),
         ({"notebooks": [{"notebook": "01_first", "parameters": {"factr": 1}}]}, "factr"),
+        ({"notebooks": [{"notebook": "01_first", "variants": {"a b": {}}}]}, "a b"),
+        ({"notebooks": [{"notebook": "01_first", "seeds": [1, 2]}]}, "seeds without variants"),
+        ({"notebooks": [{"notebook": "01_first", "variants": {"plain": {}}}]}, "no parameter run"),
         ({"notebooks": [{"notebook": "03_plain", "parameters": {"seed": 1}}]}, "tagged"),
         ({"parameters": {"sede": 1}}, "sede"),
         ({"parameters": [1]}, "parameters is a list"),
@@ -162,6 +165,36 @@ def test_parameters_merge_and_expand(project, monkeypatch):
     assert first.parameters["preset"] == "tiny/x"
     assert first.parameters["work"] == second.parameters["work"] == str(out / "work")
     assert first.parameters["results"] == str(out / "results" / "01_first.json")
+
+
+VARIED = """
+import json
+from pathlib import Path
+value = overrides["base"] + overrides.get("gain", 0) + seed
+Path(results).write_text(json.dumps({"codebook.psnr": value, "own": run}))
+"""
+
+
+def test_an_ablation_runs_a_notebook_once_for_each_variant_and_seed(tmp_path):
+    notebooks, path, out = tmp_path / "notebooks", tmp_path / "varied.yaml", tmp_path / "out"
+    notebooks.mkdir()
+    save_notebook(notebooks / "01_varied.ipynb", VARIED, parameters="overrides = {}\nseed = 0\nrun = ''\nresults = ''")
+    entry = {"notebook": "01_varied", "seeds": [0, 2], "parameters": {"overrides": {"base": 10}}}
+    save_experiment(path, parameters={}, notebooks=[{**entry, "variants": {"plain": None, "more": {"gain": 5}}}])
+    numbers, said = execute((path, notebooks, out))
+    assert said.count("running") == 4
+    assert [numbers[f"{label}.codebook.psnr"] for label in ("plain_0", "plain_2", "more_0", "more_2")] == [
+        10,
+        12,
+        15,
+        17,
+    ]
+    assert (numbers["plain.codebook.psnr"], numbers["more.codebook.psnr"]) == (11, 16)
+    assert numbers["more.codebook.psnr.deviation"] == pytest.approx(2**0.5)
+    assert numbers["more_2.own"] == "run_more_2"
+    assert numbers["codebook.psnr"] is None and numbers["codebook.psnr.why"]
+    assert "16.00 ± 1.41" in (out / "report.html").read_text()
+    assert execute((path, notebooks, out))[1].count("finished before") == 4
 
 
 def test_shipped_experiments_fit_the_notebooks(monkeypatch, tmp_path):

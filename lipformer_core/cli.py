@@ -223,6 +223,7 @@ def train_lipformer_command(
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     until: Annotated[Phase, typer.Option(help="The phase to stop after.")] = Phase.lipformer,
     start: Start = None,
+    codebook: Annotated[Path | None, typer.Option(help="A run whose finished stage 1 is taken over.")] = None,
     progress: Progress = True,
 ) -> None:
     """Stage 2: warping, audio encoder and Transformer over the frozen codebooks of the same RUN.
@@ -232,10 +233,13 @@ def train_lipformer_command(
     **Example**
 
     `lipformer train lipformer --preset quick --data data/synthetic --run runs/quick`
+
+    `lipformer train lipformer --data data/synthetic --run runs/no_warp --codebook runs/quick --set warping=false`
     """
     from .training.lipformer import train_lipformer
 
-    train_lipformer(_config(preset, settings, seed), data, run, progress=progress, until=until.value, start=start)
+    config = _config(preset, settings, seed)
+    train_lipformer(config, data, run, progress=progress, until=until.value, start=start, codebook=codebook)
     typer.echo(f"trained: {run}")
 
 

@@ -275,3 +275,17 @@ def test_with_the_expert_targets_come_in_runs_and_its_gradient_moves_the_mouth(
     assert not torch.allclose(*gradients)
     with pytest.raises(ConfigError, match="joint_batch"):
         config.replace(joint_batch=12)
+
+
+def test_a_run_takes_over_anothers_stage_1(tiny_run, tiny_config, tiny_corpus, tmp_path):
+    run = tmp_path / "second"
+    train_lipformer(tiny_config, tiny_corpus, run, progress=False, until="warping", codebook=tiny_run)
+    same = checkpoint.fingerprint(checkpoint.load_codebook(run))
+    assert same == checkpoint.fingerprint(checkpoint.load_codebook(tiny_run))
+    assert (run / "codebook/log.csv").read_bytes() == (tiny_run / "codebook/log.csv").read_bytes()
+    with pytest.raises(CheckpointError, match="no finished stage"):
+        train_lipformer(tiny_config, tiny_corpus, tmp_path / "third", progress=False, codebook=tmp_path)
+    with pytest.raises(CheckpointError, match="beta"):
+        other = tiny_config.replace(beta=0.7)
+        train_lipformer(other, tiny_corpus, tmp_path / "third", progress=False, codebook=tiny_run)
+    assert not (tmp_path / "third/codebook/model.safetensors").exists()

@@ -23,7 +23,7 @@ from ..model.discriminator import PatchDiscriminator, adaptive_weight, discrimin
 from ..model.lipformer import LipFormer
 from ..model.syncnet import SyncNet
 from .codebook import train_codebook
-from .loop import finished, run_stage
+from .loop import finished, run_stage, take_over
 from .losses import mouth_pixels, mouth_tokens
 from .objectives import CodeObjective, ImageObjective, WarpObjective
 from .pairs import PairBatch, PairSampler, augment_audio
@@ -41,6 +41,7 @@ def train_lipformer(
     progress: bool = True,
     until: str = "lipformer",
     start: Path | str | None = None,
+    codebook: Path | str | None = None,
 ) -> LipFormer:
     """Train stage 2 on a prepared corpus, or several, over the finished stage 1 of the same run. Resumes.
 
@@ -50,6 +51,7 @@ def train_lipformer(
     until : the last phase to train, one of PHASES; its LipFormer is returned, in evaluation mode
     With `joint_sync_weight` the run's sync expert must be there (`train_sync`).
 
+    codebook : a run whose finished stage 1, of the same settings, is taken over where `run` has none
     start : a run whose trained warping, audio encoder and Transformer, of the same architecture, are gone on from
     raises DataError, CheckpointError, WeightsMissing as `train_codebook`; ConfigError if `until` has no steps
     """
@@ -62,6 +64,10 @@ def train_lipformer(
     if not steps[until]:
         raise ConfigError(f"until: the phase {until!r} has no steps in these settings")
     phases = [p for p in PHASES[: PHASES.index(until) + 1] if steps[p]]
+    if codebook is not None:
+        with make_accelerator(config).main_process_first():
+            if not finished(run / "codebook", config):
+                take_over(Path(codebook) / "codebook", run / "codebook", config)
     if not finished(run / "codebook", config):
         train_codebook(config, data, run, progress, start)
     autoencoder = checkpoint.load_codebook(run)

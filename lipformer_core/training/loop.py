@@ -8,6 +8,7 @@ uninterrupted one would have taken.
 
 import math
 import os
+import shutil
 import time
 import warnings
 from contextlib import ExitStack, nullcontext
@@ -23,7 +24,7 @@ from ..data.prefetch import prefetched
 from ..errors import CheckpointError, TrainingDiverged
 from ..progress import tqdm
 from .averaging import WeightAverage
-from .journal import Journal
+from .journal import LOG, Journal
 from .stage import Stage
 
 BEST, FINISHED = "best.safetensors", "model.safetensors"
@@ -41,6 +42,20 @@ def finished(folder: Path, config: Config, data_hash: str | None = None) -> bool
     header, _ = checkpoint.load(path)
     _same(header, config, data_hash, folder)
     return True
+
+
+def take_over(source: Path, folder: Path, config: Config) -> None:
+    """Make the finished stage in `source`, of another run, that of `folder`: its weights and its log.
+
+    raises CheckpointError if it is not finished, or was trained with other settings
+    """
+    if not finished(source, config):
+        raise CheckpointError(f"{source}: no finished stage to take over")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (LOG, f"{Path(FINISHED).stem}.json", FINISHED):  # what says that it is complete comes last
+        temporary = folder / f".{name}"
+        shutil.copyfile(source / name, temporary)
+        os.replace(temporary, folder / name)
 
 
 def learning_rate(step: int, steps: int, warmup: int) -> float:

@@ -87,6 +87,7 @@ class Config:
     heads: int = 8
     ffn_dim: int = 1024
     audio_window: int = 20  # mel frames around a video frame that the audio encoder sees (20 = 0.2 s)
+    audio_neighbours: int = 0  # frames on either side, within audio_window, whose sound attends to this one's; ours
     audio_dim: int = 256  # width of the audio condition
     scale_attention: bool = False  # the 1/sqrt(d) that Eq. 9 as printed omits
     query_source: str = "reference"  # Eq. 8 as printed: the warped reference in every layer; "z": Z_i
@@ -173,6 +174,10 @@ class Config:
             raise ConfigError(f"joint_batch: {self.joint_batch} is no multiple of sync_frames {self.sync_frames}")
         if self.latent_weight and not self.residual_head:
             raise ConfigError("latent_weight: only the residual head has latents; set residual_head")
+        if self.audio_window - 8 * self.audio_neighbours < 4:  # 4 mel frames a picture, on either side
+            raise ConfigError(f"audio_neighbours: {self.audio_neighbours} leave no sound of audio_window's own frame")
+        if self.audio_neighbours and self.audio_dim % self.heads:
+            raise ConfigError(f"heads: {self.heads} does not divide audio_dim {self.audio_dim}")
         if both := sorted(set(self.val_persons) & set(self.test_persons)):
             raise ConfigError(f"val_persons, test_persons: {', '.join(both)} in both")
         for name, allowed in _CHOICES.items():

@@ -1,18 +1,25 @@
 """E_aud: the sound around a video frame to one condition vector, F_Aud."""
 
+import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..timing import N_MELS
+from ..timing import MEL_PER_FRAME, N_MELS
+from .transformer import SelfAttention
 
 
 class AudioEncoder(nn.Module):
-    """Convolutions over time, then one dense layer that keeps the order of events within the window."""
+    """Convolutions over time, then one dense layer that keeps the order of events within the window.
+
+    With `audio_neighbours` the window is that of so many frames on either side too: each frame's sound is encoded
+    alike, they attend to each other, and the middle one's vector is the condition. A frame stays computable alone.
+    """
 
     def __init__(self, config: Config):
         super().__init__()
-        width = config.audio_dim
-        length = -(-config.audio_window // 2)
+        width, self.neighbours = config.audio_dim, config.audio_neighbours
+        self.own = config.audio_window - 2 * self.neighbours * MEL_PER_FRAME  # mel frames of one frame's sound
+        length = -(-self.own // 2)
         self.convolutions = nn.Sequential(
             nn.Conv1d(N_MELS, width, 5, padding=2),
             nn.SiLU(),
@@ -24,7 +31,15 @@ class AudioEncoder(nn.Module):
         self.project = nn.Sequential(
             nn.Flatten(), nn.Linear(width * length, width), nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width)
         )
+        if self.neighbours:
+            self.moment = nn.Parameter(0.02 * torch.randn(1, 2 * self.neighbours + 1, width))
+            self.temporal = SelfAttention(width, config.heads)
 
     def forward(self, audio: Tensor) -> Tensor:
         """audio : torch.Tensor, shape = (B, audio_window, 80), log-mel; returns F_Aud (B, audio_dim)."""
-        return self.project(self.convolutions(audio.transpose(1, 2)))
+        if not self.neighbours:
+            return self.project(self.convolutions(audio.transpose(1, 2)))
+        sounds = audio.unfold(1, self.own, MEL_PER_FRAME)  # (B, 2 n + 1, 80, own)
+        moments = self.project(self.convolutions(sounds.flatten(0, 1))).unflatten(0, sounds.shape[:2])
+        z = moments + self.moment
+        return (moments + self.temporal(z))[:, self.neighbours]

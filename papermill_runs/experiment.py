@@ -9,8 +9,8 @@
       - notebook: 02_codebook_training            # an ablation: this notebook once for each variant and seed, into
         seeds: [0, 1, 2]                          # run folders of their own, on the same data
         variants:
-          plain: {}                               # settings that differ
-          average: {codebook_update: average}
+          plain: {}                               # the parameters that differ
+          average: {overrides: {codebook_update: average}}
 
 `${NAME}` in any text is replaced by the environment variable NAME; an unset one is an error.
 """
@@ -111,13 +111,13 @@ def _steps(where: str, item: object) -> list[Step]:
             raise RunError(f"{where}: seeds without variants; name the seed in parameters")
         return [Step(item["notebook"], parameters)]
     steps = []
-    for variant, settings in item["variants"].items():
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(variant)) or not isinstance(settings or {}, dict):
-            raise RunError(f"{where}: variant {variant}: a plain name with a mapping of settings")
+    for variant, changes in item["variants"].items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(variant)) or not isinstance(changes or {}, dict):
+            raise RunError(f"{where}: variant {variant}: a plain name with a mapping of parameters")
+        changes = _merged(parameters, _expand(changes or {}, f"{where}.variants.{variant}"))
         for seed in item.get("seeds") or [0]:
-            overrides = {**parameters.get("overrides", {}), **_expand(settings or {}, f"{where}.variants.{variant}")}
-            own = {**parameters, "overrides": overrides, "seed": seed, "run": f"run_{variant}_{seed}"}
-            steps.append(Step(item["notebook"], own, str(variant), seed))
+            own = {"seed": seed, "run": f"run_{variant}_{seed}"}
+            steps.append(Step(item["notebook"], changes | own, str(variant), seed))
     return steps
 
 
@@ -145,15 +145,19 @@ def resolve(experiment: Experiment, out: Path, notebooks: Path = NOTEBOOKS) -> l
     resolved = []
     for step in experiment.steps:
         values = {k: v for k, v in experiment.parameters.items() if k in defined[step.notebook]}
-        for name, value in step.parameters.items():
-            merge = isinstance(value, dict) and isinstance(values.get(name), dict)
-            values[name] = {**values[name], **value} if merge else value
+        values = _merged(values, step.parameters)
         injected = {"work": str(out / "work"), "results": str(out / "results" / f"{step.name}.json")}
         for name, value in injected.items():
             if name in defined[step.notebook]:
                 values.setdefault(name, value)
         resolved.append(replace(step, parameters=values))
     return resolved
+
+
+def _merged(common: dict, own: dict) -> dict:
+    """Parameters with others over them; mappings are merged."""
+    both = {k: {**common[k], **v} for k, v in own.items() if isinstance(v, dict) and isinstance(common.get(k), dict)}
+    return {**common, **own, **both}
 
 
 def _defined_parameters(path: Path) -> set[str]:

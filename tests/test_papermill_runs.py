@@ -180,7 +180,9 @@ def test_an_ablation_runs_a_notebook_once_for_each_variant_and_seed(tmp_path):
     notebooks.mkdir()
     save_notebook(notebooks / "01_varied.ipynb", VARIED, parameters="overrides = {}\nseed = 0\nrun = ''\nresults = ''")
     entry = {"notebook": "01_varied", "seeds": [0, 2], "parameters": {"overrides": {"base": 10}}}
-    save_experiment(path, parameters={}, notebooks=[{**entry, "variants": {"plain": None, "more": {"gain": 5}}}])
+    save_experiment(
+        path, parameters={}, notebooks=[{**entry, "variants": {"plain": None, "more": {"overrides": {"gain": 5}}}}]
+    )
     numbers, said = execute((path, notebooks, out))
     assert said.count("running") == 4
     assert [numbers[f"{label}.codebook.psnr"] for label in ("plain_0", "plain_2", "more_0", "more_2")] == [

@@ -266,7 +266,7 @@ _QUICK = dict(
     joint_steps=400, joint_batch=12, joint_lr=2e-4, decoder_lr=1e-4, joint_perceptual_weight=0.0,
     mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
     latent_weight=3.0, articulation_weight=1.0, audio_gain=0.3, silent_closed=0.5,
-    sync_width=24, sync_dim=128, sync_steps=1000, sync_batch=12, sync_lr=1e-3,
+    sync_width=24, sync_dim=128, sync_steps=400, sync_batch=12, sync_lr=1e-3,
     warmup_steps=50, weight_average=0.995, log_every=25, eval_every=300, save_every=300,
 )  # fmt: skip
 

@@ -283,3 +283,22 @@ def test_a_run_without_a_sync_expert_says_how_to_get_one(tmp_path):
     missing = open_scorers(tmp_path, torch.device("cpu"), landmark_check=False).missing
     assert "lipformer train sync" in missing["lipformer.sync_expert_distance"]
     assert "lipformer train sync" in missing["sync_expert.two_sounds_shifted"]
+
+
+def test_a_run_with_a_sync_expert_is_judged_by_it(tiny_run, tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    import shutil
+
+    from lipformer_core.evaluation import protocol
+    from lipformer_core.training.sync import train_sync
+
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    config = tiny_config.replace(sync_steps=2, sync_width=8, sync_dim=8, sync_batch=3)
+    train_sync(config, tiny_corpus, run, progress=False)
+    brightness = SimpleNamespace(read=lambda images: np.repeat(images.mean((1, 2, 3))[:, None] / 500, 2, axis=1))
+    monkeypatch.setattr(protocol, "train_meter", lambda *_, **__: brightness)
+    results = protocol.evaluate(run, tiny_corpus, tmp_path / "out", progress=False)
+    for key in ("lipformer.sync_expert_distance", "ground_truth.sync_expert_confidence"):
+        assert results[key] is None and "long enough" in results[f"{key}.why"]  # clips of 16 frames
+    assert "fewer than two clips" in results["sync_expert.two_sounds_shifted.why"]
+    assert (tmp_path / "out/summary.md").is_file()

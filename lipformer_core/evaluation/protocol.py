@@ -63,6 +63,9 @@ def evaluate(
     results, clips = evaluate_model(model, meter, corpus, clip_ids, device=target, scorers=scorers, progress=progress)
     if scorers.sync is not None:
         results |= _expert_accuracy(scorers.sync, corpus, split)
+        absent = [f"{row}.{column}" for row in ("ground_truth", *SCORED) for column in SYNC]
+        for key in (key for key in absent if key not in results):
+            results |= {key: None, f"{key}.why": "no clip is long enough for the sync expert"}
     results |= {"split": split, "split_rule": corpus.manifest["split_rule"], "data_hash": corpus.hash}
     return write_report(Path(out), results, clips)
 

@@ -38,6 +38,7 @@ class Config:
     max_offset: int = 8  # frames by which picture and sound may be out of step
     val_persons: tuple[str, ...] = ()  # with either of these two, exactly the persons named are held out,
     test_persons: tuple[str, ...] = ()  # whatever the corpus's own splits
+    data_seed: int = 0  # of the embedded corpus; `seed` is training's
     synthetic_train: int = 600  # persons of the embedded corpus
     synthetic_val: int = 16
     synthetic_test: int = 32

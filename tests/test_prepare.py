@@ -31,7 +31,7 @@ def test_arrays_and_pictures_belong_together(tiny_corpus, tiny_config):
     np.testing.assert_allclose(mouth_shape(clip.landmarks)[0], clip.opening, atol=1e-5)
     with pytest.raises(IndexError, match="synthetic00000"):
         clip.frames([n])
-    made = synthesise_clip(tiny_config.seed, 0, 0, n, tiny_config.synthetic_size)
+    made = synthesise_clip(tiny_config.data_seed, 0, 0, n, tiny_config.synthetic_size)
     np.testing.assert_allclose(clip.source_landmarks, made.landmarks, atol=1e-2)
     np.testing.assert_allclose(clip.opening, made.opening, atol=1e-3)
 
@@ -81,8 +81,8 @@ def test_an_interrupted_preparation_ends_in_the_same_bytes(tiny_config, tiny_cor
 def test_a_finished_corpus_is_returned_and_other_settings_are_refused(tiny_config, tiny_corpus, monkeypatch):
     monkeypatch.setattr(module, "prepare_source", lambda *args: pytest.fail("prepared again"))
     assert prepare("synthetic", None, tiny_corpus, tiny_config).hash == PreparedCorpus(tiny_corpus).hash
-    with pytest.raises(DataError, match="seed"):
-        prepare("synthetic", None, tiny_corpus, tiny_config.replace(seed=1))
+    with pytest.raises(DataError, match="data_seed"):
+        prepare("synthetic", None, tiny_corpus, tiny_config.replace(data_seed=1))
 
 
 def test_named_persons_make_another_corpus(tiny_config, tiny_corpus, tmp_path):

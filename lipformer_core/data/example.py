@@ -40,7 +40,11 @@ def _synthetic(config: Config, folder: Path) -> Example:
     files = [
         write_clip(
             synthesise_clip(
-                config.seed, held_out_person(config, number), 0, config.synthetic_test_frames, 2 * config.synthetic_size
+                config.data_seed,
+                held_out_person(config, number),
+                0,
+                config.synthetic_test_frames,
+                2 * config.synthetic_size,
             ),
             folder,
         )

@@ -126,7 +126,7 @@ def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryI
     from .synthetic import synthesise_clip
 
     person, clip, n = source.synthetic
-    made = synthesise_clip(config.seed, person, clip, n, config.synthetic_size)
+    made = synthesise_clip(config.data_seed, person, clip, n, config.synthetic_size)
     valid = np.ones(n, bool)
     transforms = crop_transforms(made.landmarks, valid, config.crop_size, config.transform_sigma)
     offsets, _ = _cut(iter(made.frames), transforms, valid, crops, config)

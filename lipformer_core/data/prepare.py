@@ -25,7 +25,6 @@ from .shards import join, remove_folder, writing
 BACKENDS = ("local", "dask")
 # the settings that change what is written; another value of one of them is another corpus
 _RELEVANT = (
-    "seed",
     "val_persons",
     "test_persons",
     "crop_size",
@@ -37,6 +36,7 @@ _RELEVANT = (
 )
 _RELEVANT_FILMED = ("detect_every", "correct_offset", *(field.name for field in fields(Limits)))
 _RELEVANT_SYNTHETIC = (
+    "data_seed",
     "synthetic_train",
     "synthetic_val",
     "synthetic_test",

@@ -156,7 +156,7 @@ def endpoint_errors(
         widest = pairs[np.argsort(-pose_gap(clip.pose, pairs[:, 0], pairs[:, 1]), kind="stable")[:pairs_per_clip]]
         for target, reference in widest:
             person, size = synthetic_person(info.person), settings["synthetic_size"]
-            flow, seen = correspondence(settings["seed"], person, 0, info.n_frames, size, target, reference)
+            flow, seen = correspondence(settings["data_seed"], person, 0, info.n_frames, size, target, reference)
             for kept, errors in zip(found, _endpoints(model, clip, target, reference, flow, seen), strict=True):
                 kept.append(errors)
     return np.concatenate(found[0]), np.concatenate(found[1])

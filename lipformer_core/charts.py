@@ -119,10 +119,10 @@ def sync_training(log: Mapping[str, Sequence[float]], *, title: str = "") -> Fig
             known = np.isfinite(values)
             style = {"color": "black", "linestyle": "--", "linewidth": 0.8} if name == "chance" else {}
             axis.plot(step[known], values[known], label=text, **style)
-        axis.set(xlabel="step", ylabel=label, ylim=(0, None))
+        axis.set(xlabel="step", ylabel=label, xlim=(0, None), ylim=(0, None))
         axis.legend(fontsize=8, frameon=False)
     axis.axhline(0.5, color="black", linestyle="--", linewidth=0.8)
-    axis.text(step[0], 0.51, "chance", fontsize=8)
+    axis.text(0.02, 0.51, "chance", fontsize=8, transform=axis.get_yaxis_transform())
     if title:
         figure.suptitle(title, fontsize=9)
     return figure

@@ -109,11 +109,11 @@ def sync_training(log: Mapping[str, Sequence[float]], *, title: str = "") -> Fig
     """The sync expert's curves beside what guessing gives; log: `training.journal.read_log` of RUN/sync."""
     figure = Figure(figsize=(6.4, 2.4), layout="constrained")
     step = np.asarray(log["step"])
-    panels = {
-        "loss": ({"loss": "training", "val_loss": "validation", "chance": "chance"}, "loss"),
-        "wins": ({"val_shift_wins": "against moved sound", "val_foreign_wins": "against foreign sound"}, "won"),
-    }
-    for axis, (curves, label) in zip(figure.subplots(1, 2), panels.values(), strict=True):
+    panels = (
+        ("loss", {"loss": "training", "val_loss": "validation", "chance": "chance"}),
+        ("won", {"val_shift_wins": "against moved sound", "val_foreign_wins": "against foreign sound"}),
+    )
+    for axis, (label, curves) in zip(figure.subplots(1, 2), panels, strict=True):
         for name, text in curves.items():
             values = np.asarray(log[name])
             known = np.isfinite(values)

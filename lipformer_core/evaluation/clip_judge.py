@@ -197,19 +197,23 @@ class ClipJudge:
     def _sync_values(self, clip: Any, driver: Any | None, frames: NDArray, both: NDArray) -> dict[str, float]:
         """Distance to the sound that drives, and its confidence; windows of frames with a gap are left out."""
         net, values = self.scorers.sync, {}
+        heard: dict[bool, NDArray] = {}  # by whether it is the driver's
         for name, seen in self.mouths.items():
-            source, shown = (driver, both) if name == "exchanged" else (clip, frames)
+            exchanged = name == "exchanged"
+            source, shown = (driver, both) if exchanged else (clip, frames)
             length = net.config.sync_frames
             whole = np.flatnonzero(shown[length - 1 :] - shown[: len(shown) - length + 1] == length - 1)
             if not len(whole):
                 continue
-            sounds = source.audio_windows(np.arange(len(source.valid)), net.config.sync_audio_window)
+            if exchanged not in heard:
+                sounds = source.audio_windows(np.arange(len(source.valid)), net.config.sync_audio_window)
+                heard[exchanged] = embed_sounds(net, sounds)
             faces = embed_mouths(net, torch.cat(seen))[whole]
             try:
-                reading = read_sync(faces, shown[whole] + length // 2, embed_sounds(net, sounds))
+                reading = read_sync(faces, shown[whole] + length // 2, heard[exchanged])
             except DataError:  # a short clip; the column is a mean over the others
                 continue
-            row, ending = ("lipformer", "_exchanged") if name == "exchanged" else (name, "")
+            row, ending = ("lipformer", "_exchanged") if exchanged else (name, "")
             for column, value in zip(SYNC, (reading.distance, reading.confidence), strict=True):
                 values[f"{row}.{column}{ending}"] = value
         return values

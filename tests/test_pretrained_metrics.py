@@ -24,7 +24,7 @@ def test_missing_files_are_named_and_no_folder_is(tmp_path, monkeypatch):
             scorer()
         reason = why_not(file, caught.value)
         assert reason.startswith(f"not available: {file}") and str(tmp_path) not in reason
-    scorers = open_scorers(torch.device("cpu"), landmark_check=True)
+    scorers = open_scorers(tmp_path, torch.device("cpu"), landmark_check=True)
     assert scorers.lpips is None and scorers.fid is None and scorers.landmarks is None
     assert {"lipformer.lpips", "lipformer.fid", "lipformer.lmd"} <= set(scorers.missing)
 
@@ -34,7 +34,7 @@ def test_another_file_under_the_name_is_refused(tmp_path, monkeypatch):
     torch.save({}, tmp_path / LPIPS_TRUNK)
     with pytest.raises(WeightsCorrupt):
         Lpips()
-    assert "hash" in open_scorers(torch.device("cpu"), landmark_check=False).missing["lipformer.lpips"]
+    assert "hash" in open_scorers(tmp_path, torch.device("cpu"), landmark_check=False).missing["lipformer.lpips"]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of lpips calling torchvision the old way

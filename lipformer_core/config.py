@@ -97,6 +97,7 @@ class Config:
     self_attention: bool = False  # among the spatial tokens of one frame; ours, not in the paper
     gumbel_tau_start: float = 1.0
     gumbel_tau_end: float = 0.3
+    expected_codes: bool = False  # the decoder gets the mean of the codes by their probability, not one of them; ours
 
     warp_steps: int = 0  # >0: first the warping alone, supervised by landmarks and target features; ours
     warp_lr: float = 1e-3

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from lipformer_core.config import preset
-from lipformer_core.model.lipformer import lip_codes
+from lipformer_core.model.lipformer import LipFormer, lip_codes
 from lipformer_core.model.transformer import ConditionalLayerNorm, CrossAttention, LipTransformer
 
 
@@ -110,3 +110,30 @@ def test_gumbel_passes_gradients_to_the_logits_and_arg_max_does_not():
     lip_codes(logits, codes, tau=1.0).square().sum().backward()
     assert torch.count_nonzero(logits.grad) > 0
     assert not lip_codes(logits, codes, None).requires_grad
+
+
+def test_expected_codes_are_the_mean_of_the_codes_and_let_gradients_through():
+    logits, codes = torch.randn(2, 4, 16, requires_grad=True), torch.randn(16, 8)
+    expected = lip_codes(logits, codes, None, expected=True)
+    by_hand = (logits.softmax(-1)[..., None] * codes).sum(-2)
+    torch.testing.assert_close(expected, by_hand)
+    torch.testing.assert_close(expected, lip_codes(logits, codes, 0.5, expected=True))  # no sampling in training
+    torch.testing.assert_close(lip_codes(logits * 1e4, codes, None, expected=True), lip_codes(logits, codes, None))
+    expected.square().sum().backward()
+    assert torch.count_nonzero(logits.grad) == logits.grad.numel()
+
+
+def test_a_model_with_expected_codes_generates_by_them(tiny_config):
+    torch.manual_seed(0)
+    hard = LipFormer(tiny_config).eval()
+    soft = LipFormer(tiny_config.replace(expected_codes=True), hard.autoencoder).eval()
+    soft.load_state_dict(hard.state_dict())
+    size = hard.config.crop_size
+    image, audio = torch.rand(1, 3, size, size) * 2 - 1, torch.randn(1, hard.config.audio_window, 80)
+    reference, upper = hard.encode_reference(image), image[:, :, : size // 2]
+    codes = hard.encode_upper(upper)
+    logits = hard.lip_logits(hard.warp(codes, reference), audio)
+    with torch.no_grad():
+        by_hand = hard.decode(codes, logits.softmax(-1) @ hard.codes).clamp(-1, 1)
+    torch.testing.assert_close(soft.generate(upper, audio, reference), by_hand)
+    assert not torch.allclose(soft.generate(upper, audio, reference), hard.generate(upper, audio, reference))

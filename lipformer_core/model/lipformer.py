@@ -20,14 +20,17 @@ class Reference(NamedTuple):
     bottom: Tensor
 
 
-def lip_codes(logits: Tensor, codes: Tensor, tau: float | None) -> Tensor:
+def lip_codes(logits: Tensor, codes: Tensor, tau: float | None, expected: bool = False) -> Tensor:
     """H~_TB = onehot . C_B.
 
     logits : torch.Tensor, shape = (B, n, K)
     codes : torch.Tensor, shape = (K, d)
     tau : temperature of the straight-through Gumbel-softmax (training), or None: arg-max (inference)
+    expected : the mean of all codes by their probability instead, in training and inference; ours
     returns (B, n, d)
     """
+    if expected:
+        return logits.softmax(-1) @ codes
     if tau is None:
         return F.embedding(logits.argmax(-1), codes)
     return F.gumbel_softmax(logits, tau=tau, hard=True) @ codes
@@ -104,12 +107,12 @@ class LipFormer(nn.Module):
         """I_Gen with gradients; tau as in `lip_codes`. Shapes as in `generate`."""
         upper_codes = self.encode_upper(target_upper)
         logits = self.lip_logits(self.warp(upper_codes, reference), audio)
-        return self.decode(upper_codes, lip_codes(logits, self.codes, tau))
+        return self.decode(upper_codes, lip_codes(logits, self.codes, tau, self.config.expected_codes))
 
     # --- inference ------------------------------------------------------------------------------
     @torch.no_grad()
     def generate(self, target_upper: Tensor, audio: Tensor, reference: Reference) -> Tensor:
-        """The face that says the audio, by arg-max codes.
+        """The face that says the audio, by arg-max codes, or by expected ones (`config.expected_codes`).
 
         target_upper : torch.Tensor, shape = (B, 3, S/2, S) in [-1, 1]
         audio : torch.Tensor, shape = (B, audio_window, 80), log-mel

@@ -118,7 +118,7 @@ class ImageObjective(CodeObjective):
         code_loss, logged = self.cross_entropy(logits, batch)
         code_loss = code_loss + sum(auxiliary.values())
         logged |= {name: value.detach() for name, value in auxiliary.items()}
-        generated = model.decode(upper, lip_codes(logits, model.codes, tau))
+        generated = model.decode(upper, lip_codes(logits, model.codes, tau, config.expected_codes))
         pixel = reconstruction_loss(generated, image, config.mouth_weight, self.region)
         loss = config.cross_entropy_weight * code_loss + config.image_weight * pixel
         logged["image"] = pixel.detach()

@@ -19,7 +19,7 @@ import numpy as np
 
 from .compositing import lower_face_mask, paste
 from .data.alignment import crop_transforms, mouth_opening, transform_points, valid_runs, warp_crop
-from .data.audio import SILENCE, log_mel, mel_windows
+from .data.audio import SILENCE, band_means, log_mel, mel_windows
 from .data.faces import Tracker, open_tracker
 from .data.media import FrameReader, MediaInfo, VideoWriter, frame_times, iter_frames, probe, read_audio
 from .data.tracking import FaceTrack, load_track, track_faces
@@ -113,6 +113,7 @@ def dub(
     order = output_order(times, source, len(samples) / SAMPLE_RATE, policy)
 
     size, config = model.config.crop_size, model.config
+    mean = band_means(mel) if config.mean_normalise_audio else 0.0
     rate = float(source.fps)
     transforms = crop_transforms(track.landmarks, track.valid, size, SIGMA_S * rate, track.shot)
     outline = _smooth_runs(transform_points(transforms, track.landmarks), track, JAW_SIGMA_S * rate)
@@ -132,7 +133,7 @@ def dub(
                         crops = np.stack([warp_crop(frames[k], transforms[indices[k]], size) for k in shown])
                     with clock("model"):
                         moments = (first + np.array(shown)) / rate
-                        windows = mel_windows(mel, moments, config.audio_window)
+                        windows = mel_windows(mel, moments, config.audio_window) - mean
                         generated = _generate(model, crops, windows, reference)
                     with clock("compositing"):
                         for k, original, new in zip(shown, crops, generated, strict=True):

@@ -117,10 +117,11 @@ def write_video(
 
 
 class FakeConfig:
-    """The two settings that dubbing asks for."""
+    """The settings that dubbing asks for."""
 
     crop_size = 64
     audio_window = 16
+    mean_normalise_audio = False
 
 
 class FakeModel(torch.nn.Module):

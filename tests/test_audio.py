@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lipformer_core.data.audio import SILENCE, log_mel, mel_windows
+from lipformer_core.data.audio import SILENCE, TYPICAL, band_means, log_mel, mel_windows
 from lipformer_core.timing import HOP, MEL_PER_FRAME, SAMPLE_RATE
 
 
@@ -73,3 +73,11 @@ def test_windows_never_drift_at_ntsc_rates():
     times = np.arange(89_910) * 1001 / 30_000  # 50 minutes
     centre = mel_windows(mel, times, 1)[:, 0, 0].astype(np.float64)
     assert np.abs(centre / 100 - times).max() <= 0.005 + 1e-9
+
+
+def test_band_means_are_the_recordings_own_and_typical_for_silence():
+    rng = np.random.default_rng(0)
+    mel = rng.uniform(-1, 1, (50, 80)).astype(np.float32)
+    np.testing.assert_allclose(band_means(mel), mel.mean(0), atol=1e-6)
+    assert (band_means(np.full((50, 80), SILENCE, np.float32)) == TYPICAL).all()
+    assert (band_means(np.empty((0, 80), np.float32)) == TYPICAL).all()

@@ -3,12 +3,15 @@
 import json
 import tracemalloc
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
-from material import FakeModel, draw_face, face_clip, frame_index, tone, write_video, write_wav
+import torch
+from material import FakeConfig, FakeModel, draw_face, face_clip, frame_index, tone, write_video, write_wav
 
+from lipformer_core.data.audio import log_mel
 from lipformer_core.data.media import frame_times, iter_frames, probe, read_audio
 from lipformer_core.data.tracking import FaceTrack
 from lipformer_core.dubbing import COMMENT, dub, output_order
@@ -67,6 +70,20 @@ def test_only_the_mouth_changes_and_it_follows_the_sound(tmp_path):
     assert written["fps"] == 25 and written["frames"] == report.frames == 50 and written["frames_per_second"] > 0
     with av.open(str(m.out)) as container:
         assert container.metadata["comment"] == COMMENT
+
+
+def test_a_model_of_normalised_sound_hears_it_less_the_recordings_mean(tmp_path):
+    m, heard = Material(tmp_path), {}
+    for normalised in (False, True):
+        m.model.config = SimpleNamespace(**{**vars(FakeConfig), "mean_normalise_audio": normalised})
+        seen = heard[normalised] = []
+        m.model.generate = lambda upper, audio, reference, seen=seen: (
+            seen.append(audio) or FakeModel.generate(m.model, upper, audio, reference)
+        )
+        m.dub()
+    plain, less = (torch.cat(heard[k]) for k in (False, True))
+    mean = torch.from_numpy(log_mel(read_audio(m.audio)).mean(0))
+    torch.testing.assert_close(less, plain - mean, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("fps", RATES)

@@ -62,7 +62,8 @@ class Clip:
     def frames(self, indices: np.ndarray) -> np.ndarray:
         return self.images[np.asarray(indices)].copy()
 
-    def audio_windows(self, indices: np.ndarray, window: int) -> np.ndarray:
+    def audio_windows(self, indices: np.ndarray, window: int, normalised: bool = False) -> np.ndarray:
+        assert not normalised
         return mel_windows(self.mel, np.asarray(indices) / FPS, window)
 
 
@@ -79,7 +80,7 @@ class Corpus:
 class Perfect:
     """Draws the opening that it hears; ends in true pixels wherever it can."""
 
-    config = SimpleNamespace(audio_window=WINDOW)
+    config = SimpleNamespace(audio_window=WINDOW, mean_normalise_audio=False)
 
     def encode_reference(self, image: torch.Tensor) -> torch.Tensor:
         return image

@@ -191,6 +191,19 @@ def test_silence_is_heard_only_over_closed_lips(tiny_run, tiny_corpus, tiny_conf
     assert not (plain.audio == SILENCE).flatten(1).all(1)[closed].all()
 
 
+def test_mean_normalised_sound_is_less_the_clips_own_spectrum(tiny_run, tiny_corpus, tiny_config):
+    config = tiny_config.replace(mean_normalise_audio=True, silent_closed=1.0)
+    model, corpus = LipFormer(config, checkpoint.load_codebook(tiny_run)), PreparedCorpus(tiny_corpus)
+    batch = PairSampler(model, corpus, "train", tiny_run / "codebook").draw((2,), 48)
+    closed = batch.lips[:, 0] * LIP_SCALE <= CLOSED
+    assert 0 < closed.sum() < len(closed)
+    for heard, silent, (info, frame) in zip(batch.audio, closed, batch.frames, strict=True):
+        clip = corpus.open(info.clip_id)
+        sound = np.full((20, 80), SILENCE) if silent else clip.audio_windows([frame], 20)[0]
+        np.testing.assert_allclose(heard, sound - clip.mel.mean(0), atol=1e-5)
+    assert float(augment_audio(batch.audio - 1, 0.0, 0.01, floor=None).min()) < SILENCE
+
+
 def test_augmented_sound_keeps_silence_the_lowest_there_is():
     torch.manual_seed(0)
     audio = torch.full((4, 20, 80), SILENCE)

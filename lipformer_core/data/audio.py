@@ -9,6 +9,7 @@ from ..timing import F_MAX, F_MIN, HOP, MEL_RATE, N_FFT, N_MELS, SAMPLE_RATE, WI
 SILENCE = -1.0  # what digital silence, and everything outside a recording, looks like
 MEL_FLOOR = 1e-5  # power below which nothing is told apart from silence
 DECADES = 7.0  # powers of ten between the floor (-1) and a full-scale voice (about +1)
+TYPICAL = -0.5  # what a band of a recording of speech is on the average
 BLOCK = 6_000  # mel frames computed at once: one minute, so that an hour needs no giant spectrogram
 
 
@@ -50,6 +51,20 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
         ).T
     # The division comes before the logarithm so that the floor gives log10(1) = 0 and hence exactly -1.
     return (2.0 / DECADES * np.log10(np.maximum(mel / MEL_FLOOR, 1.0)) + SILENCE).astype(np.float32)
+
+
+def band_means(mel: np.ndarray) -> np.ndarray:
+    """A recording's average spectrum, what mean normalisation takes away: microphone, room and the voice's own colour.
+
+    Args:
+        mel: `(T, 80)` from `log_mel`.
+
+    Returns:
+        `(80,)` float32; `TYPICAL` in all bands where there is nothing but digital silence.
+    """
+    if not len(mel) or mel.max() == SILENCE:
+        return np.full(mel.shape[1], TYPICAL, dtype=np.float32)
+    return mel.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def mel_windows(mel: np.ndarray, times_s: np.ndarray, window: int) -> np.ndarray:

@@ -133,8 +133,8 @@ class Clip:
         """Crops of the frames asked for: uint8 RGB (k, S, S, 3). IndexError outside the clip."""
         return np.stack([decode(picture) for picture in self.encoded(indices)])
 
-    def audio_windows(self, indices: np.ndarray | list[int], window: int) -> np.ndarray:
-        """Log-mel around the frames asked for: float32 (k, window, 80).
+    def audio_windows(self, indices: np.ndarray | list[int], window: int, normalised: bool = False) -> np.ndarray:
+        """Log-mel around the frames asked for: float32 (k, window, 80); `normalised`: less the clip's `mel_mean`.
 
         Where the clip was cut out of a longer one its sound goes on for a second; beyond that there is silence.
         """
@@ -142,7 +142,15 @@ class Clip:
         from .audio import mel_windows
 
         before = len(self.arrays["mel_before"])
-        return mel_windows(self._mel_with_context, np.asarray(indices) / FPS + before / MEL_RATE, window)
+        windows = mel_windows(self._mel_with_context, np.asarray(indices) / FPS + before / MEL_RATE, window)
+        return windows - self.mel_mean if normalised else windows
+
+    @cached_property
+    def mel_mean(self) -> np.ndarray:
+        """The average spectrum of the clip's own sound: float32 (80,)."""
+        from .audio import band_means
+
+        return band_means(self.arrays["mel"])
 
     @cached_property
     def _mel_with_context(self) -> np.ndarray:

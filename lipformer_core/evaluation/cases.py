@@ -87,8 +87,13 @@ class Puppet:
         return to_images(pictures)
 
     def silence(self, frames: int) -> NDArray[np.float32]:
-        """Log-mel windows without any sound, (frames, window, 80)."""
-        return np.full((frames, self.window, N_MELS), SILENCE, dtype=np.float32)
+        """Log-mel windows without any sound, as the clip's speaker would be silent: (frames, window, 80)."""
+        silent = np.full((frames, self.window, N_MELS), SILENCE, dtype=np.float32)
+        return silent - self.clip.mel_mean if self.model.config.mean_normalise_audio else silent
+
+    def sound(self, clip: Any, frames: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
+        """What the model hears of a clip at its frames: log-mel windows (k, window, 80)."""
+        return clip.audio_windows(frames, self.window, self.model.config.mean_normalise_audio)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":  # otherwise the clock would stop before the work has

@@ -95,17 +95,17 @@ class ClipJudge:
     def _batch(
         self, puppet: Puppet, frames: NDArray, scored: NDArray, shown: NDArray, driver: Any | None, both: NDArray
     ) -> None:
-        clip, window = puppet.clip, puppet.window
+        clip = puppet.clip
         truth = clip.frames(frames)
         rows = {"ground_truth": truth} | puppet.rows(truth)
-        rows["lipformer"] = puppet.speak(truth, clip.audio_windows(frames, window))
+        rows["lipformer"] = puppet.speak(truth, puppet.sound(clip, frames))
         cases = {"silence": puppet.speak(truth, puppet.silence(len(frames)))}
         exchanged = np.isin(frames, both)
         if driver is not None and exchanged.any():
-            audio = driver.audio_windows(frames[exchanged], window)
+            audio = puppet.sound(driver, frames[exchanged])
             cases["exchanged"] = puppet.speak(truth[exchanged], audio)
         if self.shift:
-            cases["shifted"] = puppet.speak(truth, clip.audio_windows(frames + self.shift, window))
+            cases["shifted"] = puppet.speak(truth, puppet.sound(clip, frames + self.shift))
         for name, images in (rows | cases).items():
             self.lips[name].append(self.meter.read(images))
         if self.scorers.sync is not None:

@@ -35,8 +35,8 @@ def under_sounds(model: LipFormer, clip: Clip, driver: Clip, frames: Sequence[in
     return {
         "truth": truth,
         "reconstruction": puppet.rows(truth)["ceiling"],
-        "generated, own audio": puppet.speak(truth, clip.audio_windows(frames, puppet.window)),
-        "generated, other's audio": puppet.speak(truth, driver.audio_windows(frames, puppet.window)),
+        "generated, own audio": puppet.speak(truth, puppet.sound(clip, frames)),
+        "generated, other's audio": puppet.speak(truth, puppet.sound(driver, frames)),
         "generated, silence": puppet.speak(truth, puppet.silence(len(frames))),
     }
 
@@ -67,10 +67,10 @@ def soft_codes(
     puppet = Puppet(model, clip, device)
     truth = clip.frames(frames)
     images = to_tensor(truth).to(device)
-    audio = torch.from_numpy(clip.audio_windows(np.asarray(frames), puppet.window)).to(device)
+    audio = torch.from_numpy(puppet.sound(clip, np.asarray(frames))).to(device)
     upper = model.encode_upper(images[:, :, : images.shape[2] // 2])
     logits = model.lip_logits(model.warp(upper, puppet.reference), audio)
-    rows = {"truth": truth, "arg-max": puppet.speak(truth, clip.audio_windows(np.asarray(frames), puppet.window))}
+    rows = {"truth": truth, "arg-max": puppet.speak(truth, puppet.sound(clip, np.asarray(frames)))}
     peaks = {}
     for tau in taus:
         weights = (logits / tau).softmax(-1)

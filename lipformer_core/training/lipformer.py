@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import Config
+from ..data.audio import SILENCE
 from ..data.joined import Data, open_corpus
 from ..errors import ConfigError
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
@@ -152,7 +153,8 @@ class LipFormerStage(Stage):
         """Losses of the generator and, where there is one, of the discriminator."""
         config = self.config
         batch, pixels = self.to_device(material[0]), material[1]
-        batch.audio = augment_audio(batch.audio, config.audio_gain, config.audio_noise)
+        floor = None if config.mean_normalise_audio else SILENCE
+        batch.audio = augment_audio(batch.audio, config.audio_gain, config.audio_noise, floor)
         image = None if pixels is None else batch.looks.images(to_tensor(pixels).to(self.device))
         tau = config.gumbel_tau_start * (config.gumbel_tau_end / config.gumbel_tau_start) ** (number / self.steps)
         loss, logged, generated = self.wrapped[0](batch, image, tau)

@@ -99,9 +99,11 @@ class PairSampler:
     def _sound(self, clip: Clip, target: int, rng: np.random.Generator) -> np.ndarray:
         """Log-mel (window, 80) around a frame; silence instead, in some samples, where the lips are closed anyway."""
         config = self.config
-        sound = clip.audio_windows([target], config.audio_window)[0]
+        sound = clip.audio_windows([target], config.audio_window, config.mean_normalise_audio)[0]
         if config.silent_closed and clip.opening[target] <= CLOSED and rng.random() < config.silent_closed:
             sound = np.full_like(sound, SILENCE)
+            if config.mean_normalise_audio:
+                sound -= clip.mel_mean
         return sound
 
 
@@ -115,8 +117,8 @@ def _run_around(info: ClipInfo, anchor: int, length: int) -> int:
     return min(max(anchor - length // 2, first), last - length)
 
 
-def augment_audio(audio: Tensor, gain: float, noise: float) -> Tensor:
-    """A random level for each sample and noise on every band: log-mel (B, window, 80); the floor stays at -1.
+def augment_audio(audio: Tensor, gain: float, noise: float, floor: float | None = SILENCE) -> Tensor:
+    """A random level for each sample and noise on every band: log-mel (B, window, 80); nothing falls below the floor.
 
     gain : largest shift of a sample's level, mel units; noise : deviation, mel units
     """
@@ -124,4 +126,4 @@ def augment_audio(audio: Tensor, gain: float, noise: float) -> Tensor:
         audio = audio + gain * (2 * torch.rand(len(audio), 1, 1, device=audio.device) - 1)
     if noise:
         audio = audio + noise * torch.randn_like(audio)
-    return audio.clamp(min=SILENCE)
+    return audio if floor is None else audio.clamp(min=floor)

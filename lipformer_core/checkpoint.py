@@ -17,7 +17,7 @@ from .config import Config, from_dict
 from .errors import CheckpointError
 
 SHIPPED = Path(__file__).parent / "pretrained"  # the run folder of the weights that come with the package
-OPTIMISER, AVERAGE = "optimiser/", "average/"  # prefixes of what only a resumable checkpoint holds
+OPTIMISER, AVERAGE, SCALER = "optimiser/", "average/", "scaler/"  # prefixes of what only a state to resume holds
 
 
 def save(path: Path, model: nn.Module, header: dict, extra: dict[str, torch.Tensor] | None = None) -> None:
@@ -51,7 +51,7 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
 
 def model_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The model's part of a checkpoint's tensors."""
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith((OPTIMISER, AVERAGE))}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith((OPTIMISER, AVERAGE, SCALER))}
 
 
 def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -77,6 +77,19 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch
             index, key = name.split("/")[2:]
             state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def scaler_tensors(scaler: torch.amp.GradScaler | None) -> dict[str, torch.Tensor]:
+    """The state of fp16's loss scaler as tensors, for `save`; nothing without one."""
+    state = {} if scaler is None else scaler.state_dict()
+    return {f"{SCALER}{key}": torch.as_tensor(value) for key, value in state.items()}
+
+
+def restore_scaler(scaler: torch.amp.GradScaler | None, tensors: dict[str, torch.Tensor]) -> None:
+    """Put the loss scaler's state back where a checkpoint's tensors hold one."""
+    state = {key: tensor.item() for key, tensor in part(tensors, SCALER).items()}
+    if scaler is not None and state:
+        scaler.load_state_dict(state)
 
 
 def load_codebook(run: Path | str) -> "nn.Module":

@@ -149,7 +149,7 @@ class Config:
     grad_clip: float = 1.0
     accumulate: int = 1  # batches a step and process, each of the stage's batch size
     weight_average: float = 0.0  # decay of the moving averages of weights that are evaluated and kept; 0: none
-    precision: str = "no"  # mixed precision: "no", "bf16" or "fp16"
+    precision: str = "no"  # mixed precision: "bf16", "fp16", or "no": as `accelerate launch` says, else none
     deterministic: bool = False  # only deterministic algorithms; slower on a GPU
     log_every: int = 25
     eval_every: int = 500

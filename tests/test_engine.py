@@ -27,6 +27,7 @@ from lipformer_core.training.lipformer import LipFormerStage, train_lipformer
 from lipformer_core.training.looks import clip_looks
 from lipformer_core.training.loop import STATES, optimise
 from lipformer_core.training.sampling import FrameSampler
+from lipformer_core.training.stage import make_accelerator
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_average": 0.9, "codebook_update": "average", "accumulate": 2}])
@@ -225,6 +226,47 @@ def test_mixed_precision_trains_and_codes_are_chosen_in_full_precision(tiny_conf
         assert torch.equal(chosen, autoencoder.upper_codebook.indices(encoding))
     finally:
         AcceleratorState._reset_state(True)
+
+
+def test_the_launchers_precision_holds_where_the_settings_name_none(tiny_config, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    for named, expected in (("no", "bf16"), ("bf16", "bf16")):
+        AcceleratorState._reset_state(True)
+        try:
+            assert make_accelerator(tiny_config.replace(precision=named)).mixed_precision == expected
+        finally:
+            AcceleratorState._reset_state(True)
+
+
+def test_the_loss_scaler_is_resumed(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    """On a CPU there is no fp16: a scaler is put in by hand, and the loop must keep its state."""
+    scalers = []
+
+    class Scaled(CodebookStage):
+        def __init__(self, *given):
+            super().__init__(*given)
+            self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+            scalers.append(self.accelerator.scaler)
+
+        def after(self, number):
+            super().after(number)
+            scaler = self.accelerator.scaler
+            scaler.load_state_dict(scaler.state_dict() | {"scale": 2.0**number, "_growth_tracker": number})
+
+    monkeypatch.setattr("lipformer_core.training.codebook.CodebookStage", Scaled)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Scaled, "losses", stop_at(9, Scaled))
+        train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
+    state = max((tmp_path / "codebook").glob(STATES))
+    assert float(checkpoint.part(checkpoint.load(state)[1], checkpoint.SCALER)["scale"]) == 2.0**7
+    seen = []
+    monkeypatch.setattr(
+        Scaled,
+        "before",
+        lambda self, number: seen.append(scalers[-1].state_dict()["scale"]) or super(Scaled, self).before(number),
+    )
+    train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
+    assert seen[0] == 2.0**7 and seen[1] == 2.0**8
 
 
 def test_curves_are_there_for_tensorboard(tiny_run):

@@ -189,7 +189,7 @@ def _means(seen: list[tuple[int, dict]], stage: Stage, folder: Path) -> dict[str
 
 def _not_finite(number: int, values: dict[str, float], stage: Stage) -> str:
     """What is wrong with a step's figures, and which frames it saw; empty if nothing is."""
-    scaled = stage.config.precision == "fp16"  # its scaler skips steps whose gradients overflow
+    scaled = stage.accelerator.mixed_precision == "fp16"  # its scaler skips steps whose gradients overflow
     bad = [k for k, v in values.items() if not math.isfinite(v) and not (scaled and k.startswith("gradient"))]
     if not bad:
         return ""
@@ -211,6 +211,7 @@ class _Checkpoints:
     def state(self, step: int, best: float) -> None:
         """Everything that the next step depends on; older states go, `keep_checkpoints` stay."""
         extra = checkpoint.optimiser_tensors(self.stage.optimisers)
+        extra |= checkpoint.scaler_tensors(self.stage.accelerator.scaler)
         if self.average:
             extra |= {f"{checkpoint.AVERAGE}{name}": value for name, value in self.average.state().items()}
         self._save(self.folder / STATES.replace("*", f"{step:08d}"), extra, step=step, best=best)
@@ -260,6 +261,7 @@ def _resume(folder: Path, stage: Stage, average: WeightAverage | None, data_hash
         stage.model.load_state_dict(checkpoint.model_tensors(tensors))
         for number, optimiser in enumerate(stage.optimisers):
             checkpoint.restore_optimiser(optimiser, tensors, number)
+        checkpoint.restore_scaler(stage.accelerator.scaler, tensors)
         if average:
             average.restore(checkpoint.part(tensors, checkpoint.AVERAGE))
         return header["step"], header["best"]

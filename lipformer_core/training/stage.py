@@ -58,11 +58,13 @@ def make_accelerator(config: Config) -> Accelerator:
     """Accelerate's set-up for one CPU, one GPU or many: from `accelerate launch` or a plain call.
 
     In every stage some parameters rest in some steps (codes before they exist, the decoder on cached codes).
+    With the precision "no" the launcher's `--mixed_precision` decides.
     """
     if config.deterministic:
         set_seed(config.seed, deterministic=True)
     resting = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision=config.precision, kwargs_handlers=[resting])
+    precision = None if config.precision == "no" else config.precision
+    return Accelerator(mixed_precision=precision, kwargs_handlers=[resting])
 
 
 def describe_frames(pairs: list) -> str:

@@ -61,7 +61,8 @@ def soft_codes(
 ) -> tuple[dict[str, NDArray[np.uint8]], dict[float, float]]:
     """Decode the softmax at several temperatures instead of the arg-max: what training's gradient sees.
 
-    Returns (label to crops (n, S, S, 3), truth and arg-max first; tau to the mean largest weight over the tokens).
+    Returns (label to crops (n, S, S, 3), truth and what is generated first; tau to the mean largest weight over the
+    tokens).
     """
     device = next(model.parameters()).device
     puppet = Puppet(model, clip, device)
@@ -70,7 +71,8 @@ def soft_codes(
     audio = torch.from_numpy(puppet.sound(clip, np.asarray(frames))).to(device)
     upper = model.encode_upper(images[:, :, : images.shape[2] // 2])
     logits = model.lip_logits(model.warp(upper, puppet.reference), audio)
-    rows = {"truth": truth, "arg-max": puppet.speak(truth, puppet.sound(clip, np.asarray(frames)))}
+    label = "expected codes" if model.config.expected_codes else "arg-max"
+    rows = {"truth": truth, label: puppet.speak(truth, puppet.sound(clip, np.asarray(frames)))}
     peaks = {}
     for tau in taus:
         weights = (logits / tau).softmax(-1)

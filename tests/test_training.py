@@ -291,11 +291,22 @@ def test_with_the_expert_targets_come_in_runs_and_its_gradient_moves_the_mouth(
 
 
 def test_a_run_takes_over_anothers_stage_1(tiny_run, tiny_config, tiny_corpus, tmp_path):
-    run = tmp_path / "second"
+    run, there = tmp_path / "second", sorted((tiny_run / "codebook").glob("codes_*"))
     train_lipformer(tiny_config, tiny_corpus, run, progress=False, until="warping", codebook=tiny_run)
     same = checkpoint.fingerprint(checkpoint.load_codebook(run))
     assert same == checkpoint.fingerprint(checkpoint.load_codebook(tiny_run))
     assert (run / "codebook/log.csv").read_bytes() == (tiny_run / "codebook/log.csv").read_bytes()
+    # its codes are there already, and stay the only copy; another number of looks makes others beside them
+    assert (
+        not list((run / "codebook").glob("codes_*"))
+        and len(list((tiny_run / "codebook").glob("codes_train_*.npy"))) == 1
+    )
+    looks = tiny_config.replace(looks=2, augment_colour=0.3)
+    model = LipFormer(looks, checkpoint.load_codebook(run))
+    both = [PairSampler(model, PreparedCorpus(tiny_corpus), "train", tmp_path) for _ in range(2)]
+    assert len(list(tmp_path.glob("codes_train_*.npy"))) == 1 and both[0].cache.codes.shape[1] == 2
+    PairSampler(LipFormer(tiny_config, model.autoencoder), PreparedCorpus(tiny_corpus), "train", tmp_path)
+    assert len(list(tmp_path.glob("codes_train_*.npy"))) == 2
     with pytest.raises(CheckpointError, match="no finished stage"):
         train_lipformer(tiny_config, tiny_corpus, tmp_path / "third", progress=False, codebook=tmp_path)
     with pytest.raises(CheckpointError, match="beta"):

@@ -3,15 +3,18 @@
 Each clip is seen in some looks: as filmed, and augmented, all its frames alike.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
 
 from ..data.clips import PreparedCorpus
 from ..data.joined import JoinedCorpora
+from ..files import write_json
 from ..model.autoencoder import FaceAutoencoder
 from .looks import clip_looks
 from .sampling import to_tensor
@@ -40,16 +43,16 @@ def cache_codes(
     key: str,
     looks: int = 1,
 ) -> CodeCache:
-    """Encode and quantise all frames of a split into `folder`/codes_<split>.npy, once per `key` and looks."""
-    key = f"{key} {looks}"
-    path = folder / f"codes_{split}.npy"
+    """Encode and quantise all frames of a split, once per `key` and looks: files of `folder` that are named by them."""
+    name = hashlib.sha256(f"{key} {looks}".encode()).hexdigest()[:12]
+    path = folder / f"codes_{split}_{name}.npy"
     index = path.with_suffix(".json")
-    if index.is_file() and json.loads(index.read_text())["key"] == key:
+    if index.is_file():
         return CodeCache(path)
     folder.mkdir(parents=True, exist_ok=True)
     infos = corpus.clips(split)
     total = sum(info.n_frames for info in infos)
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # its own, should two runs write the same
     codes = np.lib.format.open_memmap(temporary, "w+", np.uint16, (total, looks, 2, *autoencoder.config.token_grid))
     device = next(autoencoder.parameters()).device
     first, at = {}, 0
@@ -67,7 +70,6 @@ def cache_codes(
             at += len(frames)
     codes.flush()
     del codes
-    index.unlink(missing_ok=True)
     os.replace(temporary, path)
-    index.write_text(json.dumps({"key": key, "first": first}))
+    write_json(index, {"first": first})  # says that both are complete
     return CodeCache(path)

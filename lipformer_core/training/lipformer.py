@@ -9,6 +9,7 @@ Three phases, each a resumable stage of its own under the run folder:
 The paper trains end to end at once; the first two phases are ours, and have no steps in the preset `paper`.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,8 @@ def train_lipformer(
     if not finished(run / "codebook", config):
         train_codebook(config, data, run, progress, start)
     autoencoder = checkpoint.load_codebook(run)
+    # where many runs share a stage 1, its codes are computed once
+    codes = run if codebook is None or not os.access(Path(codebook) / "codebook", os.W_OK) else Path(codebook)
     expert = checkpoint.load_sync(run) if config.joint_sync_weight and until == "lipformer" else None
     sampler = origin = None
     for number, phase in enumerate(phases):
@@ -84,7 +87,7 @@ def train_lipformer(
                 earlier = checkpoint.load_lipformer(start)
                 origin = checkpoint.fingerprint(earlier)
             with make_accelerator(config).main_process_first():  # one writes the codes, all read them
-                sampler = [PairSampler(model, corpus, split, run / "codebook") for split in ("train", "val")]
+                sampler = [PairSampler(model, corpus, split, codes / "codebook") for split in ("train", "val")]
         if number:
             model.load_state_dict(checkpoint.load(run / phases[number - 1] / "model.safetensors")[1])
         elif start is not None:

@@ -150,6 +150,7 @@ class Config:
     accumulate: int = 1  # batches a step and process, each of the stage's batch size
     weight_average: float = 0.0  # decay of the moving averages of weights that are evaluated and kept; 0: none
     precision: str = "no"  # mixed precision: "bf16", "fp16", or "no": as `accelerate launch` says, else none
+    compile: bool = False  # torch.compile the networks of training; needs a C++ compiler, and Triton on a GPU
     deterministic: bool = False  # only deterministic algorithms; slower on a GPU
     log_every: int = 25
     eval_every: int = 500

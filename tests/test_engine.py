@@ -28,6 +28,7 @@ from lipformer_core.training.looks import clip_looks
 from lipformer_core.training.loop import STATES, optimise
 from lipformer_core.training.sampling import FrameSampler
 from lipformer_core.training.stage import make_accelerator
+from lipformer_core.training.sync import train_sync
 
 
 @pytest.mark.parametrize("options", [{}, {"weight_average": 0.9, "codebook_update": "average", "accumulate": 2}])
@@ -267,6 +268,23 @@ def test_the_loss_scaler_is_resumed(tiny_config, tiny_corpus, tmp_path, monkeypa
     )
     train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
     assert seen[0] == 2.0**7 and seen[1] == 2.0**8
+
+
+def test_compiled_networks_train_as_the_others_do(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    """torch.compile captures all of a step; its graphs run as they are, which needs no C++ compiler."""
+    compiled = []
+    real = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self) or real(self, backend="eager"))
+    models = {}
+    for name, config in (("plain", tiny_config), ("compiled", tiny_config.replace(compile=True))):
+        models[name] = train_lipformer(config, tiny_corpus, tmp_path / name, progress=False)
+        train_sync(config.replace(sync_steps=2, sync_batch=2, sync_max_shift=2), tiny_corpus, tmp_path / name, False)
+        assert len(compiled) == {"plain": 0, "compiled": 5}[name]  # autoencoder, three phases, sync expert
+    for key, value in models["plain"].state_dict().items():
+        torch.testing.assert_close(models["compiled"].state_dict()[key], value, atol=1e-3, rtol=1e-3, msg=key)
+    assert not any(
+        "_orig_mod" in name for name in checkpoint.load(tmp_path / "compiled/lipformer/model.safetensors")[1]
+    )
 
 
 def test_curves_are_there_for_tensorboard(tiny_run):

@@ -61,13 +61,13 @@ class CodebookStage(Stage):
         self.model = nn.ModuleDict({"autoencoder": self.autoencoder, "used": CodesInUse(config.codebook_size)})
         betas = (0.5, 0.9) if config.adversarial_weight else (0.9, 0.95)
         trained = [p for p in self.autoencoder.parameters() if p.requires_grad]
-        optimisers = [torch.optim.Adam(trained, lr=config.stage1_lr, betas=betas)]
-        self.wrapped = [self.accelerator.prepare(self.autoencoder)]
+        optimisers = [torch.optim.Adam(trained, lr=config.stage1_lr, betas=betas, fused=self.fused)]
+        self.wrapped = [self.wrap(self.autoencoder)]
         if config.adversarial_weight:
             self.model["discriminator"] = PatchDiscriminator(config.discriminator_width)
             trained = self.model["discriminator"].parameters()
-            optimisers.append(torch.optim.Adam(trained, lr=config.stage1_lr, betas=betas))
-            self.wrapped.append(self.accelerator.prepare(self.model["discriminator"]))
+            optimisers.append(torch.optim.Adam(trained, lr=config.stage1_lr, betas=betas, fused=self.fused))
+            self.wrapped.append(self.wrap(self.model["discriminator"]))
         self.model.to(self.device)
         self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
         self.perceptual = perceptual_loss(config, config.perceptual_weight)

@@ -130,16 +130,17 @@ class LipFormerStage(Stage):
             parameters, rate = model.predictor_parameters(), config.joint_lr
             self.objective = ImageObjective(model, mouth, mouth_pixels(config.crop_size).to(self.device), expert)
         self.objective.to(self.device)
-        optimisers = [torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)]
-        self.wrapped, self.discriminator = [self.accelerator.prepare(self.objective)], None
+        options = {"betas": (0.9, 0.98), "weight_decay": config.weight_decay, "fused": self.fused}
+        optimisers = [torch.optim.AdamW(parameters, lr=rate, **options)]
+        self.wrapped, self.discriminator = [self.wrap(self.objective)], None
         if phase == "lipformer":
             decoder = list(model.autoencoder.decoder.parameters())
             optimisers[0].add_param_group({"params": decoder, "lr": config.decoder_lr, "weight_decay": 0.0})
             if config.joint_adversarial_weight:
                 self.discriminator = PatchDiscriminator(config.discriminator_width).to(self.device)
                 trained = self.discriminator.parameters()
-                optimisers.append(torch.optim.Adam(trained, lr=rate, betas=(0.5, 0.9)))
-                self.wrapped.append(self.accelerator.prepare(self.discriminator))
+                optimisers.append(torch.optim.Adam(trained, lr=rate, betas=(0.5, 0.9), fused=self.fused))
+                self.wrapped.append(self.wrap(self.discriminator))
         self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
 
     def material(self, number: int) -> tuple[PairBatch, np.ndarray | None]:

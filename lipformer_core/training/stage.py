@@ -27,6 +27,13 @@ class Stage:
         self.config = config
         self.accelerator = make_accelerator(config)
         self.device = self.accelerator.device
+        self.fused = self.device.type == "cuda"  # of the optimisers: all parameters in one kernel
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """A network as the steps call it: compiled where the settings say so, and made fit for many processes."""
+        if self.config.compile:
+            network.compile()
+        return self.accelerator.prepare(network)
 
     def material(self, number: int) -> Any:
         """What a step needs of the corpus, by its number alone; made by a thread while another step is computed.

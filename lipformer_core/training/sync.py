@@ -49,9 +49,10 @@ class SyncStage(Stage):
         self.steps = config.sync_steps
         self.model = SyncObjective(config).to(self.device, memory_format=torch.channels_last)
         *weights, scale = sorted(self.model.parameters(), key=lambda p: p is self.model.net.log_scale)
-        optimiser = torch.optim.AdamW(weights, lr=config.sync_lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
+        options = {"betas": (0.9, 0.98), "weight_decay": config.weight_decay, "fused": self.fused}
+        optimiser = torch.optim.AdamW(weights, lr=config.sync_lr, **options)
         optimiser.add_param_group({"params": [scale], "lr": SCALE_RATE * config.sync_lr, "weight_decay": 0.0})
-        self.wrapped = [self.accelerator.prepare(self.model)]
+        self.wrapped = [self.wrap(self.model)]
         self.optimisers = [self.accelerator.prepare(optimiser)]
         self.train, self.val = (StretchSampler(corpus, split, config) for split in ("train", "val"))
 

@@ -25,7 +25,7 @@ from lipformer_core.training.codebook import CodebookStage, train_codebook
 from lipformer_core.training.journal import read_log
 from lipformer_core.training.lipformer import LipFormerStage, train_lipformer
 from lipformer_core.training.looks import clip_looks
-from lipformer_core.training.loop import STATES, optimise
+from lipformer_core.training.loop import STATES, finished, optimise
 from lipformer_core.training.sampling import FrameSampler
 from lipformer_core.training.stage import make_accelerator
 from lipformer_core.training.sync import train_sync
@@ -268,6 +268,17 @@ def test_the_loss_scaler_is_resumed(tiny_config, tiny_corpus, tmp_path, monkeypa
     )
     train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
     assert seen[0] == 2.0**7 and seen[1] == 2.0**8
+
+
+def test_a_run_of_before_a_setting_came_counts_as_one_with_its_default(tiny_config, tiny_run, tmp_path):
+    header, tensors = checkpoint.load(tiny_run / "lipformer/model.safetensors")
+    for name in ("expected_codes", "compile"):
+        del header["config"][name]
+    (tmp_path / "lipformer").mkdir()
+    save_file(tensors, tmp_path / "lipformer/model.safetensors", {"header": json.dumps(header)})
+    assert finished(tmp_path / "lipformer", tiny_config)
+    with pytest.raises(CheckpointError, match="expected_codes"):
+        finished(tmp_path / "lipformer", tiny_config.replace(expected_codes=True))
 
 
 def test_compiled_networks_train_as_the_others_do(tiny_config, tiny_corpus, tmp_path, monkeypatch):

@@ -243,7 +243,8 @@ def _remove(state: Path) -> None:
 
 def _same(header: dict, config: Config, data_hash: str | None, folder: Path) -> None:
     new = config.decisive(folder.name)
-    changed = sorted(k for k in new if header["config"].get(k) != new[k])
+    old = Config().decisive(folder.name) | header["config"]  # a setting that came later was off
+    changed = sorted(k for k in new if old[k] != new[k])
     if changed or data_hash not in (None, header["data_hash"]):
         what = f"other settings ({', '.join(changed)})" if changed else "other data"
         raise CheckpointError(f"{folder} was trained with {what}; choose another run folder or remove it")

@@ -115,7 +115,8 @@ class LipFormer(nn.Module):
         """The face that says the audio, by arg-max codes, or by expected ones (`config.expected_codes`).
 
         target_upper : torch.Tensor, shape = (B, 3, S/2, S) in [-1, 1]
-        audio : torch.Tensor, shape = (B, audio_window, 80), log-mel
+        audio : torch.Tensor, shape = (B, audio_window, 80), log-mel, less `data.audio.band_means` of the recording
+            where `config.mean_normalise_audio` is on
         reference : from `encode_reference`, one for the batch or one a frame
         returns (B, 3, S, S) in [-1, 1]
         """

@@ -230,8 +230,8 @@ def test_mixed_precision_trains_and_codes_are_chosen_in_full_precision(tiny_conf
 
 
 def test_the_launchers_precision_holds_where_the_settings_name_none(tiny_config, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    for named, expected in (("no", "bf16"), ("bf16", "bf16")):
+    for launched, named, expected in (("bf16", "no", "bf16"), ("no", "bf16", "bf16"), ("no", "no", "no")):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
         AcceleratorState._reset_state(True)
         try:
             assert make_accelerator(tiny_config.replace(precision=named)).mixed_precision == expected

@@ -12,7 +12,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-from ..data.clips import PreparedCorpus
+from ..data.clips import ClipInfo, PreparedCorpus
 from ..data.joined import JoinedCorpora
 from ..files import write_json
 from ..model.autoencoder import FaceAutoencoder
@@ -53,7 +53,24 @@ def cache_codes(
     infos = corpus.clips(split)
     total = sum(info.n_frames for info in infos)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # its own, should two runs write the same
-    codes = np.lib.format.open_memmap(temporary, "w+", np.uint16, (total, looks, 2, *autoencoder.config.token_grid))
+    try:
+        first = _encode(autoencoder, corpus, infos, temporary, (total, looks, 2, *autoencoder.config.token_grid))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_json(index, {"first": first})  # says that both are complete
+    return CodeCache(path)
+
+
+def _encode(
+    autoencoder: FaceAutoencoder,
+    corpus: PreparedCorpus | JoinedCorpora,
+    infos: list[ClipInfo],
+    path: Path,
+    shape: tuple[int, ...],
+) -> dict[str, int]:
+    """Write all codes, uint16 of `shape` (n, looks, 2, h/2, w); returns where each clip begins."""
+    codes = np.lib.format.open_memmap(path, "w+", np.uint16, shape)
     device = next(autoencoder.parameters()).device
     first, at = {}, 0
     for info in infos:
@@ -62,14 +79,11 @@ def cache_codes(
         for start in range(0, info.n_frames, BATCH):
             frames = clip.frames(range(start, min(start + BATCH, info.n_frames)))
             images = to_tensor(frames).to(device)
-            for look in range(looks):
+            for look in range(shape[1]):
                 seen = clip_looks([info.clip_id] * len(frames), [look] * len(frames), autoencoder.config)
                 upper, bottom = autoencoder.encode(seen.images(images))
                 codes[at : at + len(frames), look, 0] = autoencoder.upper_codebook.indices(upper).cpu()
                 codes[at : at + len(frames), look, 1] = autoencoder.bottom_codebook.indices(bottom).cpu()
             at += len(frames)
     codes.flush()
-    del codes
-    os.replace(temporary, path)
-    write_json(index, {"first": first})  # says that both are complete
-    return CodeCache(path)
+    return first

@@ -53,7 +53,8 @@ def train_lipformer(
     until : the last phase to train, one of PHASES; its LipFormer is returned, in evaluation mode
     With `joint_sync_weight` the run's sync expert must be there (`train_sync`).
 
-    codebook : a run whose finished stage 1, of the same settings, is taken over where `run` has none
+    codebook : a run whose finished stage 1, of the same settings, is taken over where `run` has none; the codes of all
+        frames are then cached there, for other runs too, if its folder can be written
     start : a run whose trained warping, audio encoder and Transformer, of the same architecture, are gone on from
     raises DataError, CheckpointError, WeightsMissing as `train_codebook`; ConfigError if `until` has no steps
     """

@@ -94,6 +94,9 @@ class Perfect:
     def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
         return (audio[:, WINDOW // 2, 0] + 1).clamp_min(REST)
 
+    def lips_heard(self, audio: torch.Tensor) -> torch.Tensor | None:
+        return self.opening(None, audio)[:, None].repeat(1, 2)
+
     def generate(self, upper: torch.Tensor, audio: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         images = self.warped_reference(upper, reference).clone()
         level = self.opening(upper, audio) * 500 / 127.5 - 1
@@ -103,6 +106,9 @@ class Perfect:
 
 class Copier(Perfect):
     """Hears nothing: reads the mouth off the upper half."""
+
+    def lips_heard(self, audio: torch.Tensor) -> None:
+        return None
 
     def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
         return (upper[:, 0, 0, 0] + 1) * 127.5 / 500
@@ -119,7 +125,7 @@ class Mute(Perfect):
     """Never moves its mouth."""
 
     def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
-        return torch.full((len(upper),), REST)
+        return torch.full((len(audio),), REST)
 
 
 @pytest.fixture
@@ -137,6 +143,7 @@ def test_a_perfect_model_follows_the_audio_and_leaks_nothing(corpus):
     assert results["lipformer.opening_corr_self"] > 0.99
     assert results["lipformer.opening_corr_exchanged"] > 0.99
     assert results["lipformer.opening_corr_shifted"] > 0.99
+    assert results["sound_alone.opening_corr_self"] > 0.99
     assert abs(results["lipformer.leak"]) < 0.3  # what rounding to grey levels leaves correlates by chance
     assert results["lipformer.silence_motion"] < 0.01
     assert results["lipformer.mouth_psnr"] > results["copy_reference.mouth_psnr"] + 10
@@ -150,6 +157,8 @@ def test_a_perfect_model_follows_the_audio_and_leaks_nothing(corpus):
 def test_a_copier_is_caught_by_the_leak_and_by_silence(corpus):
     results, _ = _evaluate(Copier(), corpus)
     assert results["lipformer.opening_corr_self"] > 0.99  # alone this looks perfect
+    assert results["sound_alone.opening_corr_self"] is None
+    assert "articulation_weight" in results["sound_alone.opening_corr_self.why"]
     assert results["lipformer.opening_corr_exchanged"] > 0.2  # and shared timing flatters this
     assert results["lipformer.leak"] > 0.95
     assert results["lipformer.leak_floor"] < 0.6 and results["lipformer.leak_excess"] > 0.4
@@ -180,6 +189,7 @@ def test_a_mute_model_scores_zero_and_not_nothing(corpus):
     results, _ = _evaluate(Mute(), corpus)
     assert results["lipformer.opening_corr_self"] == 0
     assert results["lipformer.leak"] == 0
+    assert results["sound_alone.opening_corr_self"] == 0
     assert results["lipformer.silence_motion"] is None and "does not move" in results["lipformer.silence_motion.why"]
 
 

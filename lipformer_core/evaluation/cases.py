@@ -74,6 +74,12 @@ class Puppet:
                 "warped_reference": to_images(self.model.warped_reference(images[:, :, :half], self.reference)),
             }
 
+    def hear(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Lips (k, 2) that the model reads from log-mel (k, window, 80) alone; None where it has not learned to."""
+        windows = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)).to(self.device)
+        lips = self.model.lips_heard(windows)
+        return None if lips is None else lips.cpu().numpy()
+
     def speak(self, truth: NDArray[np.uint8], audio: NDArray[np.float32]) -> NDArray[np.uint8]:
         """LipFormer's pictures: upper halves of (k, S, S, 3), driven by log-mel (k, window, 80)."""
         upper = to_tensor(truth[:, : truth.shape[1] // 2]).to(self.device)

@@ -98,7 +98,10 @@ class ClipJudge:
         clip = puppet.clip
         truth = clip.frames(frames)
         rows = {"ground_truth": truth} | puppet.rows(truth)
-        rows["lipformer"] = puppet.speak(truth, puppet.sound(clip, frames))
+        own = puppet.sound(clip, frames)
+        rows["lipformer"] = puppet.speak(truth, own)
+        if (heard := puppet.hear(own)) is not None:
+            self.lips["sound_alone"].append(heard)
         cases = {"silence": puppet.speak(truth, puppet.silence(len(frames)))}
         exchanged = np.isin(frames, both)
         if driver is not None and exchanged.any():
@@ -154,6 +157,8 @@ class ClipJudge:
             "warped_reference.deviation": float(lips["warped_reference"][:, 0].std()),
             "lipformer.speech_deviation": float(own[:, 0].std()),
         }
+        if "sound_alone" in lips:
+            values["sound_alone.opening_corr_self"] = _follows(lips["sound_alone"][:, 0], opening)
         border = {row: float(np.concatenate(steps).mean()) for row, steps in self.steps.items()}
         for row in ("ground_truth", "ceiling", "lipformer"):
             values[f"{row}.opening_corr_self"] = _follows(lips[row][:, 0], opening)

@@ -26,6 +26,7 @@ from .report import summarise, write_report
 from .sync import sync_accuracy
 
 SHIFT = 5  # frames: 0.2 s
+HEARD = "sound_alone.opening_corr_self"
 ACCURACY = ("sync_expert.two_sounds_shifted", "sync_expert.two_sounds_foreign")
 
 
@@ -124,9 +125,9 @@ def evaluate_model(
     """Score a model on clips: (flat results as in `report.summarise`, one ClipScores a clip).
 
     model: anything with LipFormer's `config` (audio_window, mean_normalise_audio), encode_reference, generate,
-    reconstruct and warped_reference; meter: anything with `read`; corpus: anything with `open`. shift: frames by which
-    the audio is shifted in the shifted case (every other clip the other way), 0 for none. sheets: clips that keep
-    pictures.
+    reconstruct, warped_reference and lips_heard; meter: anything with `read`; corpus: anything with `open`. shift:
+    frames by which the audio is shifted in the shifted case (every other clip the other way), 0 for none. sheets:
+    clips that keep pictures.
     """
     scorers = scorers or Scorers()
     persons = [corpus.open(clip_id).info.person for clip_id in clip_ids]
@@ -141,7 +142,10 @@ def evaluate_model(
             clips.append(judge.score(corpus.open(clip_id), driver, keep_pictures=kept, strangers=strangers))
         except NoFaceFound as error:
             skipped[clip_id] = str(error)
-    results = summarise(clips, skipped, scorers.missing)
+    missing = dict(scorers.missing)
+    if not any(HEARD in clip.values for clip in clips):
+        missing[HEARD] = "not available: trained with articulation_weight 0, nothing reads the lips from the sound"
+    results = summarise(clips, skipped, missing)
     if scorers.fid is not None and clips:
         for row in SCORED:
             results[f"{row}.fid"] = scorers.fid.distance(scorers.fid_sets[row], scorers.fid_sets["ground_truth"])

@@ -32,7 +32,7 @@ ALWAYS = (
     *("lipformer.opening_corr_self", "lipformer.opening_corr_exchanged", "lipformer.leak"),
     *("lipformer.leak_floor", "lipformer.leak_excess"),
     *("lipformer.silence_deviation", "lipformer.speech_deviation", "warped_reference.deviation"),
-    *("ground_truth.opening_corr_self", "ceiling.opening_corr_self"),
+    *("ground_truth.opening_corr_self", "ceiling.opening_corr_self", "sound_alone.opening_corr_self"),
     *("lipformer.opening_corr_self_landmarks", "ground_truth.opening_corr_self_landmarks", "lipformer.lmd"),
 )
 ROWS = {

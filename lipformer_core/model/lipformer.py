@@ -98,6 +98,16 @@ class LipFormer(nn.Module):
         """Logits (B, h/2 * w, K) from the warped reference (B, d, h/2, w) and log-mel (B, audio_window, 80)."""
         return self.transformer(warped, self.codes, self.audio_encoder(audio))[0]
 
+    @torch.no_grad()
+    def lips_heard(self, audio: Tensor) -> Tensor | None:
+        """What the sound alone tells of the lips: the training's linear map from F_Aud, without any picture.
+
+        audio : torch.Tensor, shape = (B, audio_window, 80), as in `generate`
+        returns (B, 2), opening and width in units of `training.pairs.LIP_SCALE`, the width less the clip's mean; None
+            where `config.articulation_weight` is 0, for then nothing was trained to read them
+        """
+        return None if self.articulation is None else self.articulation(self.audio_encoder(audio))
+
     def decode(self, upper_codes: Tensor, lip_tokens: Tensor) -> Tensor:
         """I_Gen = Dec(H_TU stacked on H~_TB): codes (B, d, h/2, w) and tokens (B, h/2 * w, d) to (B, 3, S, S)."""
         bottom = lip_tokens.transpose(1, 2).reshape(upper_codes.shape)

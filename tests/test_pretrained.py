@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import lipformer_core as lf
 from lipformer_core import checkpoint
-from lipformer_core.data.audio import SILENCE
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.data.prepare import prepare
+from lipformer_core.evaluation.cases import Puppet
 
 CARD = (checkpoint.SHIPPED / "README.md").read_text()
 
@@ -41,12 +42,10 @@ def test_the_mouth_of_people_it_never_saw_leaves_its_rest_as_far_as_they_open_it
     middle = slice(half + half // 4, half + 3 * half // 4), slice(half // 2, half + half // 2)
     agreement = []
     for info in corpus.clips("test"):
-        clip, frames = corpus.open(info.clip_id), range(info.n_frames)
-        faces = torch.from_numpy(clip.frames(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        reference = model.encode_reference(faces[[clip.opening.argmin()]])
-        speech = torch.from_numpy(clip.audio_windows(frames, config.audio_window))
-        silence = torch.full_like(speech, SILENCE)
-        spoken, rest = (model.generate(faces[:, :, :half], sound, reference) for sound in (speech, silence))
-        moved = (spoken - rest)[:, :, *middle].abs().mean((1, 2, 3))
-        agreement.append(float(torch.corrcoef(torch.stack([moved, torch.from_numpy(clip.opening)]))[0, 1]))
+        clip, frames = corpus.open(info.clip_id), np.arange(info.n_frames)
+        puppet, truth = Puppet(model, clip, torch.device("cpu")), clip.frames(frames)
+        sounds = puppet.sound(clip, frames), puppet.silence(len(frames))
+        spoken, rest = (puppet.speak(truth, sound)[:, *middle].astype(float) for sound in sounds)
+        moved = np.abs(spoken - rest).mean((1, 2, 3))
+        agreement.append(np.corrcoef(moved, clip.opening)[0, 1])
     assert min(agreement) > 0.5

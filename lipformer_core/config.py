@@ -113,6 +113,7 @@ class Config:
     cross_entropy_weight: float = 1.0
     latent_weight: float = 0.0  # regression of the residual head's latents to the target's codes
     articulation_weight: float = 0.0  # lip opening and width must be readable from F_Aud by a linear map
+    lip_reading_weight: float = 0.0  # a reader, trained on true codes, must find the true lips in the expected codes
     image_weight: float = 1.0
     joint_perceptual_weight: float = 1.0
     joint_adversarial_weight: float = 0.0

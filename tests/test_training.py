@@ -125,6 +125,27 @@ def test_code_objective_overfits_one_batch(tiny_run, tiny_corpus, tiny_config):
     assert logged[-1]["accuracy"] > logged[0]["accuracy"]
 
 
+def test_the_lip_reader_judges_predicted_codes_and_learns_from_true_ones_alone(tiny_run, tiny_corpus, tiny_config):
+    torch.manual_seed(0)
+    config = tiny_config.replace(lip_reading_weight=2.0)
+    model = LipFormer(config, checkpoint.load_codebook(tiny_run)).train()
+    batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((0,), 4)
+    objective = CodeObjective(model, mouth_tokens(config))
+    reader, rest = list(model.lip_reader.parameters()), list(model.transformer.head.parameters())
+    auxiliary = objective.predict(batch)[2]
+    for name, reached, untouched in (("lips", rest, reader), ("lips_of_truth", reader, rest)):
+        found = torch.autograd.grad(auxiliary[name], reached + untouched, retain_graph=True, allow_unused=True)
+        assert all(g is not None for g in found[: len(reached)]) and all(g is None for g in found[len(reached) :])
+    optimiser, errors = torch.optim.AdamW(model.predictor_parameters(), lr=3e-3), []
+    for _ in range(200):
+        auxiliary = objective.predict(batch)[2]
+        optimiser.zero_grad()
+        (auxiliary["lips"] + auxiliary["lips_of_truth"]).backward()
+        optimiser.step()
+        errors.append([auxiliary[name].item() for name in ("lips", "lips_of_truth")])
+    assert errors[-1][1] < 0.1 * errors[0][1] and errors[-1][0] < 0.5 * errors[0][0]
+
+
 def test_token_weights(tiny_run, tiny_corpus, tiny_config):
     model = LipFormer(tiny_config, checkpoint.load_codebook(tiny_run))
     batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((0,), 4)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from ..config import Config
 from .audio_encoder import AudioEncoder
 from .autoencoder import FaceAutoencoder, split_halves
+from .lip_reader import LipReader
 from .transformer import LipTransformer
 from .warping import AdaptiveFaceWarping
 
@@ -46,8 +47,9 @@ class LipFormer(nn.Module):
         self.warping = AdaptiveFaceWarping(config) if config.warping else None
         self.audio_encoder = AudioEncoder(config)
         self.transformer = LipTransformer(config)
-        # training only: opening and width of the lips, read from F_Aud
+        # training only: opening and width of the lips, read from F_Aud, and from bottom codes
         self.articulation = nn.Linear(config.audio_dim, 2) if config.articulation_weight else None
+        self.lip_reader = LipReader(config) if config.lip_reading_weight else None
         self.freeze()
 
     def freeze(self) -> None:
@@ -58,7 +60,7 @@ class LipFormer(nn.Module):
 
     def predictor_parameters(self) -> list[nn.Parameter]:
         """Parameters of F_e, F_d, E_aud and the Transformer."""
-        modules = (self.warping, self.audio_encoder, self.transformer, self.articulation)
+        modules = (self.warping, self.audio_encoder, self.transformer, self.articulation, self.lip_reader)
         modules = [m for m in modules if m is not None]
         return [p for m in modules for p in m.parameters()]
 
@@ -110,8 +112,11 @@ class LipFormer(nn.Module):
 
     def decode(self, upper_codes: Tensor, lip_tokens: Tensor) -> Tensor:
         """I_Gen = Dec(H_TU stacked on H~_TB): codes (B, d, h/2, w) and tokens (B, h/2 * w, d) to (B, 3, S, S)."""
-        bottom = lip_tokens.transpose(1, 2).reshape(upper_codes.shape)
-        return self.autoencoder.decode(upper_codes, bottom)
+        return self.autoencoder.decode(upper_codes, self.as_grid(lip_tokens))
+
+    def as_grid(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, h/2 * w, d) as a map (B, d, h/2, w)."""
+        return tokens.transpose(1, 2).unflatten(2, self.config.token_grid)
 
     def forward(self, target_upper: Tensor, audio: Tensor, reference: Reference, tau: float | None = None) -> Tensor:
         """I_Gen with gradients; tau as in `lip_codes`. Shapes as in `generate`."""

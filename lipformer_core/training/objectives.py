@@ -73,6 +73,10 @@ class CodeObjective(nn.Module):
         if model.articulation is not None:
             error = F.smooth_l1_loss(model.articulation(condition), batch.lips)
             auxiliary["articulation"] = config.articulation_weight * error
+        if model.lip_reader is not None:
+            predicted = model.as_grid(lip_codes(logits, model.codes, None, expected=True))
+            for name, read in ("lips_of_truth", model.lip_reader(truth)), ("lips", model.lip_reader.judge(predicted)):
+                auxiliary[name] = config.lip_reading_weight * F.smooth_l1_loss(read, batch.lips)
         return logits, target, auxiliary
 
     def token_weights(self, batch: PairBatch) -> Tensor:

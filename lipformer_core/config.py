@@ -270,7 +270,7 @@ _QUICK = dict(
     warp_steps=400, warp_lr=2e-3, cached_steps=2000, cached_batch=32, stage2_lr=1e-3,
     joint_steps=400, joint_batch=12, joint_lr=2e-4, decoder_lr=1e-4, joint_perceptual_weight=0.0,
     mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
-    latent_weight=3.0, articulation_weight=1.0, audio_gain=0.3, silent_closed=0.5,
+    latent_weight=3.0, articulation_weight=1.0, audio_gain=0.3, silent_closed=0.5, lip_reading_weight=5.0,
     sync_width=24, sync_dim=128, sync_steps=400, sync_batch=12, sync_lr=1e-3,
     warmup_steps=50, weight_average=0.995, log_every=25, eval_every=300, save_every=300,
 )  # fmt: skip
@@ -285,6 +285,7 @@ _REALTIME = dict(
     scale_attention=True, query_source="z", warp_steps=20_000, cached_steps=100_000, warp_supervision=0.1,
     residual_head=True, position_embedding=True, self_attention=True,
     mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3, pose_twin=1.0, silent_closed=0.5,
+    lip_reading_weight=5.0,
 )  # fmt: skip
 
 PRESETS: dict[str, dict] = {"quick": _QUICK, "realtime": _REALTIME, "paper": dict(preset="paper")}

@@ -89,6 +89,7 @@ class Config:
     ffn_dim: int = 1024
     audio_window: int = 20  # mel frames around a video frame that the audio encoder sees (20 = 0.2 s)
     mean_normalise_audio: bool = False  # a recording's average spectrum is taken off its sound; ours
+    speech_encoder: str = "none"  # "moonshine": a pretrained encoder's features beside the mel bands; ours
     audio_neighbours: int = 0  # frames on either side, within audio_window, whose sound attends to this one's; ours
     audio_dim: int = 256  # width of the audio condition
     scale_attention: bool = False  # the 1/sqrt(d) that Eq. 9 as printed omits
@@ -238,6 +239,7 @@ _CHOICES = {
     "codebook_update": ("gradient", "average"),
     "precision": ("no", "bf16", "fp16"),
     "query_source": ("z", "reference"),
+    "speech_encoder": ("none", "moonshine"),
 }
 
 

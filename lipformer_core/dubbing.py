@@ -19,9 +19,10 @@ import numpy as np
 
 from .compositing import lower_face_mask, paste
 from .data.alignment import crop_transforms, mouth_opening, transform_points, valid_runs, warp_crop
-from .data.audio import SILENCE, band_means, log_mel, mel_windows
+from .data.audio import SILENCE, band_means, mel_windows
 from .data.faces import Tracker, open_tracker
 from .data.media import FrameReader, MediaInfo, VideoWriter, frame_times, iter_frames, probe, read_audio
+from .data.speech import sound_rows
 from .data.tracking import FaceTrack, load_track, track_faces
 from .dub_report import COMMENT, DubReport, frame_statuses, quality_warnings, status_ranges
 from .errors import (
@@ -34,7 +35,7 @@ from .errors import (
     NoVideoStream,
 )
 from .progress import tqdm
-from .timing import FPS, SAMPLE_RATE
+from .timing import FPS, N_MELS, SAMPLE_RATE
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +89,8 @@ def dub(
         AudioTooLong: under the policy `error`.
         NoFaceFound: no frame shows the face.
         ConfigError: an unknown policy.
-        WeightsMissing: no landmark network is present and no `landmarks` were given.
+        WeightsMissing: no landmark network is present and no `landmarks` were given, or the model hears by a speech
+            encoder that is not here.
     """
     started = time.perf_counter()
     clock = _Clock()
@@ -105,15 +107,15 @@ def dub(
     warnings: list[str] = []
     with clock("audio"):
         samples = read_audio(audio)
-        mel = log_mel(samples)
-        if mel.max() == SILENCE:
+        rows = sound_rows(samples, model.config.speech_encoder)
+        if rows[:, :N_MELS].max() == SILENCE:
             warnings.append("the sound is digital silence")
     with clock("tracking"):
         times, track = _track(source, landmarks, tracker, face, len(samples) / SAMPLE_RATE, progress)
     order = output_order(times, source, len(samples) / SAMPLE_RATE, policy)
 
     size, config = model.config.crop_size, model.config
-    mean = band_means(mel) if config.mean_normalise_audio else 0.0
+    mean = band_means(rows) if config.mean_normalise_audio else 0.0
     rate = float(source.fps)
     transforms = crop_transforms(track.landmarks, track.valid, size, SIGMA_S * rate, track.shot)
     outline = _smooth_runs(transform_points(transforms, track.landmarks), track, JAW_SIGMA_S * rate)
@@ -133,7 +135,7 @@ def dub(
                         crops = np.stack([warp_crop(frames[k], transforms[indices[k]], size) for k in shown])
                     with clock("model"):
                         moments = (first + np.array(shown)) / rate
-                        windows = mel_windows(mel, moments, config.audio_window) - mean
+                        windows = mel_windows(rows, moments, config.audio_window) - mean
                         generated = _generate(model, crops, windows, reference)
                     with clock("compositing"):
                         for k, original, new in zip(shown, crops, generated, strict=True):
@@ -292,7 +294,7 @@ def _encode_reference(model: LipFormer, crop: np.ndarray) -> object:
 
 
 def _generate(model: LipFormer, crops: np.ndarray, windows: np.ndarray, reference: object) -> np.ndarray:
-    """Crops `(B, S, S, 3)` uint8 and mel `(B, W, 80)` to generated crops `(B, S, S, 3)` uint8."""
+    """Crops `(B, S, S, 3)` uint8 and sound `(B, W, columns)` to generated crops `(B, S, S, 3)` uint8."""
     import torch
 
     images = _to_tensor(crops, model)

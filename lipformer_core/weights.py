@@ -55,6 +55,12 @@ KNOWN = {
             "https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet",
         ),
         KnownFile(
+            "moonshine_tiny_en_encoder.ort",
+            "e091ae52fc2a912197af8f7b7ae2e8365b656ff58463313e0660cce59d9e81d3",
+            "speech features (Moonshine tiny, MIT)",
+            "the wheel of moonshine-voice 0.0.4, where it is moonshine_voice/assets/tiny-en/encoder_model.ort",
+        ),
+        KnownFile(
             "squeezenet1_1_imagenet_onnxzoo.pth",
             "a191ec6ab36d229f89b8c85ef5260af6075393e6a6f7c976f7ac6dba4cbed6e3",
             "ImageNet features of the perceptual loss (not LPIPS)",

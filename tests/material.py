@@ -122,6 +122,7 @@ class FakeConfig:
     crop_size = 64
     audio_window = 16
     mean_normalise_audio = False
+    speech_encoder = "none"
 
 
 class FakeModel(torch.nn.Module):

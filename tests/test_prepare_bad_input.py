@@ -22,7 +22,7 @@ from lipformer_core.data.corpora import ClipSource
 from lipformer_core.data.extraction import mel_frames, part_name, prepare_source
 from lipformer_core.data.preparation_report import read_report
 from lipformer_core.data.prepare import prepare
-from lipformer_core.data.source_streams import MelFile, crop_box, shown_frames, sound_from, write_mel
+from lipformer_core.data.source_streams import SoundFile, crop_box, shown_frames, sound_from, write_sound
 from lipformer_core.errors import DataError, MediaError
 
 SIZE = (96, 128)
@@ -326,8 +326,8 @@ def test_streamed_mel_is_the_mel_of_the_whole_sound(tmp_path, start_s, monkeypat
     before, n = min(20, int(start_s * 100)), 25
     with (tmp_path / "mel").open("wb+") as file:
         stream = sound_from(path, start_s, before / 100)
-        mel = write_mel(stream, before, before + mel_frames(n) + 200, file)
-        assert isinstance(mel, MelFile) and mel.first == -before
+        mel = write_sound(stream, before, before + mel_frames(n) + 200, file)
+        assert isinstance(mel, SoundFile) and mel.first == -before
         expected = log_mel(sound[round(start_s * 16_000) :])
         got = mel.read(0, mel_frames(n))
         np.testing.assert_allclose(got[2:], expected[2 : mel_frames(n)], atol=1e-5)

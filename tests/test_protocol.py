@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lipformer_core.data.audio import mel_windows
+from lipformer_core.data.audio import mel_windows, silent_rows
 from lipformer_core.errors import NoFaceFound
 from lipformer_core.evaluation.cases import choose_reference, exchange_partner, strangers_of
 from lipformer_core.evaluation.clip_judge import Scorers
@@ -62,9 +62,14 @@ class Clip:
     def frames(self, indices: np.ndarray) -> np.ndarray:
         return self.images[np.asarray(indices)].copy()
 
-    def audio_windows(self, indices: np.ndarray, window: int, normalised: bool = False) -> np.ndarray:
-        assert not normalised
+    def audio_windows(self, indices: np.ndarray, window: int) -> np.ndarray:
         return mel_windows(self.mel, np.asarray(indices) / FPS, window)
+
+    def heard(self, indices: np.ndarray, config: SimpleNamespace) -> np.ndarray:
+        return self.audio_windows(indices, config.audio_window)
+
+    def silence(self, config: SimpleNamespace) -> np.ndarray:
+        return silent_rows(config.audio_window)
 
 
 class Corpus:
@@ -80,7 +85,7 @@ class Corpus:
 class Perfect:
     """Draws the opening that it hears; ends in true pixels wherever it can."""
 
-    config = SimpleNamespace(audio_window=WINDOW, mean_normalise_audio=False)
+    config = SimpleNamespace(audio_window=WINDOW)
 
     def encode_reference(self, image: torch.Tensor) -> torch.Tensor:
         return image

@@ -53,34 +53,44 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     return (2.0 / DECADES * np.log10(np.maximum(mel / MEL_FLOOR, 1.0)) + SILENCE).astype(np.float32)
 
 
+def silent_rows(count: int, width: int = N_MELS) -> np.ndarray:
+    """Digital silence: `(count, width)` float32, `SILENCE` in 80 mel bands and 0 in the speech features after them."""
+    rows = np.zeros((count, width), dtype=np.float32)
+    rows[:, :N_MELS] = SILENCE
+    return rows
+
+
 def band_means(mel: np.ndarray) -> np.ndarray:
     """A recording's average spectrum, what mean normalisation takes away: microphone, room and the voice's own colour.
 
     Args:
-        mel: `(T, 80)` from `log_mel`.
+        mel: `(T, 80)` from `log_mel`, or `(T, 80 + features)` from `speech.sound_rows`.
 
     Returns:
-        `(80,)` float32; `TYPICAL` in all bands where there is nothing but digital silence.
+        `(80,)` or `(80 + features,)` float32; `TYPICAL` in all bands where there is nothing but digital silence, and 0
+        for the features, which keep their mean.
     """
-    if not len(mel) or mel.max() == SILENCE:
-        return np.full(mel.shape[1], TYPICAL, dtype=np.float32)
-    return mel.mean(axis=0, dtype=np.float64).astype(np.float32)
+    means = np.zeros(mel.shape[1], dtype=np.float32)
+    bands = mel[:, :N_MELS]
+    silent = not len(bands) or bands.max() == SILENCE
+    means[:N_MELS] = TYPICAL if silent else bands.mean(axis=0, dtype=np.float64)
+    return means
 
 
 def mel_windows(mel: np.ndarray, times_s: np.ndarray, window: int) -> np.ndarray:
     """Cut the stretch of sound around each of several moments.
 
     Args:
-        mel: `(T, 80)` from `log_mel`.
+        mel: `(T, 80)` from `log_mel`, or `(T, 80 + features)` from `speech.sound_rows`.
         times_s: `(n,)` seconds, in any order; may lie outside the recording.
         window: mel frames in a stretch, of 10 ms each. Frame `window // 2` is the one at the moment itself.
 
     Returns:
-        `(n, window, 80)` float32; what lies outside the recording is `SILENCE`.
+        `(n, window, 80)` float32, or as many columns as `mel` has; what lies outside the recording is silence.
     """
     centre = np.round(np.asarray(times_s, dtype=np.float64) * MEL_RATE).astype(np.int64)
     index = centre[:, None] + np.arange(window) - window // 2  # (n, window)
     inside = (index >= 0) & (index < len(mel))
-    out = np.full((*index.shape, mel.shape[1]), SILENCE, dtype=np.float32)
+    out = silent_rows(index.size, mel.shape[1]).reshape(*index.shape, -1)
     out[inside] = mel[index[inside]]
     return out

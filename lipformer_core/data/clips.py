@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..config import Config
 from ..errors import DataError
 
 FORMAT = 2
@@ -133,28 +134,57 @@ class Clip:
         """Crops of the frames asked for: uint8 RGB (k, S, S, 3). IndexError outside the clip."""
         return np.stack([decode(picture) for picture in self.encoded(indices)])
 
-    def audio_windows(self, indices: np.ndarray | list[int], window: int, normalised: bool = False) -> np.ndarray:
-        """Log-mel around the frames asked for: float32 (k, window, 80); `normalised`: less the clip's `mel_mean`.
+    def audio_windows(self, indices: np.ndarray | list[int], window: int) -> np.ndarray:
+        """Log-mel around the frames asked for: float32 (k, window, 80).
 
         Where the clip was cut out of a longer one its sound goes on for a second; beyond that there is silence.
         """
+        return self._windows(self._sound("none")[0], indices, window)
+
+    def heard(self, indices: np.ndarray | list[int], config: Config) -> np.ndarray:
+        """What a model with these settings hears around the frames asked for: float32 (k, audio_window, columns).
+
+        Columns as of `speech.sound_rows`, less the clip's `audio.band_means` where `mean_normalise_audio` is on.
+        raises DataError if the model needs features that the clip was prepared without
+        """
+        rows, means = self._sound(config.speech_encoder)
+        windows = self._windows(rows, indices, config.audio_window)
+        return windows - means if config.mean_normalise_audio else windows
+
+    def silence(self, config: Config) -> np.ndarray:
+        """What a model with these settings hears while the clip's speaker is silent: float32 (audio_window, columns).
+
+        raises DataError as `heard`
+        """
+        from .audio import silent_rows
+
+        means = self._sound(config.speech_encoder)[1]
+        silent = silent_rows(config.audio_window, len(means))
+        return silent - means if config.mean_normalise_audio else silent
+
+    def _windows(self, rows: np.ndarray, indices: np.ndarray | list[int], window: int) -> np.ndarray:
         from ..timing import FPS, MEL_RATE
         from .audio import mel_windows
 
         before = len(self.arrays["mel_before"])
-        windows = mel_windows(self._mel_with_context, np.asarray(indices) / FPS + before / MEL_RATE, window)
-        return windows - self.mel_mean if normalised else windows
+        return mel_windows(rows, np.asarray(indices) / FPS + before / MEL_RATE, window)
 
     @cached_property
-    def mel_mean(self) -> np.ndarray:
-        """The average spectrum of the clip's own sound: float32 (80,)."""
+    def _sounds(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {}
+
+    def _sound(self, encoder: str) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the clip's sound and its surroundings (n, columns), and the means that normalisation takes off."""
         from .audio import band_means
 
-        return band_means(self.arrays["mel"])
-
-    @cached_property
-    def _mel_with_context(self) -> np.ndarray:
-        return np.concatenate([self.arrays[name] for name in ("mel_before", "mel", "mel_after")])
+        if encoder not in self._sounds:
+            kinds = ("mel",) if encoder == "none" else ("mel", "speech")
+            if kinds[-1] not in self.arrays:
+                raise DataError(f"{self.info.clip_id}: prepared without speech_encoder={encoder}; prepare it anew")
+            parts = [np.hstack([self.arrays[kind + part] for kind in kinds]) for part in ("_before", "", "_after")]
+            rows = np.concatenate(parts, dtype=np.float32)
+            self._sounds[encoder] = rows, band_means(parts[1])
+        return self._sounds[encoder]
 
 
 class PreparedCorpus:

@@ -1,6 +1,6 @@
 """One source of a corpus to clips: crops, sound, landmarks and transforms, in bounded memory whatever its length.
 
-Two passes: the first follows the face, the second cuts the crops along the smoothed track. Crops and mel frames go
+Two passes: the first follows the face, the second cuts the crops along the smoothed track. Crops and sound go
 to temporary files; in memory are one picture and a few kilobytes a frame.
 """
 
@@ -20,13 +20,14 @@ import numpy as np
 from ..config import Config
 from ..errors import MediaError, NoFaceFound, WeightsMissing
 from ..files import write_json
-from ..timing import FPS, MEL_PER_FRAME, MEL_RATE
+from ..timing import FPS, HOP, MEL_PER_FRAME, MEL_RATE, N_MELS
 from .alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
 from .audio import BLOCK
 from .corpora import ClipSource
 from .corpora.splits import BY_TIME, SHORTEST, by_time
 from .shards import PartClip, encode_crop, write_part, writing
-from .source_streams import MelFile, crop_box, shown_frames, sound_from, write_mel
+from .source_streams import SoundFile, crop_box, shown_frames, sound_from, write_sound
+from .speech import sound_width
 
 if TYPE_CHECKING:
     from .av_offset import Offset
@@ -47,7 +48,7 @@ class Material:
     transforms: np.ndarray
     crops: BinaryIO
     crop_offsets: np.ndarray
-    mel: MelFile
+    sound: SoundFile
     audio_offset: int = 0  # frames by which the sound was moved later, to fit the lips
 
 
@@ -98,11 +99,11 @@ def tracker_name() -> str:
 
 
 def _prepare(source: ClipSource, part: Path, scratch: Path, config: Config, row: dict) -> None:
-    with (scratch / "crops").open("wb+") as crops, (scratch / "mel").open("wb+") as mel:
+    with (scratch / "crops").open("wb+") as crops, (scratch / "sound").open("wb+") as heard:
         if source.synthetic:
-            material, ranges = _synthetic(source, config, crops, mel), [(0, source.synthetic[2])]
+            material, ranges = _synthetic(source, config, crops, heard), [(0, source.synthetic[2])]
         else:
-            material, verdict = _filmed(source, config, crops, mel)
+            material, verdict = _filmed(source, config, crops, heard)
             ranges = verdict.ranges
             row |= {"reason": verdict.reason, "measured": verdict.measured}
             row["trimmed"] = [cut._asdict() for cut in verdict.trimmed]
@@ -121,8 +122,7 @@ def _prepare(source: ClipSource, part: Path, scratch: Path, config: Config, row:
         row["clips"] = [m | {"bytes": _length(material, *cut)} for m, cut in zip(clips, cuts, strict=True)]
 
 
-def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) -> Material:
-    from .audio import log_mel
+def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO) -> Material:
     from .synthetic import synthesise_clip
 
     person, clip, n = source.synthetic
@@ -130,13 +130,11 @@ def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryI
     valid = np.ones(n, bool)
     transforms = crop_transforms(made.landmarks, valid, config.crop_size, config.transform_sigma)
     offsets, _ = _cut(iter(made.frames), transforms, valid, crops, config)
-    sound = log_mel(made.audio)
-    mel.write(sound.astype(np.float32).tobytes())
-    mel_file = MelFile(mel, 0, len(sound))
-    return Material(made.landmarks, made.pose, valid, transforms, crops, offsets, mel_file)
+    sound = write_sound(iter([made.audio]), 0, 1 + len(made.audio) // HOP, heard, config.speech_encoder)
+    return Material(made.landmarks, made.pose, valid, transforms, crops, offsets, sound)
 
 
-def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) -> "tuple[Material, Verdict]":
+def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO) -> "tuple[Material, Verdict]":
     from .quality import Limits, gate
     from .tracking import track_faces
 
@@ -150,45 +148,45 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, mel: BinaryIO) 
             part, corner[:] = crop_box(frame, source.crop)
             yield part
 
-    sound = None
+    stream = None
     if not source.still:
         before = min(CONTEXT, int(source.start_s * MEL_RATE))
-        sound = sound_from(source.audio_path or source.path, source.start_s, before / MEL_RATE)
-        first_block = next(sound)  # a file without sound says so before the pictures are looked at
+        stream = sound_from(source.audio_path or source.path, source.start_s, before / MEL_RATE)
+        first_block = next(stream)  # a file without sound says so before the pictures are looked at
     track = track_faces(cropped(), _tracker(), detect_every=config.detect_every)
     n = len(track.valid)
     landmarks = track.landmarks
     landmarks += corner  # in place: no second copy of a long video's
     transforms = crop_transforms(landmarks, track.valid, config.crop_size, config.transform_sigma, track.shot)
     offsets, sharpness = _cut(frames(), transforms, track.valid, crops, config)
-    mel_file = MelFile(mel, 0, 0)
-    if sound is not None:
-        mel_file = write_mel(chain([first_block], sound), before, before + mel_frames(n) + CONTEXT, mel)
+    sound = SoundFile(heard, 0, 0, sound_width(config.speech_encoder))
     share = offset = None
-    if sound is not None:
-        share, offset = _speech_share(mel_file, n), _offset(landmarks, track.valid, mel_file)
+    if stream is not None:
+        count = before + mel_frames(n) + CONTEXT
+        sound = write_sound(chain([first_block], stream), before, count, heard, config.speech_encoder)
+        share, offset = _speech_share(sound, n), _offset(landmarks, track.valid, sound)
     verdict = gate(track, sharpness, share, offset, Limits.from_config(config), source.still)
     moved = offset.frames if config.correct_offset and offset is not None and offset.confident else 0
     verdict.measured["corrected"] = moved
-    return Material(landmarks, track.pose, track.valid, transforms, crops, offsets, mel_file, moved), verdict
+    return Material(landmarks, track.pose, track.valid, transforms, crops, offsets, sound, moved), verdict
 
 
-def _speech_share(mel: MelFile, n_frames: int) -> float:
+def _speech_share(sound: SoundFile, n_frames: int) -> float:
     """As `quality.speech_share`, minute by minute."""
     from .quality import speech_share
 
     total = mel_frames(n_frames)
-    shares = [(speech_share(mel.read(a, b)), b - a) for a, b in pieces(0, total, BLOCK)]
+    shares = [(speech_share(sound.mel(a, b)), b - a) for a, b in pieces(0, total, BLOCK)]
     return sum(share * length for share, length in shares) / total
 
 
-def _offset(landmarks: np.ndarray, valid: np.ndarray, mel: MelFile) -> "Offset | None":
+def _offset(landmarks: np.ndarray, valid: np.ndarray, sound: SoundFile) -> "Offset | None":
     from .av_offset import SHORTEST, estimate_offset
 
     opening = np.where(valid[:OFFSET_FRAMES], mouth_shape(landmarks[:OFFSET_FRAMES])[0], np.nan)
     if np.isfinite(opening).sum() < SHORTEST:
         return None
-    return estimate_offset(opening, mel.read(0, mel_frames(len(opening))))
+    return estimate_offset(opening, sound.mel(0, mel_frames(len(opening))))
 
 
 def _cut(
@@ -235,11 +233,16 @@ def _part_clip(metadata: dict, material: Material, cut: tuple[int, int]) -> Part
     opening, width = mouth_shape(landmarks)
     begin = MEL_PER_FRAME * (first - material.audio_offset)
     end = begin + mel_frames(last - first)
-    low, high = material.mel.first, material.mel.first + material.mel.count
-    arrays = {
-        "mel": material.mel.read(begin, end),
-        "mel_before": material.mel.read(min(begin, max(low, begin - CONTEXT)), begin),
-        "mel_after": material.mel.read(end, max(end, min(high, end + CONTEXT))),
+    low, high = material.sound.first, material.sound.first + material.sound.count
+    heard = {
+        "": material.sound.read(begin, end),
+        "_before": material.sound.read(min(begin, max(low, begin - CONTEXT)), begin),
+        "_after": material.sound.read(end, max(end, min(high, end + CONTEXT))),
+    }
+    arrays = {f"mel{part}": np.ascontiguousarray(rows[:, :N_MELS]) for part, rows in heard.items()}
+    if material.sound.width > N_MELS:
+        arrays |= {f"speech{part}": rows[:, N_MELS:].astype(np.float16) for part, rows in heard.items()}
+    arrays |= {
         "landmarks": landmarks.astype(np.float32),
         "transforms": transforms.astype(np.float64),
         "pose": np.asarray(material.pose[first:last], np.float32),

@@ -152,6 +152,8 @@ def _settings(corpus: str, source: str | Path | None, config: Config) -> dict:
     names = _RELEVANT + (_RELEVANT_SYNTHETIC if corpus == "synthetic" else _RELEVANT_FILMED)
     values = {name: getattr(config, name) for name in names}
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    if config.speech_encoder != "none":  # a corpus without is the same as before there were any
+        settings["speech_encoder"] = config.speech_encoder
     return settings | {"corpus": corpus, "source": str(Path(source).resolve()) if source else None}
 
 

@@ -1,4 +1,4 @@
-"""A stretch of a media file as pictures at 25 frames/s and log-mel at 16 kHz, in bounded memory whatever its length."""
+"""A stretch of a media file as pictures at 25 frames/s and rows of sound, in memory bounded whatever its length."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +9,12 @@ import numpy as np
 
 from ..errors import MediaError, UnreadableMedia
 from ..timing import FPS, HOP, N_FFT, N_MELS, SAMPLE_RATE
-from .audio import BLOCK, SILENCE, log_mel
+from .audio import BLOCK, silent_rows
+from .speech import CONTEXT, sound_rows, sound_width
 
 SEEK_FROM = 10.0  # seconds; a clip that begins earlier is reached by decoding
 LEAD = -(-N_FFT // 2 // HOP)  # mel frames on each side of a block that its ends need sound of
+ROW = np.dtype(np.float32)
 
 
 def shown_frames(path: str | Path, start_s: float = 0.0, end_s: float | None = None) -> Iterator[np.ndarray]:
@@ -59,21 +61,27 @@ def _from(container: object, path: Path, start_s: float, timed_frames: object) -
 
 
 @dataclass(frozen=True)
-class MelFile:
-    """Log-mel frames of a clip in a file: frame 0 is centred on the clip's first picture; `first` may be negative."""
+class SoundFile:
+    """A clip's `speech.sound_rows` in a file: row 0 is centred on the clip's first picture; `first` may be negative."""
 
     file: BinaryIO
     first: int
     count: int
+    width: int = N_MELS
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Frames [first, last): float32 (last - first, 80), silence where there is no sound."""
-        out = np.full((last - first, N_MELS), SILENCE, np.float32)
+        """Rows [first, last): float32 (last - first, width), silence where there is no sound."""
+        out = silent_rows(last - first, self.width)
         a, b = max(first, self.first), min(last, self.first + self.count)
         if a < b:
-            self.file.seek((a - self.first) * N_MELS * 4)
-            out[a - first : b - first] = np.frombuffer(self.file.read((b - a) * N_MELS * 4), np.float32).reshape(-1, 80)
+            size = self.width * ROW.itemsize
+            self.file.seek((a - self.first) * size)
+            out[a - first : b - first] = np.frombuffer(self.file.read((b - a) * size), ROW).reshape(-1, self.width)
         return out
+
+    def mel(self, first: int, last: int) -> np.ndarray:
+        """The log-mel of rows [first, last): float32 (last - first, 80)."""
+        return self.read(first, last)[:, :N_MELS]
 
 
 def sound_from(path: str | Path, start_s: float, before_s: float) -> Iterator[np.ndarray]:
@@ -97,17 +105,22 @@ def sound_from(path: str | Path, start_s: float, before_s: float) -> Iterator[np
         raise UnreadableMedia(f"{path}: the sound ends at {heard / SAMPLE_RATE:.2f} s, before the clip begins")
 
 
-def write_mel(sound: Iterator[np.ndarray], before: int, count: int, file: BinaryIO) -> MelFile:
-    """Compute `count` mel frames of a stream of sound, block by block, into a file.
+def write_sound(
+    sound: Iterator[np.ndarray], before: int, count: int, file: BinaryIO, encoder: str = "none"
+) -> SoundFile:
+    """Compute `count` rows of a stream of sound, block by block, into a file.
 
-    before : mel frames before the clip's first picture that the stream begins with
-    Frame k of the stream is centred on its sample 160 k; the stream's beginning is taken for silence before it.
+    before : rows before the clip's first picture that the stream begins with
+    encoder : `Config.speech_encoder`
+    Row k of the stream is centred on its sample 160 k; the stream's beginning is taken for silence before it.
+    raises as `speech.sound_rows`
     """
-    held, at, done, ended = np.zeros(LEAD * HOP, np.float32), -LEAD, 0, False  # `at`: mel frame of held[0]
+    lead = LEAD if encoder == "none" else CONTEXT
+    held, at, done, ended = np.zeros(lead * HOP, np.float32), -lead, 0, False  # `at`: row of held[0]
     waiting: list[np.ndarray] = []
     size = 0
     while done < count:
-        wanted = (min(done + BLOCK, count) + LEAD - at) * HOP
+        wanted = (min(done + BLOCK, count) + lead - at) * HOP
         while len(held) + size < wanted and not ended:
             block = next(sound, None)
             ended = block is None
@@ -118,11 +131,11 @@ def write_mel(sound: Iterator[np.ndarray], before: int, count: int, file: Binary
         if ended and len(held) < wanted:
             held = np.pad(held, (0, wanted - len(held)))
         last = min(done + BLOCK, count)
-        mel = log_mel(held[:wanted])
-        file.write(mel[done - at : last - at].tobytes())
-        held, at, done = held[(last - LEAD - at) * HOP :], last - LEAD, last
+        rows = sound_rows(held[:wanted], encoder)
+        file.write(rows[done - at : last - at].astype(ROW).tobytes())
+        held, at, done = held[(last - lead - at) * HOP :], last - lead, last
     file.flush()
-    return MelFile(file, -before, done)
+    return SoundFile(file, -before, done, sound_width(encoder))
 
 
 def crop_box(rgb: np.ndarray, crop: tuple[int, int, int, int] | None) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lipformer_core.data.audio import SILENCE
 from lipformer_core.errors import NoFaceFound
-from lipformer_core.timing import N_MELS
 from lipformer_core.training.sampling import to_images, to_tensor
 
 NEARLY_CLOSED = 0.2  # share of a clip's frames, the least open ones, among which the reference is looked for
@@ -54,7 +52,6 @@ class Puppet:
 
     def __init__(self, model: Any, clip: Any, device: torch.device) -> None:
         self.model, self.clip, self.device = model, clip, device
-        self.window: int = model.config.audio_window
         self.reference_index = choose_reference(clip)
         self.reference_image = clip.frames([self.reference_index])[0]
         with torch.no_grad():
@@ -75,13 +72,13 @@ class Puppet:
             }
 
     def hear(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Lips (k, 2) that the model reads from log-mel (k, window, 80) alone; None where it has not learned to."""
+        """Lips (k, 2) that the model reads from sound (k, window, columns) alone; None where it has not learned to."""
         windows = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)).to(self.device)
         lips = self.model.lips_heard(windows)
         return None if lips is None else lips.cpu().numpy()
 
     def speak(self, truth: NDArray[np.uint8], audio: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """LipFormer's pictures: upper halves of (k, S, S, 3), driven by log-mel (k, window, 80)."""
+        """LipFormer's pictures: upper halves of (k, S, S, 3), driven by sound (k, window, columns)."""
         upper = to_tensor(truth[:, : truth.shape[1] // 2]).to(self.device)
         windows = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)).to(self.device)
         self._wait()
@@ -93,13 +90,12 @@ class Puppet:
         return to_images(pictures)
 
     def silence(self, frames: int) -> NDArray[np.float32]:
-        """Log-mel windows without any sound, as the clip's speaker would be silent: (frames, window, 80)."""
-        silent = np.full((frames, self.window, N_MELS), SILENCE, dtype=np.float32)
-        return silent - self.clip.mel_mean if self.model.config.mean_normalise_audio else silent
+        """Windows without any sound, as the clip's speaker would be silent: (frames, window, columns)."""
+        return np.repeat(self.clip.silence(self.model.config)[None], frames, axis=0)
 
     def sound(self, clip: Any, frames: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
-        """What the model hears of a clip at its frames: log-mel windows (k, window, 80)."""
-        return clip.audio_windows(frames, self.window, self.model.config.mean_normalise_audio)
+        """What the model hears of a clip at its frames: windows (k, window, columns), as `Clip.heard`."""
+        return clip.heard(frames, self.model.config)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":  # otherwise the clock would stop before the work has

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Config
-from ..timing import MEL_PER_FRAME, N_MELS
+from ..data.speech import sound_width
+from ..timing import MEL_PER_FRAME
 from .transformer import SelfAttention
 
 
@@ -21,7 +22,7 @@ class AudioEncoder(nn.Module):
         self.own = config.audio_window - 2 * self.neighbours * MEL_PER_FRAME  # mel frames of one frame's sound
         length = -(-self.own // 2)
         self.convolutions = nn.Sequential(
-            nn.Conv1d(N_MELS, width, 5, padding=2),
+            nn.Conv1d(sound_width(config.speech_encoder), width, 5, padding=2),
             nn.SiLU(),
             nn.Conv1d(width, width, 3, stride=2, padding=1),
             nn.SiLU(),
@@ -36,10 +37,10 @@ class AudioEncoder(nn.Module):
             self.temporal = SelfAttention(width, config.heads)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """audio : torch.Tensor, shape = (B, audio_window, 80), log-mel; returns F_Aud (B, audio_dim)."""
+        """F_Aud (B, audio_dim) of sound (B, audio_window, columns): 80 mel bands and, if any, speech features."""
         if not self.neighbours:
             return self.project(self.convolutions(audio.transpose(1, 2)))
-        sounds = audio.unfold(1, self.own, MEL_PER_FRAME)  # (B, 2 n + 1, 80, own)
+        sounds = audio.unfold(1, self.own, MEL_PER_FRAME)  # (B, 2 n + 1, columns, own)
         moments = self.project(self.convolutions(sounds.flatten(0, 1))).unflatten(0, sounds.shape[:2])
         z = moments + self.moment
         return (moments + self.temporal(z))[:, self.neighbours]

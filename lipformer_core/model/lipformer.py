@@ -97,14 +97,14 @@ class LipFormer(nn.Module):
         return self.warping(target_upper_codes, upper, bottom)[0]
 
     def lip_logits(self, warped: Tensor, audio: Tensor) -> Tensor:
-        """Logits (B, h/2 * w, K) from the warped reference (B, d, h/2, w) and log-mel (B, audio_window, 80)."""
+        """Logits (B, h/2 * w, K) from the warped reference (B, d, h/2, w) and the sound, as in `generate`."""
         return self.transformer(warped, self.codes, self.audio_encoder(audio))[0]
 
     @torch.no_grad()
     def lips_heard(self, audio: Tensor) -> Tensor | None:
         """What the sound alone tells of the lips: the training's linear map from F_Aud, without any picture.
 
-        audio : torch.Tensor, shape = (B, audio_window, 80), as in `generate`
+        audio : as in `generate`
         returns (B, 2), opening and width in units of `training.pairs.LIP_SCALE`, the width less the clip's mean; None
             where `config.articulation_weight` is 0, for then nothing was trained to read them
         """
@@ -130,8 +130,8 @@ class LipFormer(nn.Module):
         """The face that says the audio, by arg-max codes, or by expected ones (`config.expected_codes`).
 
         target_upper : torch.Tensor, shape = (B, 3, S/2, S) in [-1, 1]
-        audio : torch.Tensor, shape = (B, audio_window, 80), log-mel, less `data.audio.band_means` of the recording
-            where `config.mean_normalise_audio` is on
+        audio : torch.Tensor, shape = (B, audio_window, 80), log-mel, and 288 columns more with `config.speech_encoder`
+            (`data.speech.sound_rows`); less `data.audio.band_means` of the recording with `config.mean_normalise_audio`
         reference : from `encode_reference`, one for the batch or one a frame
         returns (B, 3, S, S) in [-1, 1]
         """

@@ -14,6 +14,7 @@ from ..data.joined import JoinedCorpora
 from ..data.references import draw_reference, draw_twin
 from ..errors import DataError
 from ..model.lipformer import LipFormer
+from ..timing import N_MELS
 from .cache import cache_codes
 from .looks import Looks, clip_looks
 from .sampling import FrameSampler, Key, sample_rng
@@ -24,7 +25,7 @@ LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
 
 @dataclass
 class PairBatch:
-    """One step's material. Shapes: codes (B, h/2, w) int64; audio (B, window, 80); points (B, 68, 2) crop pixels."""
+    """One step's material. Shapes: codes (B, h/2, w) int64; audio (B, window, columns); points (B, 68, 2) pixels."""
 
     target_upper: Tensor
     target_bottom: Tensor
@@ -97,14 +98,11 @@ class PairSampler:
         )
 
     def _sound(self, clip: Clip, target: int, rng: np.random.Generator) -> np.ndarray:
-        """Log-mel (window, 80) around a frame; silence instead, in some samples, where the lips are closed anyway."""
+        """The sound (window, columns) around a frame; in some samples silence, where the lips are closed anyway."""
         config = self.config
-        sound = clip.audio_windows([target], config.audio_window, config.mean_normalise_audio)[0]
         if config.silent_closed and clip.opening[target] <= CLOSED and rng.random() < config.silent_closed:
-            sound = np.full_like(sound, SILENCE)
-            if config.mean_normalise_audio:
-                sound -= clip.mel_mean
-        return sound
+            return clip.silence(config)
+        return clip.heard([target], config)[0]
 
 
 def _run_around(info: ClipInfo, anchor: int, length: int) -> int:
@@ -118,12 +116,14 @@ def _run_around(info: ClipInfo, anchor: int, length: int) -> int:
 
 
 def augment_audio(audio: Tensor, gain: float, noise: float, floor: float | None = SILENCE) -> Tensor:
-    """A random level for each sample and noise on every band: log-mel (B, window, 80); nothing falls below the floor.
+    """A random level for each sample and noise on every band; nothing falls below the floor.
 
+    audio : torch.Tensor, shape = (B, window, 80 + features): of them the log-mel is changed, speech features are not
     gain : largest shift of a sample's level, mel units; noise : deviation, mel units
     """
+    mel, features = audio[..., :N_MELS], audio[..., N_MELS:]
     if gain:
-        audio = audio + gain * (2 * torch.rand(len(audio), 1, 1, device=audio.device) - 1)
+        mel = mel + gain * (2 * torch.rand(len(mel), 1, 1, device=mel.device) - 1)
     if noise:
-        audio = audio + noise * torch.randn_like(audio)
-    return audio if floor is None else audio.clamp(min=floor)
+        mel = mel + noise * torch.randn_like(mel)
+    return torch.cat([mel if floor is None else mel.clamp(min=floor), features], -1)

@@ -1,0 +1,172 @@
+"""Speech features beside the mel bands: in time, in silence, in prepared clips, in a model, in a dub."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from material import FakeConfig
+
+import lipformer_core as lf
+from lipformer_core.config import preset
+from lipformer_core.data import speech
+from lipformer_core.data.audio import SILENCE, band_means, log_mel
+from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepare import prepare
+from lipformer_core.data.source_streams import write_sound
+from lipformer_core.errors import ConfigError, DataError, WeightsMissing
+from lipformer_core.model.lipformer import LipFormer
+from lipformer_core.timing import HOP, SAMPLE_RATE
+from lipformer_core.training.lipformer import train_lipformer
+from lipformer_core.training.pairs import augment_audio
+
+COLUMNS = 80 + speech.FEATURES
+
+
+def energy_steps(samples: np.ndarray) -> np.ndarray:
+    """An encoder in the place of Moonshine's: each step's features are the loudness of the sound that it sees."""
+    seen = 2 * speech.FIRST + 1
+    count = 1 + (len(samples) - seen) // speech.STRIDE
+    starts = speech.STRIDE * np.arange(count)
+    loudness = [float(np.sqrt(np.mean(samples[s : s + seen] ** 2))) for s in starts]
+    return np.repeat(np.array(loudness, np.float32)[:, None], speech.FEATURES, axis=1)
+
+
+@pytest.fixture
+def encoder(monkeypatch):
+    """The stand-in encoder, in this process."""
+    monkeypatch.setattr(speech, "_encode", energy_steps)
+
+
+def clicks(seconds: float, moments: list[float]) -> np.ndarray:
+    sound = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+    for moment in moments:
+        at = round(moment * SAMPLE_RATE)
+        sound[at - 200 : at + 200] = 0.5 * np.sin(np.arange(400))
+    return sound
+
+
+def test_rows_are_mel_and_features_of_the_same_moment(encoder):
+    sound = clicks(3.0, [0.5, 1.73, 2.6]) + 1e-3 * np.random.default_rng(0).standard_normal(48_000).astype(np.float32)
+    rows = speech.sound_rows(sound, "moonshine")
+    assert rows.shape == (301, COLUMNS) and rows.dtype == np.float32
+    np.testing.assert_array_equal(rows[:, :80], log_mel(sound))
+    np.testing.assert_array_equal(speech.sound_rows(sound), log_mel(sound))
+    for moment in (0.5, 1.73, 2.6):
+        near = slice(round(moment * 100) - 20, round(moment * 100) + 20)
+        weight = rows[near, 80] - rows[near, 80].min()
+        assert abs((np.arange(near.start, near.stop) * weight).sum() / weight.sum() - moment * 100) < 1.5  # 10 ms each
+
+
+def test_features_are_nothing_in_silence_and_know_no_level(encoder):
+    assert not speech.sound_rows(np.zeros(16_000, np.float32), "moonshine")[:, 80:].any()
+    sound = clicks(3.0, [1.5])
+    rows = speech.sound_rows(sound, "moonshine")
+    assert (rows[:130] == np.r_[np.full(80, SILENCE), np.zeros(speech.FEATURES)]).all() and rows[150, 80:].all()
+    np.testing.assert_allclose(rows[:, 80:], speech.sound_rows(0.25 * sound, "moonshine")[:, 80:], atol=1e-5)
+    padded = speech.sound_rows(np.pad(sound, SAMPLE_RATE), "moonshine")  # nor how long it is silent around it
+    np.testing.assert_allclose(padded[100:401, 80:], rows[:, 80:], atol=1e-5)
+    for length in (0, 5, 159, 700):
+        assert speech.sound_rows(np.ones(length, np.float32), "moonshine").shape == (1 + length // HOP, COLUMNS)
+
+
+def test_long_sound_is_encoded_in_pieces_that_join(encoder, monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    sound = (0.1 * rng.standard_normal(10 * SAMPLE_RATE)).astype(np.float32)
+    whole = speech.sound_rows(sound, "moonshine")
+    monkeypatch.setattr(speech, "PIECE", 150)
+    np.testing.assert_allclose(speech.sound_rows(sound, "moonshine"), whole, atol=5e-3)
+    monkeypatch.setattr("lipformer_core.data.source_streams.BLOCK", 400)
+    with (tmp_path / "sound").open("wb+") as file:
+        stored = write_sound(iter(np.array_split(sound, 7)), 0, len(whole), file, "moonshine")
+        np.testing.assert_allclose(stored.read(0, len(whole)), whole, atol=5e-3)
+        beyond = stored.read(len(whole), len(whole) + 3)
+        assert (beyond[:, :80] == SILENCE).all() and not beyond[:, 80:].any()
+        assert stored.mel(0, 5).shape == (5, 80)
+
+
+def test_mean_normalisation_leaves_the_features(encoder):
+    rows = speech.sound_rows(clicks(1.0, [0.5]), "moonshine")
+    means = band_means(rows)
+    np.testing.assert_allclose(means[:80], rows[:, :80].mean(0), atol=1e-6)
+    assert not means[80:].any()
+
+
+def test_noise_and_level_are_for_the_mel_bands():
+    audio = torch.randn(2, 20, COLUMNS)
+    changed = augment_audio(audio, 0.3, 0.1, floor=None)
+    assert torch.equal(changed[..., 80:], audio[..., 80:]) and not torch.equal(changed[..., :80], audio[..., :80])
+
+
+def test_a_model_learns_and_is_judged_with_features(encoder, tiny_config, tiny_corpus, tiny_run, tmp_path):
+    from lipformer_core.evaluation.cases import Puppet
+
+    config = tiny_config.replace(speech_encoder="moonshine", mean_normalise_audio=True, silent_closed=1.0)
+    corpus = prepare("synthetic", None, tmp_path / "data", config, workers=1, progress=False)
+    plain = PreparedCorpus(tiny_corpus)
+    assert corpus.hash != plain.hash and corpus.manifest["settings"]["speech_encoder"] == "moonshine"
+    info = corpus.clips("test")[0]
+    clip, without = corpus.open(info.clip_id), plain.open(info.clip_id)
+    np.testing.assert_array_equal(clip.mel, without.mel)
+    assert clip.arrays["speech"].dtype == np.float16 and clip.arrays["speech"].shape == (len(clip.mel), speech.FEATURES)
+    heard, silence = clip.heard([0, 9], config), clip.silence(config)
+    assert heard.shape == (2, config.audio_window, COLUMNS) and silence.shape == heard.shape[1:]
+    np.testing.assert_array_equal(heard[..., :80], without.heard([0, 9], config.replace(speech_encoder="none")))
+    middle = clip.arrays["speech"][36].astype(np.float32)  # mel frame 4 x 9
+    np.testing.assert_array_equal(heard[1, config.audio_window // 2, 80:], middle)
+    assert not silence[:, 80:].any()
+    with pytest.raises(DataError, match="without speech_encoder=moonshine"):
+        without.heard([0], config)
+
+    train_lipformer(config, tmp_path / "data", tmp_path / "run", progress=False)
+    model = lf.load(tmp_path / "run")
+    assert model.config.speech_encoder == "moonshine"
+    performer = Puppet(model, clip, torch.device("cpu"))
+    truth = clip.frames([0, 9])
+    spoken = performer.speak(truth, performer.sound(clip, [0, 9]))
+    assert spoken.shape == truth.shape and performer.silence(2).shape == heard.shape
+
+
+def test_the_features_reach_the_sound_condition(tiny_config):
+    model = LipFormer(tiny_config.replace(speech_encoder="moonshine")).eval()
+    sound = torch.randn(1, tiny_config.audio_window, COLUMNS, requires_grad=True)
+    model.audio_encoder(sound).square().sum().backward()
+    assert (sound.grad.abs().sum((0, 1)) > 0).all()
+
+
+def test_a_dub_gives_the_model_the_features(encoder, tmp_path):
+    from test_dubbing import Material
+
+    m, seen = Material(tmp_path), []
+    m.model.config = SimpleNamespace(**{**vars(FakeConfig), "speech_encoder": "moonshine"})
+    generate = m.model.generate
+    m.model.generate = lambda upper, audio, reference: seen.append(audio) or generate(upper, audio[..., :80], reference)
+    m.dub()
+    heard = torch.cat(seen)
+    assert heard.shape[1:] == (FakeConfig.audio_window, COLUMNS) and heard[..., 80:].abs().max() > 0
+
+
+def test_without_the_file_the_error_says_where_it_comes_from(monkeypatch, tmp_path, tiny_config):
+    monkeypatch.setenv("LIPFORMER_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    speech._session.cache_clear()
+    with pytest.raises(WeightsMissing, match="moonshine_tiny_en_encoder.ort.*moonshine-voice 0.0.4"):
+        speech.sound_rows(np.ones(1_000, np.float32), "moonshine")
+    with pytest.raises(ConfigError, match="speech_encoder"):
+        preset("quick", speech_encoder="wav2vec")
+
+
+def test_the_real_encoder_follows_the_sound(weights_folder):
+    if not (weights_folder / speech.FILE).is_file():
+        pytest.skip(f"real material: {speech.FILE} is not in LIPFORMER_WEIGHTS")
+    speech._session.cache_clear()
+    rng = np.random.default_rng(0)
+    sound = (0.05 * rng.standard_normal(3 * SAMPLE_RATE)).astype(np.float32)
+    hum = np.sign(np.sin(2 * np.pi * 150 / SAMPLE_RATE * np.arange(SAMPLE_RATE)))
+    sound[SAMPLE_RATE : 2 * SAMPLE_RATE] += 0.2 * hum
+    features = speech.sound_rows(sound, "moonshine")[:, 80:]
+    assert features.shape == (301, speech.FEATURES) and 0.1 < features.std() < 2
+    hummed, hissed = features[120:180].mean(0), np.r_[features[20:80], features[220:280]].mean(0)
+    humming = (features - (hummed + hissed) / 2) @ (hummed - hissed) > 0
+    assert abs(np.flatnonzero(humming[50:150])[0] + 50 - 100) <= 10 and abs(np.flatnonzero(humming)[-1] - 200) <= 10
+    assert humming[115:185].mean() > 0.9 and humming[10:85].mean() < 0.2

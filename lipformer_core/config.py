@@ -221,7 +221,7 @@ class Config:
         data, stage_1, stage_2, sync = (
             set(names[names.index(first) : names.index(after)]) for first, after in itertools.pairwise(starts)
         )
-        others = {"codebook": stage_2 | sync, "sync": stage_1 | stage_2 - {"speech_encoder"}}.get(stage, sync)
+        others = {"codebook": stage_2 | sync, "sync": stage_1 | stage_2}.get(stage, sync)
         ignored = data | others  # the data's hash tells
         ignored |= {"log_every", "eval_every", "save_every", "keep_checkpoints", "eval_images"}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in self.to_dict().items() if k not in ignored}

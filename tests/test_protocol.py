@@ -62,7 +62,7 @@ class Clip:
     def frames(self, indices: np.ndarray) -> np.ndarray:
         return self.images[np.asarray(indices)].copy()
 
-    def audio_windows(self, indices: np.ndarray, window: int, encoder: str = "none") -> np.ndarray:
+    def audio_windows(self, indices: np.ndarray, window: int) -> np.ndarray:
         return mel_windows(self.mel, np.asarray(indices) / FPS, window)
 
     def heard(self, indices: np.ndarray, config: SimpleNamespace) -> np.ndarray:
@@ -265,7 +265,7 @@ class BarExpert(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = SimpleNamespace(sync_frames=5, sync_audio_window=32, speech_encoder="none")
+        self.config = SimpleNamespace(sync_frames=5, sync_audio_window=32)
         self.log_scale = torch.nn.Parameter(torch.zeros(()))
 
     def embed_faces(self, seen: torch.Tensor) -> torch.Tensor:

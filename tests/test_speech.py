@@ -14,14 +14,11 @@ from lipformer_core.data.audio import SILENCE, band_means, log_mel
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.data.prepare import prepare
 from lipformer_core.data.source_streams import write_sound
-from lipformer_core.errors import CheckpointError, ConfigError, DataError, WeightsMissing
-from lipformer_core.evaluation.sync import sync_accuracy
+from lipformer_core.errors import ConfigError, DataError, WeightsMissing
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.timing import HOP, SAMPLE_RATE
 from lipformer_core.training.lipformer import train_lipformer
 from lipformer_core.training.pairs import augment_audio
-from lipformer_core.training.sync import train_sync
-from lipformer_core.training.sync_sampling import augment_sounds
 
 COLUMNS = 80 + speech.FEATURES
 
@@ -128,28 +125,6 @@ def test_a_model_learns_and_is_judged_with_features(encoder, tiny_config, tiny_c
     truth = clip.frames([0, 9])
     spoken = performer.speak(truth, performer.sound(clip, [0, 9]))
     assert spoken.shape == truth.shape and performer.silence(2).shape == heard.shape
-
-
-def test_the_sync_expert_hears_the_features(encoder, tiny_config, tiny_run, tmp_path):
-    options = {"sync_steps": 2, "sync_width": 8, "sync_dim": 8, "sync_batch": 3, "joint_batch": 10}
-    options |= {"synthetic_test_frames": 45}
-    config = tiny_config.replace(speech_encoder="moonshine", **options)
-    prepare("synthetic", None, tmp_path / "data", config, workers=1, progress=False)
-    expert = train_sync(config, tmp_path / "data", tmp_path, progress=False)
-    sound = torch.randn(2, config.sync_audio_window, COLUMNS, requires_grad=True)
-    expert.embed_sounds(sound)[:, 0].sum().backward()
-    assert (sound.grad.abs().sum((0, 1)) > 0).all()
-    judged = sync_accuracy(expert, PreparedCorpus(tmp_path / "data"))
-    assert all(np.isfinite(value) for value in judged.flat().values() if isinstance(value, float))
-
-    changed = augment_sounds(sound.detach()[:, None], 0.3, 0.1)[:, 0]
-    assert torch.equal(changed[..., 80:], sound[..., 80:]) and not torch.equal(changed[..., :80], sound[..., :80])
-    deaf = config.replace(speech_encoder="none", joint_sync_weight=1.0)
-    with pytest.raises(CheckpointError, match="speech_encoder=moonshine, stage 2 asks for none"):
-        train_lipformer(deaf, tmp_path / "data", tmp_path, progress=False, codebook=tiny_run)
-    with pytest.raises(CheckpointError, match="speech_encoder"):
-        train_sync(config.replace(speech_encoder="none"), tmp_path / "data", tmp_path, progress=False)
-    train_lipformer(deaf.replace(speech_encoder="moonshine"), tmp_path / "data", tmp_path, progress=False)
 
 
 def test_the_features_reach_the_sound_condition(tiny_config):

@@ -188,7 +188,7 @@ class Flash(torch.nn.Module):
 
     def __init__(self, frames: int = 5, window: int = 32) -> None:
         super().__init__()
-        self.config = SimpleNamespace(sync_frames=frames, sync_audio_window=window, speech_encoder="none")
+        self.config = SimpleNamespace(sync_frames=frames, sync_audio_window=window)
         self.log_scale = torch.nn.Parameter(torch.zeros(()))
 
     def embed_faces(self, seen: torch.Tensor) -> torch.Tensor:
@@ -248,7 +248,7 @@ class Clips:
         images, mel = self.clips_by_id[clip_id]
         return SimpleNamespace(
             frames=lambda index: images[np.asarray(index)],
-            audio_windows=lambda index, window, encoder: mel_windows(mel, np.asarray(index) / 25, window),
+            audio_windows=lambda index, window: mel_windows(mel, np.asarray(index) / 25, window),
         )
 
 

@@ -134,34 +134,40 @@ class Clip:
         """Crops of the frames asked for: uint8 RGB (k, S, S, 3). IndexError outside the clip."""
         return np.stack([decode(picture) for picture in self.encoded(indices)])
 
-    def audio_windows(self, indices: np.ndarray | list[int], window: int, encoder: str = "none") -> np.ndarray:
-        """The sound around the frames asked for: float32 (k, window, 80), log-mel.
+    def audio_windows(self, indices: np.ndarray | list[int], window: int) -> np.ndarray:
+        """Log-mel around the frames asked for: float32 (k, window, 80).
 
         Where the clip was cut out of a longer one its sound goes on for a second; beyond that there is silence.
-        encoder : `Config.speech_encoder`, whose features are further columns, as of `speech.sound_rows`
-        raises DataError if the clip was prepared without them
         """
-        from ..timing import FPS, MEL_RATE
-        from .audio import mel_windows
-
-        before = len(self.arrays["mel_before"])
-        return mel_windows(self._sound(encoder)[0], np.asarray(indices) / FPS + before / MEL_RATE, window)
+        return self._windows(self._sound("none")[0], indices, window)
 
     def heard(self, indices: np.ndarray | list[int], config: Config) -> np.ndarray:
         """What a model with these settings hears around the frames asked for: float32 (k, audio_window, columns).
 
-        As `audio_windows`, less the clip's `audio.band_means` where `mean_normalise_audio` is on.
+        Columns as of `speech.sound_rows`, less the clip's `audio.band_means` where `mean_normalise_audio` is on.
+        raises DataError if the model needs features that the clip was prepared without
         """
-        windows = self.audio_windows(indices, config.audio_window, config.speech_encoder)
-        return windows - self._sound(config.speech_encoder)[1] if config.mean_normalise_audio else windows
+        rows, means = self._sound(config.speech_encoder)
+        windows = self._windows(rows, indices, config.audio_window)
+        return windows - means if config.mean_normalise_audio else windows
 
     def silence(self, config: Config) -> np.ndarray:
-        """What a model with these settings hears while its speaker is silent: float32 (audio_window, columns)."""
+        """What a model with these settings hears while the clip's speaker is silent: float32 (audio_window, columns).
+
+        raises DataError as `heard`
+        """
         from .audio import silent_rows
 
         means = self._sound(config.speech_encoder)[1]
         silent = silent_rows(config.audio_window, len(means))
         return silent - means if config.mean_normalise_audio else silent
+
+    def _windows(self, rows: np.ndarray, indices: np.ndarray | list[int], window: int) -> np.ndarray:
+        from ..timing import FPS, MEL_RATE
+        from .audio import mel_windows
+
+        before = len(self.arrays["mel_before"])
+        return mel_windows(rows, np.asarray(indices) / FPS + before / MEL_RATE, window)
 
     @cached_property
     def _sounds(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -211,9 +211,7 @@ class ClipJudge:
             if not len(whole):
                 continue
             if exchanged not in heard:
-                sounds = source.audio_windows(
-                    np.arange(len(source.valid)), net.config.sync_audio_window, net.config.speech_encoder
-                )
+                sounds = source.audio_windows(np.arange(len(source.valid)), net.config.sync_audio_window)
                 heard[exchanged] = embed_sounds(net, sounds)
             faces = embed_mouths(net, torch.cat(seen))[whole]
             try:

@@ -46,15 +46,14 @@ class SyncReading:
         return {f"sync_expert.{name}": getattr(self, name) for name in ("distance", "confidence", "offset")}
 
 
-def sync_distance(net: SyncNet, images: NDArray[np.uint8], sound: NDArray[np.float32]) -> SyncReading:
+def sync_distance(net: SyncNet, images: NDArray[np.uint8], mel: NDArray[np.float32]) -> SyncReading:
     """Judge a clip, generated or filmed, against a sound.
 
-    images : (n, S, S, 3) uint8 aligned crops at 25 frames/s; sound : (T, columns) `speech.sound_rows` for
-        `net.config.speech_encoder`, row 4 i at picture i
+    images : (n, S, S, 3) uint8 aligned crops at 25 frames/s; mel : (T, 80) log-mel, frame 4 i at picture i
     raises DataError for a clip of fewer than 35 frames, where no window has sound REACH frames to either side
     """
     middles = np.arange(len(images) - net.config.sync_frames + 1) + net.config.sync_frames // 2
-    sounds = embed_sounds(net, mel_windows(sound, middles / FPS, net.config.sync_audio_window))
+    sounds = embed_sounds(net, mel_windows(mel, middles / FPS, net.config.sync_audio_window))
     return read_sync(embed_frames(net, images), np.arange(len(middles)), sounds)
 
 
@@ -97,7 +96,7 @@ def embed_mouths(net: SyncNet, seen: Tensor) -> NDArray[np.float64]:
 
 @torch.no_grad()
 def embed_sounds(net: SyncNet, sounds: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Embeddings (w, E) of windows of sound (w, sync_audio_window, columns)."""
+    """Embeddings (w, E) of log-mel windows (w, sync_audio_window, 80)."""
     parts = torch.from_numpy(sounds).to(net.log_scale.device).split(BATCH)
     return torch.cat([net.embed_sounds(part) for part in parts]).double().cpu().numpy()
 
@@ -213,7 +212,7 @@ def _runs(net: SyncNet, corpus: PreparedCorpus, info: ClipInfo, second: int) -> 
     for first, last in info.runs:
         if last - first - length + 1 >= second + 2 * SHIFTS:
             middles = np.arange(first, last - length + 1) + length // 2
-            sounds = clip.audio_windows(middles, net.config.sync_audio_window, net.config.speech_encoder)
+            sounds = clip.audio_windows(middles, net.config.sync_audio_window)
             yield embed_frames(net, clip.frames(np.arange(first, last))), embed_sounds(net, sounds)
 
 

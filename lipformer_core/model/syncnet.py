@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Config
-from ..data.speech import sound_width
 from ..timing import N_MELS
 
 SEEN = (48, 64)  # rows and columns that the expert sees, whatever the crop: the bottom half without a sixth on a side
@@ -27,8 +26,6 @@ class SyncNet(nn.Module):
         width, size = config.sync_width, config.sync_dim
         self.faces = tower(3 * config.sync_frames, SEEN, width, size)
         self.sounds = tower(1, (config.sync_audio_window, N_MELS), width, size)
-        features = sound_width(config.speech_encoder) - N_MELS
-        self.speech = speech_tower(features, config.sync_audio_window, width, size) if features else None
         self.log_scale = nn.Parameter(torch.zeros(()))  # a temperature of 1, at which untrained towers are at chance
 
     def embed_faces(self, seen: Tensor) -> Tensor:
@@ -42,16 +39,8 @@ class SyncNet(nn.Module):
         return F.normalize(self.faces((x - mean) / (spread + LEAST_SPREAD)), dim=-1)  # (B, E)
 
     def embed_sounds(self, sounds: Tensor) -> Tensor:
-        """Embeddings of windows of sound.
-
-        sounds : torch.Tensor, shape = (B, sync_audio_window, 80), log-mel; with `config.speech_encoder` its features
-            are further columns
-        returns (B, sync_dim), l2-normalised
-        """
-        embedded = self.sounds(sounds[:, None, :, :N_MELS])
-        if self.speech is not None:
-            embedded = embedded + self.speech(sounds[..., N_MELS:].mT)
-        return F.normalize(embedded, dim=-1)  # (B, E)
+        """sounds : torch.Tensor, shape = (B, sync_audio_window, 80), log-mel; returns (B, sync_dim), l2-normalised."""
+        return F.normalize(self.sounds(sounds[:, None]), dim=-1)  # (B, E)
 
     def scale(self) -> Tensor:
         """One over the temperature: what a cosine similarity is multiplied with before a softmax."""
@@ -61,7 +50,7 @@ class SyncNet(nn.Module):
         """Cosine similarity of each window of frames with its sound, differentiable in the pictures.
 
         bottoms : torch.Tensor, shape = (B, sync_frames, 3, S/2, S), bottom halves in [-1, 1], of any crop size S
-        sounds : torch.Tensor, shape = (B, sync_audio_window, columns), centred on the window's middle frame
+        sounds : torch.Tensor, shape = (B, sync_audio_window, 80), log-mel centred on the window's middle frame
         returns (B,) in [-1, 1]
         """
         seen = see(bottoms.flatten(0, 1)).unflatten(0, bottoms.shape[:2])  # (B, T, 3, 48, 64)
@@ -96,19 +85,6 @@ def tower(channels: int, size: tuple[int, int], width: int, out: int) -> nn.Sequ
             layers.append(Residual(current))
         channels, rows, columns = current, -(-rows // 2), -(-columns // 2)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * rows * columns, out))
-
-
-def speech_tower(features: int, window: int, width: int, out: int) -> nn.Sequential:
-    """Two strided convolutions over time and one dense layer: (B, features, window) to (B, out)."""
-    steps = -(-window // 4)
-    return nn.Sequential(
-        nn.Conv1d(features, 2 * width, 5, stride=2, padding=2),
-        nn.SiLU(),
-        nn.Conv1d(2 * width, 2 * width, 3, stride=2, padding=1),
-        nn.SiLU(),
-        nn.Flatten(),
-        nn.Linear(2 * width * steps, out),
-    )
 
 
 class Residual(nn.Module):

@@ -39,7 +39,7 @@ class PairBatch:
     lips: Tensor  # (B, 2) opening, and width less the clip's mean width, in units of LIP_SCALE
     frames: list  # (ClipInfo, target frame)
     looks: Looks  # how the target frames look in this batch
-    window_sounds: Tensor  # (runs, sync_audio_window, columns): the sound of each run of consecutive targets
+    window_sounds: Tensor  # (runs, sync_audio_window, 80): the sound of each run of consecutive targets
 
 
 class PairSampler:
@@ -65,8 +65,7 @@ class PairSampler:
             look = int(rng.integers(self.looks))
             reference = draw_reference(rng, clip.pose[:, 0], clip.valid, anchor, clip.opening)
             start = _run_around(info, anchor, run)
-            middle, heard_by = [start + run // 2], (self.config.sync_audio_window, self.config.speech_encoder)
-            heard.append(clip.audio_windows(middle, *heard_by)[0])
+            heard.append(clip.audio_windows([start + run // 2], self.config.sync_audio_window)[0])
             for target in range(start, start + run):
                 twin = target
                 if self.config.pose_twin and rng.random() < self.config.pose_twin:

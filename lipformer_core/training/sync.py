@@ -98,7 +98,7 @@ class SyncObjective(nn.Module):
     def forward(self, seen: Tensor, sounds: Tensor, lips: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns (loss, figures to log).
 
-        seen : (B, L, 3, 48, 64); sounds : (B, W, window, columns), W = L - sync_frames + 1; lips : (B, L, 2)
+        seen : (B, L, 3, 48, 64); sounds : (B, W, window, 80) of its W = L - sync_frames + 1 windows; lips : (B, L, 2)
         """
         config = self.net.config
         faces = self.net.embed_faces(windows(seen, config.sync_frames).flatten(0, 1))  # (N, E), N = B W

@@ -14,7 +14,6 @@ from ..data.clips import ClipInfo, PreparedCorpus
 from ..data.joined import JoinedCorpora
 from ..errors import DataError
 from ..model.syncnet import see
-from ..timing import N_MELS
 
 LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
 BAND_SHIFT = 3  # mel bands; the largest change of a voice's apparent size
@@ -25,7 +24,7 @@ class Stretches:
     """A stretch of L frames from each of B different clips, decoded once; it holds W = L - sync_frames + 1 windows."""
 
     pixels: np.ndarray  # (B, L, S/2, S, 3) uint8, bottom halves
-    sounds: np.ndarray  # (B, W, sync_audio_window, columns) around each window's middle frame
+    sounds: np.ndarray  # (B, W, sync_audio_window, 80) log-mel around each window's middle frame
     lips: np.ndarray  # (B, L, 2) float32: opening, and width less the clip's mean width, in units of LIP_SCALE
     pairs: list[tuple[ClipInfo, int]]  # clip and first frame
 
@@ -71,7 +70,7 @@ class StretchSampler:
             frames = np.arange(first, first + self.length)
             middles = frames[: self.config.sync_max_shift + 1] + self.config.sync_frames // 2
             pixels.append(clip.frames(frames)[:, self.corpus.crop_size // 2 :])
-            sounds.append(clip.audio_windows(middles, self.config.sync_audio_window, self.config.speech_encoder))
+            sounds.append(clip.audio_windows(middles, self.config.sync_audio_window))
             width = clip.width[frames] - clip.width[clip.valid].mean()
             lips.append(np.stack([clip.opening[frames], width], 1) / LIP_SCALE)
         return Stretches(np.stack(pixels), np.stack(sounds), np.stack(lips).astype(np.float32), pairs)
@@ -113,14 +112,13 @@ def soften(seen: Tensor) -> Tensor:
 def augment_sounds(sounds: Tensor, gain: float, noise: float) -> Tensor:
     """Another level, balance of low and high, size of the voice and room, all windows of a clip alike.
 
-    sounds : (B, W, window, columns), of which the 80 of log-mel change; gain : largest change of level, mel units
-    noise : largest deviation of noise on every band, mel units; the floor stays at -1
+    sounds : (B, W, window, 80) log-mel; gain : largest change of level, mel units; noise : largest deviation of noise
+        on every band, mel units; the floor stays at -1
     """
-    batch, bands = len(sounds), N_MELS
-    mel, features = sounds[..., :bands], sounds[..., bands:]
+    batch, bands = len(sounds), sounds.shape[-1]
     uniform = lambda: 2 * torch.rand(batch, 1, 1, 1) - 1  # noqa: E731
     change = gain * (uniform() + uniform() * torch.linspace(-1, 1, bands))
     moved = torch.arange(bands) + torch.randint(-BAND_SHIFT, BAND_SHIFT + 1, (batch, 1))  # (B, 80)
-    moved = moved.clamp(0, bands - 1)[:, None, None].expand_as(mel)
-    change = change + noise * torch.rand(batch, 1, 1, 1) * torch.randn_like(mel)
-    return torch.cat([(mel.gather(-1, moved) + change).clamp(min=SILENCE), features], -1)
+    moved = moved.clamp(0, bands - 1)[:, None, None].expand_as(sounds)
+    change = change + noise * torch.rand(batch, 1, 1, 1) * torch.randn_like(sounds)
+    return (sounds.gather(-1, moved) + change).clamp(min=SILENCE)

@@ -29,9 +29,6 @@ ARRAYS = {
     "mel": "float32 (n_mel, 80)",
     "mel_before": "float32 (k, 80), sound of up to a second before the clip, where it was cut out of a longer one",
     "mel_after": "float32 (k, 80), the same after it",
-    "speech": "float16 (n_mel, 288), features of `speech_encoder` at the mel frames; only where the settings name one",
-    "speech_before": "float16 (k, 288), beside mel_before",
-    "speech_after": "float16 (k, 288), beside mel_after",
     "landmarks": "float32 (n, 68, 2), crop pixels",
     "transforms": "float64 (n, 2, 3), source pixels to crop pixels",
     "pose": "float32 (n, 3), degrees",
@@ -39,6 +36,11 @@ ARRAYS = {
     "width": "float32 (n,)",
     "valid": "bool (n,)",
     "crop_offsets": "int64 (n + 1,)",
+}
+SPEECH_ARRAYS = {  # further ones where the settings name a `speech_encoder`
+    "speech": "float16 (n_mel, 288), its features at the mel frames",
+    "speech_before": "float16 (k, 288), beside mel_before",
+    "speech_after": "float16 (k, 288), beside mel_after",
 }
 ENDINGS = ("json", "npz", "crops")
 IN_MANIFEST = ("clip_id", "person", "split", "n_frames", "source", "first_frame", "still", "runs")

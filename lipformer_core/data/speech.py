@@ -86,7 +86,7 @@ def _session() -> object:
     try:
         import onnxruntime
     except ImportError as error:
-        raise WeightsMissing("speech_encoder needs onnxruntime: pip install 'lipformer-core[speech]'") from error
+        raise WeightsMissing("speech_encoder needs onnxruntime: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the same sums in the same order, whatever the machine
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

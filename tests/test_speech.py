@@ -154,6 +154,9 @@ def test_without_the_file_the_error_says_where_it_comes_from(monkeypatch, tmp_pa
     speech._session.cache_clear()
     with pytest.raises(WeightsMissing, match="moonshine_tiny_en_encoder.ort.*moonshine-voice 0.0.4"):
         speech.sound_rows(np.ones(1_000, np.float32), "moonshine")
+    with pytest.raises(WeightsMissing, match="moonshine_tiny_en_encoder.ort"):
+        config = tiny_config.replace(speech_encoder="moonshine")
+        prepare("synthetic", None, tmp_path / "data", config, workers=1, progress=False)
     with pytest.raises(ConfigError, match="speech_encoder"):
         preset("quick", speech_encoder="wav2vec")
 

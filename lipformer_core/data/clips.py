@@ -72,7 +72,7 @@ class Clip:
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All small arrays; see `shards.ARRAYS` for names and shapes."""
+        """All small arrays; see `shards.ARRAYS` and `SPEECH_ARRAYS` for names and shapes."""
         with np.load(io.BytesIO(self._read("npz"))) as stored:
             return {name: stored[name] for name in stored.files}
 

@@ -83,6 +83,7 @@ class Config:
     warping: bool = True
     warp_width: int = 128
     warp_max_shift: float = 0.5  # largest displacement in units of the half's width (grid units / 2)
+    warp_corners: bool = False  # the Transformer also sees the tokens that the warp read between, and where; ours
     model_dim: int = 256  # width of the Transformer; equal to code_dim: Z_0 is the warped reference itself
     layers: int = 8
     heads: int = 8
@@ -178,6 +179,8 @@ class Config:
             raise ConfigError(f"weight_average: {self.weight_average} is not in [0, 1)")
         if self.joint_sync_weight and self.joint_batch % self.sync_frames:
             raise ConfigError(f"joint_batch: {self.joint_batch} is no multiple of sync_frames {self.sync_frames}")
+        if self.warp_corners and not self.warping:
+            raise ConfigError("warp_corners: without warping nothing is read between tokens; set warping")
         if self.latent_weight and not self.residual_head:
             raise ConfigError("latent_weight: only the residual head has latents; set residual_head")
         if self.audio_window - 8 * self.audio_neighbours < 4:  # 4 mel frames a picture, on either side

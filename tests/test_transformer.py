@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from lipformer_core.config import preset
 from lipformer_core.model.lipformer import LipFormer, lip_codes
 from lipformer_core.model.transformer import ConditionalLayerNorm, CrossAttention, LipTransformer
+from lipformer_core.model.warping import Warped
 
 
 def test_mhca_against_torch_attention():
@@ -65,7 +66,7 @@ def test_query_source(source):
         layer.cross_attention.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     rows, columns = config.token_grid
     warped = torch.randn(2, config.code_dim, rows, columns)
-    transformer(warped, torch.randn(config.codebook_size, config.code_dim), torch.randn(2, config.audio_dim))
+    transformer(Warped(warped), torch.randn(config.codebook_size, config.code_dim), torch.randn(2, config.audio_dim))
     assert torch.equal(seen[0], seen[1]) == (source == "reference")
 
 
@@ -76,7 +77,7 @@ def test_residual_head_starts_as_a_copy_of_the_warped_reference():
     rows, columns = config.token_grid
     indices = torch.randint(config.codebook_size, (2, rows * columns))
     warped = codes[indices].transpose(1, 2).reshape(2, -1, rows, columns)
-    logits, latent = LipTransformer(config)(warped, codes, torch.randn(2, config.audio_dim))
+    logits, latent = LipTransformer(config)(Warped(warped), codes, torch.randn(2, config.audio_dim))
     torch.testing.assert_close(latent, warped.flatten(2).transpose(1, 2))
     assert torch.equal(logits.argmax(-1), indices)
 

@@ -96,7 +96,7 @@ def warping_errors(
         if not len(pairs):
             continue
         target, reference = (_encode(model, clip, pairs[:, side]) for side in (0, 1))
-        warped = model.warp(target.upper, reference)
+        warped = model.warp(target.upper, reference).bottom
         errors = [(x - target.bottom).square().mean(1).cpu().double().numpy() for x in (reference.bottom, warped)]
         gaps = pose_gap(clip.pose, pairs[:, 0], pairs[:, 1])
         columns = [e.mean(axis=(1, 2)) for e in errors] + [e[:, rigid].mean(axis=1) for e in errors]
@@ -126,7 +126,7 @@ def warping_pictures(model: LipFormer, clip: Clip, target: int, reference: int) 
     _check(model)
     own, other = _encode(model, clip, [target]), _encode(model, clip, [reference])
     plain = model.autoencoder.decode(own.upper, other.bottom)
-    warped = model.autoencoder.decode(own.upper, model.warp(own.upper, other))
+    warped = model.autoencoder.decode(own.upper, model.warp(own.upper, other).bottom)
     pictures = {"plain": to_images(plain)[0], "warped": to_images(warped)[0]}
     grid = model.warping.grid(own.upper, other.upper)[0].cpu().numpy()
     truth, lent = clip.frames([target, reference])

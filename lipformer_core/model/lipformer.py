@@ -11,7 +11,7 @@ from .audio_encoder import AudioEncoder
 from .autoencoder import FaceAutoencoder, split_halves
 from .lip_reader import LipReader
 from .transformer import LipTransformer
-from .warping import AdaptiveFaceWarping
+from .warping import AdaptiveFaceWarping, Warped
 
 
 class Reference(NamedTuple):
@@ -88,16 +88,16 @@ class LipFormer(nn.Module):
         return Reference(self.encode_upper(upper), self.encode_bottom(bottom))
 
     # --- the way of Figure 2b -------------------------------------------------------------------
-    def warp(self, target_upper_codes: Tensor, reference: Reference) -> Tensor:
-        """H^_RB: the reference's bottom codes in the target's pose, (B, d, h/2, w)."""
+    def warp(self, target_upper_codes: Tensor, reference: Reference) -> Warped:
+        """H^_RB: the reference's bottom codes in the target's pose."""
         batch = len(target_upper_codes)
         upper, bottom = (codes.expand(batch, -1, -1, -1) for codes in reference)
         if self.warping is None:
-            return bottom
+            return Warped(bottom)
         return self.warping(target_upper_codes, upper, bottom)[0]
 
-    def lip_logits(self, warped: Tensor, audio: Tensor) -> Tensor:
-        """Logits (B, h/2 * w, K) from the warped reference (B, d, h/2, w) and the sound, as in `generate`."""
+    def lip_logits(self, warped: Warped, audio: Tensor) -> Tensor:
+        """Logits (B, h/2 * w, K) from the warped reference and the sound, as in `generate`."""
         return self.transformer(warped, self.codes, self.audio_encoder(audio))[0]
 
     @torch.no_grad()
@@ -147,4 +147,4 @@ class LipFormer(nn.Module):
     def warped_reference(self, target_upper: Tensor, reference: Reference) -> Tensor:
         """The warped reference decoded without the Transformer: (B, 3, S, S) in [-1, 1]."""
         upper_codes = self.encode_upper(target_upper)
-        return self.autoencoder.decode(upper_codes, self.warp(upper_codes, reference)).clamp(-1, 1)
+        return self.autoencoder.decode(upper_codes, self.warp(upper_codes, reference).bottom).clamp(-1, 1)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Config
+from .warping import Warped
 
 
 class CrossAttention(nn.Module):
@@ -92,7 +93,8 @@ class LipLayer(nn.Module):
 class LipTransformer(nn.Module):
     """Tr: the warped reference, the codebook and the audio to K logits a token.
 
-    ``Z_0`` is the warped reference itself where model_dim equals code_dim, else a linear map of it (ours).
+    ``Z_0`` is the warped reference itself where model_dim equals code_dim, else a linear map of it (ours); with
+    ``warp_corners`` two convolutions add what the tokens around each place say (ours).
     """
 
     def __init__(self, config: Config):
@@ -101,6 +103,11 @@ class LipTransformer(nn.Module):
         dim, code_dim = config.model_dim, config.code_dim
         self.query_source = config.query_source
         self.embed = nn.Identity() if dim == code_dim else nn.Linear(code_dim, dim)
+        self.between = None
+        if config.warp_corners:
+            self.between = nn.Sequential(
+                nn.Conv2d(4 * code_dim + 2, 2 * dim, 3, padding=1), nn.GELU(), nn.Conv2d(2 * dim, dim, 3, padding=1)
+            )
         self.position = None
         if config.position_embedding:
             self.position = nn.Parameter(0.02 * torch.randn(1, rows * columns, dim))
@@ -112,16 +119,18 @@ class LipTransformer(nn.Module):
             nn.init.zeros_(self.head.bias)
             self.log_sharpness = nn.Parameter(torch.tensor(2.5))  # neighbouring codes lie about 0.1 variances apart
 
-    def forward(self, warped: Tensor, codes: Tensor, audio: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, warped: Warped, codes: Tensor, audio: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits over the bottom codebook.
 
-        warped : torch.Tensor, shape = (B, d, h/2, w), the warped reference bottom
+        warped : the warped reference bottom, with its corners where `config.warp_corners` is on
         codes : torch.Tensor, shape = (K, d), C_B
         audio : torch.Tensor, shape = (B, audio_dim), F_Aud
         returns (logits (B, h/2 * w, K), the residual head's latents (B, h/2 * w, d) or None)
         """
-        tokens = warped.flatten(2).transpose(1, 2)  # (B, n, d)
+        tokens = warped.bottom.flatten(2).transpose(1, 2)  # (B, n, d)
         z = self.embed(tokens)
+        if self.between is not None:
+            z = z + self.between(warped.corners).flatten(2).transpose(1, 2)
         if self.position is not None:
             z = z + self.position
         reference = None if self.query_source == "z" else z

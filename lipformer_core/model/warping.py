@@ -1,5 +1,8 @@
 """The Adaptive Face Warping Module: the pose change seen in the upper halves moves the reference's bottom half."""
 
+import itertools
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,6 +10,17 @@ from torch.nn import functional as F
 from ..config import Config
 
 BOTTLENECK = 16  # channels that F_d keeps before its dense layers
+
+
+class Warped(NamedTuple):
+    """H^_RB (B, d, h/2, w), and with `config.warp_corners` what `corner_samples` says of it, else None."""
+
+    bottom: Tensor
+    corners: Tensor | None = None
+
+    def hide(self, where: Tensor) -> "Warped":
+        """Zeros at the tokens `where`, which broadcasts to (B, 1, h/2, w)."""
+        return Warped(*(None if x is None else x.masked_fill(where, 0.0) for x in self))
 
 
 def identity_grid(rows: int, columns: int) -> Tensor:
@@ -21,6 +35,30 @@ def bilinear_sample(features: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def corner_samples(features: Tensor, grid: Tensor) -> Tensor:
+    """The four tokens that `bilinear_sample` reads between, and where between.
+
+    A token stands for a patch of pixels, and the mean of two neighbours is not the patch between them. With these a
+    network can find it.
+
+    features : torch.Tensor, shape = (B, d, h, w)
+    grid : torch.Tensor, shape = (B, h, w, 2) in [-1, 1] (x, y)
+    returns (B, 4 d + 2, h, w): the tokens upper left, upper right, lower left, lower right, edges repeated, then how
+        far to the right and down of the first one the place lies, in [0, 1) tokens
+    """
+    rows, columns = features.shape[2:]
+    place = (grid + 1) * grid.new_tensor([columns, rows]) / 2 - 0.5
+    corner = place.floor()
+    x, y = corner.long().unbind(-1)  # (B, h, w)
+    tokens = features.flatten(2)
+    corners = []
+    for down, right in itertools.product((0, 1), repeat=2):
+        index = (y + down).clamp(0, rows - 1) * columns + (x + right).clamp(0, columns - 1)
+        index = index.flatten(1)[:, None].expand(-1, features.shape[1], -1)
+        corners.append(tokens.gather(2, index).unflatten(2, (rows, columns)))
+    return torch.cat([*corners, (place - corner).permute(0, 3, 1, 2)], 1)
+
+
 class AdaptiveFaceWarping(nn.Module):
     """F_e, F_d and bilinear sampling: ``G_RB = F_d(F_e(H_TU) - F_e(H_RU))``, ``H^_RB = sample(H_RB, G_RB)``.
 
@@ -33,7 +71,7 @@ class AdaptiveFaceWarping(nn.Module):
         super().__init__()
         self.rows, self.columns = config.token_grid
         width, tokens = config.warp_width, self.rows * self.columns
-        self.max_shift = 2 * config.warp_max_shift
+        self.max_shift, self.corners = 2 * config.warp_max_shift, config.warp_corners
         self.extract = nn.Sequential(  # F_e
             nn.Conv2d(config.code_dim, width, 3, padding=1),
             nn.SiLU(),
@@ -59,11 +97,12 @@ class AdaptiveFaceWarping(nn.Module):
         shift = self.displace(difference).view(-1, self.rows, self.columns, 2)
         return self.identity + self.max_shift * torch.tanh(shift)
 
-    def forward(self, target_upper: Tensor, reference_upper: Tensor, reference_bottom: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, target_upper: Tensor, reference_upper: Tensor, reference_bottom: Tensor) -> tuple[Warped, Tensor]:
         """Warp H_RB to the target's pose.
 
         all inputs : torch.Tensor, shape = (B, d, h/2, w), quantised encodings
-        returns (warped reference bottom (B, d, h/2, w), grid (B, h/2, w, 2))
+        returns (the warped reference bottom, grid (B, h/2, w, 2))
         """
         grid = self.grid(target_upper, reference_upper)
-        return bilinear_sample(reference_bottom, grid), grid
+        corners = corner_samples(reference_bottom, grid) if self.corners else None
+        return Warped(bilinear_sample(reference_bottom, grid), corners), grid

@@ -8,6 +8,7 @@ from ..config import Config
 from ..model.autoencoder import split_halves
 from ..model.lipformer import LipFormer, Reference, lip_codes
 from ..model.syncnet import SyncNet
+from ..model.warping import Warped
 from .losses import bottom_coordinates, perceptual_loss, reconstruction_loss, warp_landmark_loss
 from .pairs import PairBatch
 
@@ -23,12 +24,12 @@ class WarpObjective(nn.Module):
         """Returns (loss, figures to log, no picture)."""
         _, pose, reference, truth = look_up(self.model, batch)
         warped, grid = self.model.warping(pose, *reference)
-        loss, logged = warp_loss(self.model.config, batch, warped, grid, truth, self.rigid)
+        loss, logged = warp_loss(self.model.config, batch, warped.bottom, grid, truth, self.rigid)
         plain = reference.bottom
         logged["plain_feature"] = feature_error(plain, truth, self.rigid)
         wide = batch.yaw_gap > 10
         if wide.any():
-            with_warping, without = (feature_error(x[wide], truth[wide], self.rigid) for x in (warped, plain))
+            with_warping, without = (feature_error(x[wide], truth[wide], self.rigid) for x in (warped.bottom, plain))
             logged["error_ratio"] = with_warping / without
         return loss, {k: v.detach() for k, v in logged.items()}, None
 
@@ -55,15 +56,15 @@ class CodeObjective(nn.Module):
         """(logits (B, n, K), H_TU (B, d, h/2, w), auxiliary losses), the reference's mouth hidden in some samples."""
         config, model = self.model.config, self.model
         target, pose, reference, truth = look_up(model, batch)
-        auxiliary, warped = {}, reference.bottom
+        auxiliary, warped = {}, Warped(reference.bottom)
         if model.warping is not None:
             warped, grid = model.warping(pose, *reference)
             if config.warp_supervision:  # keeps the warp a warp
-                loss, _ = warp_loss(config, batch, warped, grid, truth, ~self.mouth)
+                loss, _ = warp_loss(config, batch, warped.bottom, grid, truth, ~self.mouth)
                 auxiliary["warp"] = config.warp_supervision * loss
         if self.training and config.reference_mouth_dropout:
-            hide = torch.rand(len(warped), 1, 1, 1, device=warped.device) < config.reference_mouth_dropout
-            warped = warped.masked_fill(hide & self.mouth, 0.0)
+            hide = torch.rand(len(truth), 1, 1, 1, device=truth.device) < config.reference_mouth_dropout
+            warped = warped.hide(hide & self.mouth)
         condition = model.audio_encoder(batch.audio)
         logits, latent = model.transformer(warped, model.codes, condition)
         if config.latent_weight:

@@ -107,9 +107,10 @@ def test_adversarial_and_ablation_variants_take_their_steps(tiny_config, tiny_co
     assert not (tmp_path / "warping").exists()
 
 
-def test_code_objective_overfits_one_batch(tiny_run, tiny_corpus, tiny_config):
+@pytest.mark.parametrize("corners", [False, True])
+def test_code_objective_overfits_one_batch(tiny_run, tiny_corpus, tiny_config, corners):
     torch.manual_seed(0)
-    model = LipFormer(tiny_config, checkpoint.load_codebook(tiny_run)).train()
+    model = LipFormer(tiny_config.replace(warp_corners=corners), checkpoint.load_codebook(tiny_run)).train()
     batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((0,), 4)
     objective = CodeObjective(model, mouth_tokens(tiny_config))
     optimiser = torch.optim.AdamW(model.predictor_parameters(), lr=1e-2)

@@ -73,6 +73,9 @@ def test_the_transformer_hears_of_the_corners_only_where_asked(tiny_config):
     assert not torch.allclose(*logits, atol=1e-3)
     plain = LipFormer(tiny_config)
     assert plain.transformer.between is None and plain.warp(stripes, (stripes, stripes)).corners is None
+
+
+def test_corners_need_the_warping(tiny_config):
     with pytest.raises(ConfigError, match="warp_corners"):
         tiny_config.replace(warp_corners=True, warping=False)
 

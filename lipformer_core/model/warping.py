@@ -44,7 +44,7 @@ def corner_samples(features: Tensor, grid: Tensor) -> Tensor:
     features : torch.Tensor, shape = (B, d, h, w)
     grid : torch.Tensor, shape = (B, h, w, 2) in [-1, 1] (x, y)
     returns (B, 4 d + 2, h, w): the tokens upper left, upper right, lower left, lower right, edges repeated, then how
-        far to the right and down of the first one the place lies, in [0, 1) tokens
+        far to the right and down of the first one the place lies, in [0, 1] tokens
     """
     rows, columns = features.shape[2:]
     place = (grid + 1) * grid.new_tensor([columns, rows]) / 2 - 0.5

@@ -105,7 +105,7 @@ def load_lipformer(run: Path | str | None = None, phase: str = "lipformer") -> "
     """The trained LipFormer of a run folder, in evaluation mode. CheckpointError if there is none.
 
     run : None: the weights that come with the package; `pretrained/README.md` beside them says what they are good for
-    phase : "lipformer", the finished model, or an earlier phase of stage 2: "warping", "cached"
+    phase : "lipformer", the finished model, or an earlier phase of stage 2: "warping", "listening", "cached"
     """
     from .model.lipformer import LipFormer
 

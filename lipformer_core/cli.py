@@ -51,6 +51,7 @@ class Phase(enum.StrEnum):
     """The phases of stage 2, in order."""
 
     warping = "warping"
+    listening = "listening"
     cached = "cached"
     lipformer = "lipformer"
 

@@ -104,6 +104,7 @@ class Config:
 
     warp_steps: int = 0  # >0: first the warping alone, supervised by landmarks and target features; ours
     warp_lr: float = 1e-3
+    listen_steps: int = 0  # >0: then the audio encoder alone, by lips read from F_Aud, on cached_batch samples; ours
     looks: int = 1  # of a clip in stage 2: as filmed, and the rest by stage 1's augmentation
     cached_steps: int = 0  # >0: then cross entropy on cached codes, without the decoder; ours
     cached_batch: int = 64
@@ -181,6 +182,8 @@ class Config:
             raise ConfigError(f"joint_batch: {self.joint_batch} is no multiple of sync_frames {self.sync_frames}")
         if self.warp_corners and not self.warping:
             raise ConfigError("warp_corners: without warping nothing is read between tokens; set warping")
+        if self.listen_steps and not self.articulation_weight:
+            raise ConfigError("listen_steps: nothing reads lips from F_Aud; set articulation_weight")
         if self.latent_weight and not self.residual_head:
             raise ConfigError("latent_weight: only the residual head has latents; set residual_head")
         if self.audio_window - 8 * self.audio_neighbours < 4:  # 4 mel frames a picture, on either side

@@ -1,12 +1,13 @@
 """Stage 2 (Figure 2b): with Enc, C_U and C_B frozen, the warping, E_aud, the Transformer and Dec learn to speak.
 
-Three phases, each a resumable stage of its own under the run folder:
+Up to four phases, each a resumable stage of its own under the run folder:
 
 - `warping`: F_e and F_d alone, supervised by rigid landmarks and the target's own bottom features;
+- `listening`: E_aud alone, opening and width of the lips read from F_Aud by a linear map; its step is cheap;
 - `cached`: warping, E_aud and Transformer by cross entropy to the target's own bottom codes, all codes cached;
 - `lipformer`: everything end to end, straight-through Gumbel-softmax codes through the decoder being fine-tuned.
 
-The paper trains end to end at once; the first two phases are ours, and have no steps in the preset `paper`.
+The paper trains end to end at once; the phases before `lipformer` are ours, and have no steps in the preset `paper`.
 """
 
 import os
@@ -27,13 +28,13 @@ from ..model.syncnet import SyncNet
 from .codebook import train_codebook
 from .loop import finished, run_stage, take_over
 from .losses import mouth_pixels, mouth_tokens
-from .objectives import CodeObjective, ImageObjective, WarpObjective
+from .objectives import CodeObjective, ImageObjective, SoundObjective, WarpObjective
 from .pairs import PairBatch, PairSampler, augment_audio
 from .sampling import to_tensor
 from .stage import Stage, describe_frames, make_accelerator
 
 VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
-PHASES = ("warping", "cached", "lipformer")
+PHASES = ("warping", "listening", "cached", "lipformer")
 
 
 def train_lipformer(
@@ -61,6 +62,7 @@ def train_lipformer(
     corpus, run = open_corpus(data), Path(run)
     steps = {
         "warping": config.warp_steps if config.warping else 0,
+        "listening": config.listen_steps,
         "cached": config.cached_steps,
         "lipformer": config.joint_steps,
     }
@@ -124,6 +126,9 @@ class LipFormerStage(Stage):
         if phase == "warping":
             parameters, rate = model.warping.parameters(), config.warp_lr
             self.objective: nn.Module = WarpObjective(model, mouth)
+        elif phase == "listening":
+            parameters, rate = [*model.audio_encoder.parameters(), *model.articulation.parameters()], config.stage2_lr
+            self.objective = SoundObjective(model)
         elif phase == "cached":
             parameters, rate = model.predictor_parameters(), config.stage2_lr
             self.objective = CodeObjective(model, mouth)

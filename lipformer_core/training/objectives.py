@@ -45,6 +45,19 @@ def warp_loss(
     return loss, {"landmark": landmark, "feature": feature}
 
 
+class SoundObjective(nn.Module):
+    """The lips from the sound alone: opening and width, by a linear map from F_Aud."""
+
+    def __init__(self, model: LipFormer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: PairBatch, image: None, tau: None) -> tuple[Tensor, dict[str, Tensor], None]:
+        """Returns (loss, figures to log, no picture)."""
+        loss = articulation_error(self.model, self.model.audio_encoder(batch.audio), batch)
+        return loss, {"articulation": loss.detach()}, None
+
+
 class CodeObjective(nn.Module):
     """Cross entropy to the target's own bottom codes."""
 
@@ -72,8 +85,7 @@ class CodeObjective(nn.Module):
             weight = self.token_weights(batch)
             auxiliary["latent"] = config.latent_weight * (error * weight).sum() / weight.sum()
         if model.articulation is not None:
-            error = F.smooth_l1_loss(model.articulation(condition), batch.lips)
-            auxiliary["articulation"] = config.articulation_weight * error
+            auxiliary["articulation"] = config.articulation_weight * articulation_error(model, condition, batch)
         if model.lip_reader is not None:
             predicted = model.as_grid(lip_codes(logits, model.codes, None, expected=True))
             for name, read in ("lips_of_truth", model.lip_reader(truth)), ("lips", model.lip_reader.judge(predicted)):
@@ -147,6 +159,11 @@ def look_up(model: LipFormer, batch: PairBatch) -> tuple[Tensor, Tensor, Referen
     reference = Reference(upper.lookup(batch.reference_upper), bottom.lookup(batch.reference_bottom))
     target, pose = upper.lookup(batch.target_upper), upper.lookup(batch.pose_upper)
     return target, pose, reference, bottom.lookup(batch.target_bottom)
+
+
+def articulation_error(model: LipFormer, condition: Tensor, batch: PairBatch) -> Tensor:
+    """Smooth L1 of the lips' opening and width, read from F_Aud (B, audio_dim), against the target's."""
+    return F.smooth_l1_loss(model.articulation(condition), batch.lips)
 
 
 def feature_error(features: Tensor, truth: Tensor, where: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ from lipformer_core.training.lipformer import LipFormerStage
 
 FRAMES = 165
 LENIENT = dict(min_eye_distance=5.0, min_sharpness=0.0, max_offset=100)  # tiny pictures, and sound of one's own
-SHORT = LENIENT | dict(stage1_steps=4, cached_steps=3, joint_steps=2, eval_every=2, save_every=1, eval_images=8)
+SHORT = LENIENT | dict(
+    stage1_steps=4, listen_steps=2, cached_steps=3, joint_steps=2, eval_every=2, save_every=1, eval_images=8
+)
 
 
 class Known:

@@ -94,7 +94,8 @@ def test_a_person_gets_a_run_from_the_last_model_alone(tiny_run, video, tmp_path
     start = checkpoint.fingerprint(lf.load(tiny_run))
     assert report["start"] == start == checkpoint.header_of(tmp_path / "out", "lipformer")["start"]
     assert json.loads((tmp_path / "out/personalise.json").read_text()) == report
-    assert report["steps.codebook"] == 4 and report["frames.train"] > 70 and not report["resumed"]
+    assert report["steps.codebook"] == 4 and report["steps.listening"] == 2 and (tmp_path / "out/listening").is_dir()
+    assert report["frames.train"] > 70 and not report["resumed"]
     assert report["before.copy_reference.mouth_psnr"] == report["after.copy_reference.mouth_psnr"]
     assert report["after.lipformer.opening_corr_exchanged"] is None
     assert "one clip" in report["after.lipformer.opening_corr_exchanged.why"]
@@ -172,6 +173,7 @@ def test_settings_are_gentle_whatever_the_run_was_trained_with():
         assert config.joint_steps == 7 and config.val_persons == ()
         assert config.stage1_lr <= min(base.stage1_lr, 3e-4) and config.stage1_batch <= 8
         assert not config.codebook_warmup and config.codebook_init == "random"
+        assert bool(config.listen_steps) == bool(base.articulation_weight)  # where the sound alone was taught to tell
 
 
 def test_a_prepared_person_has_his_end_held_out(tiny_config, video, tmp_path):

@@ -20,7 +20,7 @@ from lipformer_core.training.journal import read_log
 from lipformer_core.training.lipformer import train_lipformer
 from lipformer_core.training.loop import optimise
 from lipformer_core.training.losses import mouth_pixels, mouth_tokens
-from lipformer_core.training.objectives import CodeObjective, ImageObjective
+from lipformer_core.training.objectives import CodeObjective, ImageObjective, SoundObjective
 from lipformer_core.training.pairs import CLOSED, LIP_SCALE, PairSampler, augment_audio
 from lipformer_core.training.sampling import FrameSampler, to_images
 from lipformer_core.training.sync import train_sync
@@ -124,6 +124,22 @@ def test_code_objective_overfits_one_batch(tiny_run, tiny_corpus, tiny_config, c
     for name in ("cross_entropy", "latent", "articulation"):
         assert logged[-1][name] < 0.6 * logged[0][name], name
     assert logged[-1]["accuracy"] > logged[0]["accuracy"]
+
+
+def test_listening_trains_the_sound_alone_and_reads_the_lips_from_it(tiny_run, tiny_corpus, tiny_config, tmp_path):
+    """Its phase moves E_aud and the linear map, nothing else, and ends nearer to the truth than without it."""
+    config = tiny_config.replace(listen_steps=60, eval_every=60, save_every=60)
+    heard = train_lipformer(config, tiny_corpus, tmp_path / "run", progress=False, until="listening", codebook=tiny_run)
+    before = checkpoint.load_lipformer(tmp_path / "run", "warping")
+    moved = {
+        name.split(".")[0] for name, value in heard.state_dict().items() if (value != before.state_dict()[name]).any()
+    }
+    assert moved == {"audio_encoder", "articulation"}
+    batch = PairSampler(heard, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((0,), 64)
+    errors = [float(SoundObjective(model)(batch, None, None)[1]["articulation"]) for model in (before, heard)]
+    assert errors[1] < 0.7 * errors[0]
+    with pytest.raises(ConfigError, match="articulation_weight"):
+        config.replace(articulation_weight=0.0)
 
 
 def test_the_lip_reader_judges_predicted_codes_and_learns_from_true_ones_alone(tiny_run, tiny_corpus, tiny_config):

@@ -32,7 +32,7 @@ REPORT, ORIGIN = "personalise.json", "origin.json"
 
 # What one person's fine-tuning sets, whatever the run was trained with ...
 SETTINGS: dict[str, object] = dict(
-    stage1_steps=400, warp_steps=0, listen_steps=300, cached_steps=400, joint_steps=200,
+    stage1_steps=400, warp_steps=0, listen_steps=0, cached_steps=400, joint_steps=200,
     decoder_lr=1e-4, warmup_steps=20, log_every=20, eval_every=50, save_every=50, eval_images=64,
     codebook_init="random", codebook_warmup=0.0, revive_dead_codes=False,  # the codes stay as they come
     augment_mirror=False,  # a person is not symmetric
@@ -44,7 +44,7 @@ SETTINGS: dict[str, object] = dict(
 AT_MOST: dict[str, float] = dict(
     stage1_batch=8, stage1_lr=3e-4, cached_batch=32, stage2_lr=3e-4, joint_batch=8, joint_lr=1e-4
 )
-STEPS = {"codebook": "stage1_steps", "listening": "listen_steps", "cached": "cached_steps", "lipformer": "joint_steps"}
+STEPS = {"codebook": "stage1_steps", "cached": "cached_steps", "lipformer": "joint_steps"}
 
 FIGURES = {
     "lipformer.mouth_psnr": "mouth PSNR, dB",
@@ -64,8 +64,7 @@ def personal_config(config: Config, **overrides: object) -> Config:
     raises ConfigError as `Config.replace`
     """
     gentle = {name: min(getattr(config, name), most) for name, most in AT_MOST.items()}
-    deaf = {} if config.articulation_weight else {"listen_steps": 0}  # nothing reads lips from the sound alone
-    return config.replace(**{**SETTINGS, **gentle, **deaf}).replace(**overrides)
+    return config.replace(**SETTINGS, **gentle).replace(**overrides)
 
 
 def personalise(

@@ -17,6 +17,7 @@ from lipformer_core.evaluation.report import ROWS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+FINDINGS = ROOT / "papermill_runs" / "README.md"  # what the experiments showed
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 BASH = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL))
 COMMANDS = [line for line in BASH.splitlines() if line.startswith("lipformer ")]
@@ -90,13 +91,41 @@ def test_names_every_pretrained_file():
     assert [name for name in KNOWN if name not in README] == []
 
 
-def test_links_and_pictures_exist():
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    assert [t for t in targets if not t.startswith("http") and not (ROOT / t).is_file()] == []
+def anchors(text: str) -> set[str]:
+    """What "#..." of a link into a Markdown text may name: its headings, as GitHub spells them."""
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_no_number_is_left_open():
-    assert re.findall(r"«[^»]*»", README) == []
+@pytest.mark.parametrize("page", [ROOT / "README.md", FINDINGS], ids=["README", "papermill_runs"])
+def test_links_and_pictures_exist(page):
+    missing = []
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        if not file.is_file() or (anchor and anchor not in anchors(file.read_text(encoding="utf-8"))):
+            missing.append(target)
+    assert missing == []
+
+
+def test_anchors_are_githubs():
+    assert anchors("# What it showed: 1/2\n## `quick`, one man\ntext # no heading") == {
+        "what-it-showed-12",
+        "quick-one-man",
+    }
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", FINDINGS], ids=["README", "papermill_runs"])
+def test_no_number_is_left_open(page):
+    assert re.findall(r"«[^»]*»|@@", page.read_text(encoding="utf-8")) == []
+
+
+def test_every_experiment_is_named():
+    told = README + FINDINGS.read_text(encoding="utf-8")
+    names = [path.stem for path in (ROOT / "papermill_runs").glob("*.yaml")]
+    assert names and [name for name in names if name not in told] == []
 
 
 def test_result_keys_in_the_readme_have_stable_names():

@@ -1,40 +1,48 @@
 """Every frame's codes, computed once: stage 2 needs the frozen encoder no more (CodeFormer's shortcut).
 
-Each clip is seen in some looks: as filmed, and augmented, all its frames alike.
+Each clip is seen in some looks: as filmed, and augmented, all its frames alike. The codes lie in a folder of files,
+each of some consecutive clips: what a killed run has written stays, and the processes of one training share the work.
 """
 
 import hashlib
-import json
-import os
+import itertools
 from pathlib import Path
-from uuid import uuid4
+from typing import BinaryIO
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from ..data.clips import ClipInfo, PreparedCorpus
 from ..data.joined import JoinedCorpora
-from ..files import write_json
+from ..errors import DataError
+from ..files import atomic
 from ..model.autoencoder import FaceAutoencoder
+from ..progress import tqdm
 from .looks import clip_looks
 from .sampling import to_tensor
 
 BATCH = 64
+FILE_FRAMES = 2048  # that a file holds at least, in whole clips
+MOST_FILES = 256  # all of them are kept open
 
 
 class CodeCache:
     """Code indices of all frames of a split in all looks, memory-mapped: uint16 (n, looks, 2, h/2, w), upper first."""
 
-    def __init__(self, path: Path):
-        self.codes = np.load(path, mmap_mode="r")
-        self.first = json.loads(path.with_suffix(".json").read_text())["first"]
+    def __init__(self, folder: Path, parts: list[list[ClipInfo]]):
+        self.files = [np.load(_file(folder, number), mmap_mode="r") for number in range(len(parts))]
+        self.place: dict[str, tuple[int, int]] = {}  # clip: (its file, its first frame there)
+        for number, infos in enumerate(parts):
+            first = itertools.accumulate((info.n_frames for info in infos), initial=0)
+            self.place |= {info.clip_id: (number, at) for info, at in zip(infos, first, strict=False)}
 
     def read(self, clip_id: str, frame: int, look: int = 0) -> np.ndarray:
         """uint16 (2, h/2, w) of one frame in one look."""
-        return self.codes[self.first[clip_id] + frame, look]
+        number, first = self.place[clip_id]
+        return self.files[number][first + frame, look]
 
 
-@torch.no_grad()
 def cache_codes(
     autoencoder: FaceAutoencoder,
     corpus: PreparedCorpus | JoinedCorpora,
@@ -42,48 +50,69 @@ def cache_codes(
     folder: Path,
     key: str,
     looks: int = 1,
+    accelerator: Accelerator | None = None,
+    progress: bool = False,
 ) -> CodeCache:
-    """Encode and quantise all frames of a split, once per `key` and looks: files of `folder` that are named by them."""
+    """Encode and quantise all frames of a split on the autoencoder's device, once per `key` and looks.
+
+    folder : gets a folder that is named by them; what is there already is not computed again
+    accelerator : of a training in several processes: each writes its share of the files and waits for the others
+    raises DataError if the other processes write to another file system
+    """
     name = hashlib.sha256(f"{key} {looks}".encode()).hexdigest()[:12]
-    path = folder / f"codes_{split}_{name}.npy"
-    index = path.with_suffix(".json")
-    if index.is_file():
-        return CodeCache(path)
+    folder = folder / f"codes_{split}_{name}"
     folder.mkdir(parents=True, exist_ok=True)
-    infos = corpus.clips(split)
-    total = sum(info.n_frames for info in infos)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")  # its own, should two runs write the same
-    try:
-        first = _encode(autoencoder, corpus, infos, temporary, (total, looks, 2, *autoencoder.config.token_grid))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    write_json(index, {"first": first})  # says that both are complete
-    return CodeCache(path)
+    parts = _parts(corpus.clips(split))
+    index, count = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    missing = [n for n in range(index, len(parts), count) if not _file(folder, n).is_file()]
+    for number in tqdm(missing, desc=f"codes of {split}", unit="file", disable=not progress or index > 0):
+        with atomic(_file(folder, number)) as file:
+            _write(file, autoencoder, corpus, parts[number], looks)
+    if accelerator:
+        accelerator.wait_for_everyone()
+    if not all(_file(folder, number).is_file() for number in range(len(parts))):
+        raise DataError(f"{folder}: not all codes are there; all processes must share its file system")
+    return CodeCache(folder, parts)
 
 
-def _encode(
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.npy"
+
+
+def _parts(infos: list[ClipInfo]) -> list[list[ClipInfo]]:
+    """The clips of each file, in their order."""
+    least = max(FILE_FRAMES, sum(info.n_frames for info in infos) // MOST_FILES)
+    parts, frames = [], least
+    for info in infos:
+        if frames >= least:
+            parts.append([])
+            frames = 0
+        parts[-1].append(info)
+        frames += info.n_frames
+    return parts
+
+
+@torch.no_grad()
+def _write(
+    file: BinaryIO,
     autoencoder: FaceAutoencoder,
     corpus: PreparedCorpus | JoinedCorpora,
     infos: list[ClipInfo],
-    path: Path,
-    shape: tuple[int, ...],
-) -> dict[str, int]:
-    """Write all codes, uint16 of `shape` (n, looks, 2, h/2, w); returns where each clip begins."""
-    codes = np.lib.format.open_memmap(path, "w+", np.uint16, shape)
+    looks: int,
+) -> None:
+    """An .npy of all codes of some clips, uint16 (n, looks, 2, h/2, w)."""
+    shape = (sum(info.n_frames for info in infos), looks, 2, *autoencoder.config.token_grid)
+    np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": shape})
     device = next(autoencoder.parameters()).device
-    first, at = {}, 0
     for info in infos:
-        first[info.clip_id] = at
         clip = corpus.open(info.clip_id)
         for start in range(0, info.n_frames, BATCH):
             frames = clip.frames(range(start, min(start + BATCH, info.n_frames)))
             images = to_tensor(frames).to(device)
-            for look in range(shape[1]):
+            codes = np.empty((len(frames), *shape[1:]), "<u2")
+            for look in range(looks):
                 seen = clip_looks([info.clip_id] * len(frames), [look] * len(frames), autoencoder.config)
                 upper, bottom = autoencoder.encode(seen.images(images))
-                codes[at : at + len(frames), look, 0] = autoencoder.upper_codebook.indices(upper).cpu()
-                codes[at : at + len(frames), look, 1] = autoencoder.bottom_codebook.indices(bottom).cpu()
-            at += len(frames)
-    codes.flush()
-    return first
+                codes[:, look, 0] = autoencoder.upper_codebook.indices(upper).cpu()
+                codes[:, look, 1] = autoencoder.bottom_codebook.indices(bottom).cpu()
+            file.write(codes.tobytes())

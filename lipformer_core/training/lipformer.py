@@ -89,8 +89,10 @@ def train_lipformer(
             if start is not None:
                 earlier = checkpoint.load_lipformer(start)
                 origin = checkpoint.fingerprint(earlier)
-            with make_accelerator(config).main_process_first():  # one writes the codes, all read them
-                sampler = [PairSampler(model, corpus, split, codes / "codebook") for split in ("train", "val")]
+            accelerator = make_accelerator(config)
+            model.to(accelerator.device)
+            where = codes / "codebook"
+            sampler = [PairSampler(model, corpus, s, where, accelerator, progress) for s in ("train", "val")]
         if number:
             model.load_state_dict(checkpoint.load(run / phases[number - 1] / "model.safetensors")[1])
         elif start is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from .. import checkpoint
@@ -45,12 +46,20 @@ class PairBatch:
 class PairSampler:
     """Draws targets with references and sound from cached codes."""
 
-    def __init__(self, model: LipFormer, corpus: PreparedCorpus | JoinedCorpora, split: str, folder: Path):
+    def __init__(
+        self,
+        model: LipFormer,
+        corpus: PreparedCorpus | JoinedCorpora,
+        split: str,
+        folder: Path,
+        accelerator: Accelerator | None = None,
+        progress: bool = False,
+    ):
         self.config, self.corpus = model.config, corpus
         self.looks = self.config.looks if split == "train" else 1
         self.frames = FrameSampler(corpus, split, model.config, stills=False)
         key = f"{corpus.hash} {checkpoint.fingerprint(model.autoencoder.encoder)}"
-        self.cache = cache_codes(model.autoencoder, corpus, split, folder, key, self.looks)
+        self.cache = cache_codes(model.autoencoder, corpus, split, folder, key, self.looks, accelerator, progress)
 
     def draw(self, key: Key, count: int, first: int = 0, run: int = 1) -> PairBatch:
         """Samples `first` to `first + count` of a key; the reference is another frame of the same clip.

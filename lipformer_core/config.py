@@ -124,7 +124,6 @@ class Config:
     warp_supervision: float = 0.0  # weight of the warp's own supervision after its phase
     warp_landmark_weight: float = 1.0
     warp_feature_weight: float = 1.0
-    warp_lips: bool = False  # the landmarks that guide the warp are jaw, nose and lips, not jaw and nose alone
     pose_twin: float = 0.0  # share of training samples whose warp sees the upper half of another frame in that pose
     mouth_token_weight: float = 1.0  # cross-entropy weight of tokens in the mouth
     changed_token_weight: float = 1.0  # and of tokens whose code differs from the reference's

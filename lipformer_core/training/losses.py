@@ -10,7 +10,6 @@ from ..config import Config
 MOUTH_TOP, MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT = 0.54, 0.94, 0.26, 0.74
 # 68-point landmarks that move with the head and not with the lips: jaw line and base of the nose
 RIGID_POINTS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 31, 32, 33, 34, 35)
-LIP_POINTS = tuple(range(48, 60))  # the outline of the lips
 
 
 def mouth_pixels(size: int) -> Tensor:
@@ -36,17 +35,15 @@ def reconstruction_loss(output: Tensor, image: Tensor, mouth_weight: float, mout
     return (error * (1 + mouth_weight * mouth)).mean()
 
 
-def warp_landmark_loss(grid: Tensor, target_points: Tensor, reference_points: Tensor, lips: bool = False) -> Tensor:
+def warp_landmark_loss(grid: Tensor, target_points: Tensor, reference_points: Tensor) -> Tensor:
     """The grid, read at the target's rigid landmarks, must point at the reference's.
 
     grid : torch.Tensor, shape = (B, h/2, w, 2), G_RB in [-1, 1] of the bottom half
     target_points, reference_points : torch.Tensor, shape = (B, 68, 2), pixels of crops, scaled to [-1, 1] of
         the bottom half by `bottom_coordinates`
-    lips : at their outline as well; what upper halves do not tell of it averages out
     returns smooth L1 in grid units; landmarks outside the target's bottom half do not count
     """
-    which = RIGID_POINTS + LIP_POINTS if lips else RIGID_POINTS
-    target, reference = target_points[:, which], reference_points[:, which]
+    target, reference = target_points[:, RIGID_POINTS], reference_points[:, RIGID_POINTS]
     read = F.grid_sample(grid.permute(0, 3, 1, 2), target[:, None], padding_mode="border", align_corners=False)
     read = read[:, :, 0].transpose(1, 2)  # (B, points, 2)
     inside = (target.abs() <= 1).all(-1) & (reference.abs() <= 1).all(-1)

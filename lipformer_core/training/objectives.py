@@ -39,7 +39,7 @@ def warp_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Supervision of a grid (B, h/2, w, 2) and of what it read, warped against truth (B, d, h/2, w)."""
     points = [bottom_coordinates(p, config.crop_size) for p in (batch.target_points, batch.reference_points)]
-    landmark = warp_landmark_loss(grid, *points, lips=config.warp_lips)
+    landmark = warp_landmark_loss(grid, *points)
     feature = feature_error(warped, truth, rigid)
     loss = config.warp_landmark_weight * landmark + config.warp_feature_weight * feature
     return loss, {"landmark": landmark, "feature": feature}

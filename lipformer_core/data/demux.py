@@ -19,14 +19,14 @@ import numpy as np
 
 from ..errors import NoVideoStream, UnreadableMedia
 from ..timing import FPS
+from .packets import Damage, decoded, steady_packets
+from .rates import measured_rate, result_rate
 
 if TYPE_CHECKING:
     import av
 
-STANDARD_RATES = tuple(
-    Fraction(*rate)
-    for rate in [(24_000, 1_001), (24, 1), (25, 1), (30_000, 1_001), (30, 1), (50, 1), (60_000, 1_001), (60, 1)]
-)
+NEEDED_BOXES = (b"ftyp", b"moov", b"moof", b"mdat")  # of an MP4
+SCANNED_PACKETS = 3_000  # of a video's, whose times are looked at before it is decoded: two minutes at 25 frames/s
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class MediaInfo:
     """What a media file holds.
 
     `width` and `height` are those of the upright picture; `rotation` is the angle in degrees, counter-clockwise, by
-    which the stored one was turned for that. `fps` is the average rate (25 for a still picture), `n_frames` what the
-    container promises (None where it does not say), `duration_s` of the longest stream.
+    which the stored one was turned for that. `fps` is the rate measured from the pictures' times (25 for a still
+    picture), `n_frames` what the container promises (None where it does not say), `duration_s` of the longest stream,
+    `pictures_s` that from the first picture to the end of the last one (0 where that is not known).
     """
 
     path: Path
@@ -50,6 +51,12 @@ class MediaInfo:
     is_image: bool = False
     sample_rate: int = 0
     channels: int = 0
+    pictures_s: float = 0.0
+
+    @property
+    def result_fps(self) -> Fraction:
+        """The rate of a result made from it: its own from 24 to 60 frames/s (see `rates.result_rate`)."""
+        return result_rate(self.fps)
 
 
 def probe(path: str | os.PathLike) -> MediaInfo:
@@ -62,22 +69,25 @@ def probe(path: str | os.PathLike) -> MediaInfo:
     with opened(path) as container:
         video, sound = video_stream(container), audio_stream(container)
         width = height = rotation = 0
-        if video is not None:
-            first = next(container.decode(video), None)
-            if first is None:
-                raise UnreadableMedia(f"{path}: no picture could be decoded; the file is truncated or damaged")
+        first = None if video is None else next(decoded(container, video, Damage()), None)
+        if first is not None:
             rotation = int(round(first.rotation / 90)) * 90
             width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
-        elif sound is None:
-            raise UnreadableMedia(f"{path}: neither pictures nor sound inside")
+        elif sound is not None:
+            video = None  # pictures that nobody can see do not make its sound useless
+        elif video is not None:
+            raise _no_picture(path)
+        else:
+            raise UnreadableMedia(f"{path}: neither pictures nor sound inside that can be decoded")
         durations = [s.duration * s.time_base for s in (video, sound) if s is not None and s.duration]
         duration = max(durations) if durations else Fraction(container.duration or 0, 1_000_000)
         still = video is not None and is_image(container)
+        fps, pictures_s = (Fraction(FPS), 0.0) if video is None or still else _pace(path, first.time)
         return MediaInfo(
             path=path,
             width=width,
             height=height,
-            fps=Fraction(FPS) if video is None or still else _frame_rate(video),
+            fps=fps,
             n_frames=None if video is None else 1 if still else (video.frames or None),
             duration_s=float(Fraction(1, FPS) if still else duration),
             rotation=rotation,
@@ -86,25 +96,27 @@ def probe(path: str | os.PathLike) -> MediaInfo:
             is_image=still,
             sample_rate=sound.codec_context.sample_rate if sound is not None else 0,
             channels=sound.codec_context.channels if sound is not None else 0,
+            pictures_s=pictures_s,
         )
 
 
-def iter_frames(path: str | os.PathLike) -> Iterator[tuple[float, np.ndarray]]:
+def iter_frames(path: str | os.PathLike, damage: Damage | None = None) -> Iterator[tuple[float, np.ndarray]]:
     """Yield every picture of a file as `(seconds, (H, W, 3) uint8 RGB)`, one in memory at a time.
 
-    A still picture counts as a video of one frame. Times start at 0 and never fall.
+    A still picture counts as a video of one frame. Times start at 0 and never fall. A picture that cannot be decoded
+    is left out and counted in `damage`.
 
     Raises:
         NoVideoStream: the file holds only sound.
-        UnreadableMedia: the file cannot be opened, or decoding stops in its middle.
+        UnreadableMedia: the file cannot be opened, or not one picture can be decoded.
     """
     path = Path(path)
     with opened(path) as container:
-        for time, frame in timed_frames(container, path):
+        for time, frame in timed_frames(container, path, damage=damage):
             yield time, to_rgb(frame)
 
 
-def frame_times(path: str | os.PathLike) -> np.ndarray:
+def frame_times(path: str | os.PathLike, damage: Damage | None = None) -> np.ndarray:
     """Presentation times of all pictures, `(n,)` seconds from 0 on: what `iter_frames` yields, without the pictures.
 
     Raises:
@@ -112,7 +124,7 @@ def frame_times(path: str | os.PathLike) -> np.ndarray:
     """
     path = Path(path)
     with opened(path) as container:
-        return np.array([time for time, _ in timed_frames(container, path)])
+        return np.array([time for time, _ in timed_frames(container, path, damage=damage)])
 
 
 @contextmanager
@@ -150,6 +162,8 @@ def _check_boxes(path: Path) -> None:
                 return  # "to the end of the file", or padding after the last box
             position += max(length, 8)
             if position > size:
+                if head[4:8] not in NEEDED_BOXES:
+                    return  # what a tool wrote behind the last box, or a box that nothing depends on
                 kind = head[4:8].decode("ascii")
                 raise UnreadableMedia(
                     f"{path}: truncated: its {kind} box ends {position - size} bytes beyond the end of the file"
@@ -157,16 +171,17 @@ def _check_boxes(path: Path) -> None:
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The first stream of pictures, if there is one."""
+    """The first stream of pictures that can be decoded, if there is one."""
     from av.stream import Disposition
 
     # A cover picture inside a music file is no video.
-    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+    streams = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
+    return next((s for s in streams if s.codec_context is not None), None)
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """The first stream of sound, if there is one."""
-    return next(iter(container.streams.audio), None)
+    """The first stream of sound that can be decoded, if there is one."""
+    return next((s for s in container.streams.audio if s.codec_context is not None), None)
 
 
 def is_image(container: av.container.InputContainer) -> bool:
@@ -175,18 +190,34 @@ def is_image(container: av.container.InputContainer) -> bool:
     return name == "image2" or name.endswith("_pipe")
 
 
-def _frame_rate(stream: av.VideoStream) -> Fraction:
-    """Average rate; one of the standard rates where it is within 0.04 % of it (24 and 23.976 are 0.1 % apart)."""
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(FPS)
-    rate = min(max(Fraction(rate), Fraction(1)), Fraction(240))
-    nearest = min(STANDARD_RATES, key=lambda standard: abs(standard - rate))
-    return nearest if abs(nearest - rate) <= rate / 2_500 else rate.limit_denominator(1_001)
+def _pace(path: Path, first: float | None) -> tuple[Fraction, float]:
+    """Rate of a video, and seconds from the time of its `first` picture to the end of its last one, if known."""
+    with opened(path) as container:
+        stream = video_stream(container)
+        tick = float(stream.time_base)
+        times, end, ended = [], 0.0, True
+        for packet in steady_packets(container, stream, Damage()):
+            if packet.pts is not None:
+                times.append(packet.pts * tick)
+                end = max(end, times[-1] + (packet.duration or 0) * tick)
+            if len(times) == SCANNED_PACKETS:
+                ended = False
+                break
+        claims = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+        return measured_rate(times, claims, tick), end - (first or 0.0) if ended and times else 0.0
+
+
+def _no_picture(path: Path) -> UnreadableMedia:
+    hint = "the file is truncated or damaged, or of a kind such as animated WebP; open it elsewhere and save it anew"
+    return UnreadableMedia(f"{path}: no picture could be decoded; {hint}")
 
 
 def timed_frames(
-    container: av.container.InputContainer, path: Path, seek: float | None = None
+    container: av.container.InputContainer, path: Path, seek: float | None = None, damage: Damage | None = None
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Yield `(seconds since the first picture, frame)`, from the key frame at or before `seek` seconds on.
+
+    What cannot be decoded is skipped and counted in `damage`. After seeking, leaps of the clock are not known of.
 
     Raises:
         NoVideoStream, UnreadableMedia: as `iter_frames`; the latter also where seeking is impossible.
@@ -196,27 +227,38 @@ def timed_frames(
     stream = video_stream(container)
     if stream is None:
         raise NoVideoStream(f"{path}: no pictures inside; give a video or a portrait")
-    stream.thread_type = "AUTO"
-    step = float(1 / _frame_rate(stream))
-    time = -step
-    try:
-        origin = None
-        for frame in container.decode(stream):
-            if origin is None:
-                origin = frame.time or 0.0
-                if seek is not None:
-                    # The first picture's time is known only now, and all others count from it.
-                    container.seek(int((origin + seek) / stream.time_base), stream=stream, backward=True)
-                    continue
-            # A frame without a clock follows its predecessor; one that would go back in time stands beside it.
-            if frame.time is None and seek is not None:
-                raise UnreadableMedia(f"{path}: pictures carry no timestamps, so there is nothing to seek by")
-            time = max(time, frame.time - origin) if frame.time is not None else time + step
-            yield time, frame
-    except av.error.FFmpegError as error:
-        raise UnreadableMedia(f"{path}: decoding stops after {max(time, 0):.2f} s: {error}") from error
-    if origin is None:
-        raise UnreadableMedia(f"{path}: no picture could be decoded; the file is truncated or damaged")
+    damage = Damage() if damage is None else damage
+    frames = decoded(container, stream, damage)
+    first = next(frames, None)
+    if first is None:
+        raise _no_picture(path)
+    origin, time = first.time or 0.0, 0.0
+    if seek is None:
+        yield time, first
+    else:
+        # The first picture's time is known only now, and all others count from it.
+        try:
+            container.seek(int((origin + seek) / stream.time_base), stream=stream, backward=True)
+        except av.error.FFmpegError as error:
+            raise UnreadableMedia(f"{path}: there is no way to seek in it: {error}") from error
+        frames = decoded(container, stream, Damage())
+    step = float(1 / measured_rate([], (stream.average_rate, stream.guessed_rate)))
+    for frame in frames:
+        if frame.time is None and seek is not None:
+            raise UnreadableMedia(f"{path}: pictures carry no timestamps, so there is nothing to seek by")
+        # A frame without a clock follows its predecessor; one that would go back in time stands beside it.
+        time = max(time, frame.time - origin) if frame.time is not None else time + step
+        yield time, frame
+
+
+def first_picture_time(path: Path) -> float | None:
+    """Time of the first picture of a video that can be decoded, on the file's own clock; None: there is none."""
+    with opened(path) as container:
+        stream = video_stream(container)
+        if stream is None or is_image(container):
+            return None
+        first = next(decoded(container, stream, Damage()), None)
+        return None if first is None else first.time or 0.0
 
 
 def to_rgb(frame: av.VideoFrame) -> np.ndarray:

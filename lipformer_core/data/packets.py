@@ -1,0 +1,156 @@
+"""Packets of a media file on one clock that never restarts, and what can be decoded of them.
+
+Files joined end to end, broadcasts and interrupted recordings restart their clock or let it leap. Both readers of a
+file, of pictures and of sound, see the same packets of both streams here, so both set them right in the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UnreadableMedia
+
+if TYPE_CHECKING:
+    import av
+
+BACKWARDS_S = 0.1  # a packet that stands further than this before its predecessor's end begins a new clock
+LEAP_S = 10.0  # a hole longer than this in a format whose clock may leap is a leap, unless the other stream goes on
+LONGEST_HOLE_S = 600.0  # the same for all other formats
+EARLY_S = 0.1  # sound before the first picture that is not worth a word
+FRAME_THREADS_FROM = 1280 * 720  # pixels; below, one picture is decoded at a time: see `decoded`
+
+
+@dataclass
+class Damage:
+    """What was wrong with a file, filled in while it is read."""
+
+    pictures: int = 0  # that cannot be decoded: they are skipped
+    partial: int = 0  # that can be decoded in part: they are shown
+    sounds: int = 0  # packets of sound that cannot be decoded
+    silence_s: float = 0.0  # silence put into holes of the sound
+    early_s: float = 0.0  # sound left out, since it comes before the first picture
+    leaps: int = 0  # places where a stream's clock restarts or leaps
+    cut_off: bool = False  # the container cannot be read up to its end
+
+    def counts(self) -> dict[str, float]:
+        """All that is not zero, by name, for a table."""
+        names = {"pictures": "damaged_pictures", "partial": "partial_pictures", "sounds": "damaged_sounds"}
+        found = {names.get(key, key): round(float(value), 3) for key, value in vars(self).items()}
+        return {key: value for key, value in found.items() if value}
+
+    def warnings(self, path: Path) -> list[str]:
+        """The same in words."""
+        said = {
+            f"pictures that could not be decoded: {self.pictures}; the one before is held in their place": self.pictures,
+            f"pictures that could be decoded only in part: {self.partial}": self.partial,
+            f"packets of sound that could not be decoded: {self.sounds}": self.sounds,
+            f"holes in the sound, filled with silence: {self.silence_s:.2f} s": self.silence_s >= 0.005,
+            f"sound before the first picture, left out: {self.early_s:.2f} s": self.early_s > EARLY_S,
+            f"restarts or leaps of the clock, joined without a gap: {self.leaps}": self.leaps,
+            "it cannot be read up to its end; what comes before is used": self.cut_off,
+        }
+        return [f"{path.name}: {words}" for words, true in said.items() if true]
+
+
+def decoded(container: av.container.InputContainer, stream: av.stream.Stream, damage: Damage) -> Iterator[av.Frame]:
+    """All frames of a stream that can be decoded, from where the container stands; what cannot be is counted.
+
+    Raises:
+        UnreadableMedia: the disk or the network fails.
+    """
+    import av
+
+    if stream.type == "video" and not stream.codec_context.is_open:
+        # Decoding several pictures at once loses the last ones of a file behind a damaged one; large ones are worth it.
+        size = stream.codec_context.width * stream.codec_context.height
+        stream.thread_type = "AUTO" if size >= FRAME_THREADS_FROM else "SLICE"
+    flush = av.Packet()
+    flush.time_base = stream.time_base
+    for packet in chain(steady_packets(container, stream, damage), [flush]):
+        try:
+            frames = stream.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            if stream.type == "video":
+                damage.pictures += 1
+            else:
+                damage.sounds += 1
+            continue
+        for frame in frames:
+            damage.partial += int(stream.type == "video" and frame.is_corrupt)
+            yield frame
+
+
+def steady_packets(
+    container: av.container.InputContainer, stream: av.stream.Stream, damage: Damage
+) -> Iterator[av.Packet]:
+    """The packets of a stream, their timestamps on a clock that goes on where the file's own restarts or leaps.
+
+    Raises:
+        UnreadableMedia: the disk or the network fails.
+    """
+    import av
+
+    leaping = bool(container.format.flags & av.format.Flags.ts_discont.value)
+    clock = _Clock(LEAP_S if leaping else LONGEST_HOLE_S)
+    others = [s for kind in ("video", "audio") for s in getattr(container.streams, kind)[:1] if s.index != stream.index]
+    shift = None
+    try:
+        for packet in container.demux(stream, *others):
+            if not packet.size:
+                continue
+            tick = float(packet.time_base)
+            before, shift_of_this = shift, clock.shift(packet, tick)
+            if packet.stream_index != stream.index:
+                continue
+            shift = shift_of_this
+            damage.leaps += int(before is not None and shift != before)
+            if shift:
+                ticks = round(shift / tick)
+                packet.pts = None if packet.pts is None else packet.pts + ticks
+                packet.dts = None if packet.dts is None else packet.dts + ticks
+            yield packet
+    except av.error.InvalidDataError:
+        damage.cut_off = True
+    except av.error.FFmpegError as error:
+        raise UnreadableMedia(f"{container.name}: reading stops: {error}") from error
+
+
+class _Clock:
+    """Where each stream of a file stands, and the seconds to add to its timestamps.
+
+    Every stream has its own correction, since at a join packets of one come before or after those of another. A stream
+    that meets the join second takes over the correction of the first where that fits, so that they stay in step.
+    """
+
+    def __init__(self, longest_hole_s: float) -> None:
+        self.longest_hole_s = longest_hole_s
+        self._ends: dict[int, float] = {}  # by index of the stream: seconds at which its last packet ends
+        self._shifts: dict[int, float] = {}
+
+    def shift(self, packet: av.Packet, tick: float) -> float:
+        """Seconds to add to the timestamps of the packet that comes next; `tick` is its clock's unit."""
+        index = packet.stream_index
+        others = [shift for other, shift in self._shifts.items() if other != index]
+        shift = self._shifts.setdefault(index, others[0] if others else 0.0)
+        # Pictures are stored in another order than shown: only the time of decoding never falls.
+        moment = packet.dts if packet.dts is not None or packet.stream.type == "video" else packet.pts
+        if moment is None:
+            return shift
+        moment *= tick
+        end = self._ends.get(index)
+        if end is not None:
+            hole = moment + shift - end
+            gone_on = max((e for other, e in self._ends.items() if other != index), default=-math.inf)
+            leaps = hole > self.longest_hole_s and gone_on < end + hole - LEAP_S
+            if leaps or hole < -BACKWARDS_S:
+                fitting = [s for s in others if s != shift and -LEAP_S / 10 <= moment + s - end <= LEAP_S]
+                shift = self._shifts[index] = fitting[0] if fitting else end - moment
+        self._ends[index] = moment + shift + (packet.duration or 0) * tick
+        return shift

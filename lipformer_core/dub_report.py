@@ -66,8 +66,13 @@ def status_ranges(statuses: np.ndarray, rate: float) -> list[dict]:
     ]
 
 
-def quality_warnings(track: FaceTrack, transforms: np.ndarray, times: np.ndarray, source: MediaInfo) -> list[str]:
-    """What the user should know about the source: turned or large faces, a variable rate."""
+def quality_warnings(
+    track: FaceTrack, transforms: np.ndarray, times: np.ndarray, source: MediaInfo, damaged: int = 0
+) -> list[str]:
+    """What the user should know about the source: turned or large faces, another rate than the result's.
+
+    damaged : pictures that could not be decoded: the steps in their place say nothing of the rate
+    """
     found = []
     turned = float((np.abs(track.pose[track.valid, 0]) > LARGE_YAW).mean())
     if turned > 0.02:
@@ -75,8 +80,16 @@ def quality_warnings(track: FaceTrack, transforms: np.ndarray, times: np.ndarray
     growth = 1 / np.sqrt(np.linalg.det(transforms[track.valid][:, :, :2]))
     if np.median(growth) > 2.5:
         found.append(f"the face is {np.median(growth):.1f} times as large as the model's crop: it will look soft")
-    if len(times) > 2 and not source.is_image:
-        steps = np.diff(times) * float(source.fps)
-        if (np.abs(steps - 1) > 0.25).mean() > 0.02:
-            found.append(f"the source's frame rate varies; the result has a constant {float(source.fps):.3f} frames/s")
-    return found
+    return found + ([] if source.is_image else _rate_warnings(times, source, damaged))
+
+
+def _rate_warnings(times: np.ndarray, source: MediaInfo, damaged: int) -> list[str]:
+    result = f"{float(source.result_fps):.3f} frames/s"
+    steps = np.diff(times) * float(source.fps)
+    if (np.abs(steps - 1) > 0.25).sum() > 0.02 * len(steps) + damaged:
+        return [f"the source's frame rate varies; the result has a constant {result}"]
+    if source.result_fps > source.fps:
+        return [f"the source has {float(source.fps):.3f} frames/s; the result has {result}, so that the mouth can move"]
+    if source.result_fps < source.fps:
+        return [f"the source has {float(source.fps):.3f} frames/s; the result has {result}, which eyes see no less of"]
+    return []

@@ -21,7 +21,7 @@ from .compositing import lower_face_mask, paste
 from .data.alignment import crop_transforms, mouth_opening, transform_points, valid_runs, warp_crop
 from .data.audio import SILENCE, band_means, mel_windows
 from .data.faces import Tracker, open_tracker
-from .data.media import FrameReader, MediaInfo, VideoWriter, frame_times, iter_frames, probe, read_audio
+from .data.media import Damage, FrameReader, MediaInfo, VideoWriter, frame_times, iter_frames, probe, read_audio
 from .data.speech import sound_rows
 from .data.tracking import FaceTrack, load_track, track_faces
 from .dub_report import COMMENT, DubReport, frame_statuses, quality_warnings, status_ranges
@@ -66,8 +66,9 @@ def dub(
 ) -> DubReport:
     """Dub a video, or a portrait, with a sound track.
 
-    Size, frame rate and background stay the source's; the sound keeps its own rate and channels; the result lasts as
-    long as the sound, within one frame. `out` appears only when it is complete.
+    Size and background stay the source's, and so does the frame rate from 24 to 60 frames/s: below, it becomes a
+    multiple, above, a part. The sound keeps its own rate and channels; the result lasts as long as the sound, within
+    one frame. What cannot be decoded is skipped, and the report says so. `out` appears only when it is complete.
 
     Args:
         model: from `lipformer_core.load`.
@@ -98,29 +99,32 @@ def dub(
     _check_arguments(video, audio, out, policy)
     source, sound = probe(video), probe(audio)
     if not source.has_video:
-        raise NoVideoStream(f"{video}: no pictures inside; give a video or a portrait")
+        raise NoVideoStream(f"{video}: no pictures inside that can be decoded; give a video or a portrait")
     if not sound.has_audio:
         raise NoAudioStream(f"{audio}: no sound inside; give a file with an audio track")
     # Opened first, though written last: a target that cannot be written is better known before the work.
-    writer = VideoWriter(out, source.width, source.height, source.fps, audio, metadata={"comment": COMMENT}, crf=crf)
+    writer = VideoWriter(
+        out, source.width, source.height, source.result_fps, audio, metadata={"comment": COMMENT}, crf=crf
+    )
 
     warnings: list[str] = []
+    seen, heard = Damage(), Damage()
     with clock("audio"):
-        samples = read_audio(audio)
+        samples = read_audio(audio, damage=heard)
         rows = sound_rows(samples, model.config.speech_encoder)
         if rows[:, :N_MELS].max() == SILENCE:
             warnings.append("the sound is digital silence")
     with clock("tracking"):
-        times, track = _track(source, landmarks, tracker, face, len(samples) / SAMPLE_RATE, progress)
+        times, track = _track(source, landmarks, tracker, face, len(samples) / SAMPLE_RATE, progress, seen)
     order = output_order(times, source, len(samples) / SAMPLE_RATE, policy)
 
     size, config = model.config.crop_size, model.config
     mean = band_means(rows) if config.mean_normalise_audio else 0.0
-    rate = float(source.fps)
-    transforms = crop_transforms(track.landmarks, track.valid, size, SIGMA_S * rate, track.shot)
-    outline = _smooth_runs(transform_points(transforms, track.landmarks), track, JAW_SIGMA_S * rate)
+    own_rate, rate = float(source.fps), float(source.result_fps)
+    transforms = crop_transforms(track.landmarks, track.valid, size, SIGMA_S * own_rate, track.shot)
+    outline = _smooth_runs(transform_points(transforms, track.landmarks), track, JAW_SIGMA_S * own_rate)
     lowest_chin = float(outline[track.valid][:, 6:11, 1].max())
-    with FrameReader(video, times) as reader:
+    with FrameReader(video, times, seekable=not seen.leaps) as reader:
         with clock("reference"):
             chosen, picture = _choose_reference(reader, track, transforms, size)
             reference = _encode_reference(model, picture)
@@ -146,7 +150,8 @@ def dub(
                         writer.write(frame)
                 bar.update(len(indices))
 
-    warnings += quality_warnings(track, transforms, times, source)
+    warnings += quality_warnings(track, transforms, times, source, seen.pictures)
+    warnings += dict.fromkeys(seen.warnings(video) + heard.warnings(audio))  # each once, if both are one file
     statuses = frame_statuses(track, order)
     total = time.perf_counter() - started
     result = DubReport(
@@ -175,12 +180,12 @@ def dub(
 def output_order(times: np.ndarray, source: MediaInfo, audio_s: float, policy: str) -> np.ndarray:
     """Say which source picture each output frame shows.
 
-    Output frame i stands at `i / fps` seconds and shows the picture that the source displays at that moment, so that
-    a variable rate becomes a constant one. A still picture simply stays.
+    Output frame i stands at `i / result_fps` seconds and shows the picture that the source displays at that moment, so
+    that a variable rate becomes a constant one. A still picture simply stays.
 
     Args:
         times: `(n,)` seconds of the source's pictures.
-        source: the source's `fps` and whether it is a still picture.
+        source: the source's rate, the result's, and whether it is a still picture.
         audio_s: seconds of sound.
         policy: see `dub`.
 
@@ -190,9 +195,10 @@ def output_order(times: np.ndarray, source: MediaInfo, audio_s: float, policy: s
     Raises:
         AudioTooLong: the sound outlasts the video by more than a frame and the policy is `error`.
     """
-    fps = source.fps
+    fps = source.result_fps
     wanted = max(1, round(Fraction(audio_s).limit_denominator(SAMPLE_RATE) * fps))
-    available = max(1, round((Fraction(float(times[-1])).limit_denominator(90_000) + 1 / fps) * fps))
+    end = max(Fraction(float(times[-1])).limit_denominator(90_000) + 1 / source.fps, Fraction(source.pictures_s))
+    available = max(1, round(end * fps))
     position = np.arange(wanted)
     if source.is_image:
         position[:] = 0
@@ -241,10 +247,11 @@ def _track(
     face: str | int,
     audio_s: float,
     progress: bool,
+    damage: Damage,
 ) -> tuple[np.ndarray, FaceTrack]:
     """Times of the source's pictures and the face in each of them, as far as the sound reaches."""
     if landmarks is not None:
-        times, track = frame_times(source.path), load_track(landmarks)
+        times, track = frame_times(source.path, damage), load_track(landmarks)
         if len(track) != len(times):
             raise DataError(
                 f"{landmarks}: {len(track)} rows of landmarks for the {len(times)} pictures of {source.path}"
@@ -257,7 +264,7 @@ def _track(
 
     def pictures() -> Iterator[np.ndarray]:
         with _bar(source.n_frames, "finding the face", progress) as bar:
-            for moment, picture in iter_frames(source.path):
+            for moment, picture in iter_frames(source.path, damage):
                 if moment > audio_s + 1.0:
                     break  # never shown: the output ends with the sound
                 times.append(moment)

@@ -17,12 +17,23 @@ import numpy as np
 
 from ..errors import MediaError, NoAudioStream, UnreadableMedia
 from .demux import MediaInfo, frame_times, iter_frames, opened, probe, timed_frames, to_rgb
+from .packets import Damage
 from .soundtrack import AUDIO_BLOCK, iter_audio, read_audio
 
 if TYPE_CHECKING:
     import av
 
-__all__ = ["FrameReader", "MediaInfo", "VideoWriter", "frame_times", "iter_audio", "iter_frames", "probe", "read_audio"]
+__all__ = [
+    "Damage",
+    "FrameReader",
+    "MediaInfo",
+    "VideoWriter",
+    "frame_times",
+    "iter_audio",
+    "iter_frames",
+    "probe",
+    "read_audio",
+]
 
 CACHED_FRAMES = 32  # decoded pictures that a FrameReader keeps,
 CACHED_BYTES = 256 * 2**20  # or fewer, where they are large
@@ -37,12 +48,13 @@ class FrameReader:
     picture, so that playing a video backwards decodes each group of pictures a few times, not once a picture.
     """
 
-    def __init__(self, path: str | os.PathLike, times: np.ndarray) -> None:
+    def __init__(self, path: str | os.PathLike, times: np.ndarray, seekable: bool = True) -> None:
         """Prepare to read.
 
         Args:
             path: the video.
             times: `(n,)` seconds of all its pictures, as `iter_frames` gave them.
+            seekable: false where the file's clock leaps (`Damage.leaps`): its timestamps do not tell pictures apart.
         """
         self.path = Path(path)
         self.times = np.asarray(times, dtype=np.float64)
@@ -52,7 +64,7 @@ class FrameReader:
         self._decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._pending: tuple[int, av.VideoFrame] | None = None  # decoded, but not yet looked at
         self._next = 0  # index of the picture that the decoder gives next
-        self._seekable = True
+        self._seekable = seekable
 
     def __len__(self) -> int:
         return len(self.times)

@@ -18,11 +18,16 @@ from ..errors import UnreadableMedia
 if TYPE_CHECKING:
     import av
 
-BACKWARDS_S = 0.1  # a packet that stands further than this before its predecessor's end begins a new clock
+# A packet that stands further than this before its predecessors' end begins a new clock. Some containers know only when
+# a picture is shown, and pictures are stored in another order.
+BACKWARDS_S = {"video": 1.0, "audio": 0.1}
 LEAP_S = 10.0  # a hole longer than this in a format whose clock may leap is a leap, unless the other stream goes on
 LONGEST_HOLE_S = 600.0  # the same for all other formats
 EARLY_S = 0.1  # sound before the first picture that is not worth a word
 FRAME_THREADS_FROM = 1280 * 720  # pixels; below, one picture is decoded at a time: see `decoded`
+
+# These decoders begin between two key frames too, on grey; all others wait for a key frame of their own accord.
+GREY_WITHOUT_KEY = ("mpeg4", "h263", "flv", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2")
 
 
 @dataclass
@@ -46,7 +51,7 @@ class Damage:
     def warnings(self, path: Path) -> list[str]:
         """The same in words."""
         said = {
-            f"pictures that could not be decoded: {self.pictures}; the one before is held in their place": self.pictures,
+            f"pictures that could not be decoded: {self.pictures}; those before them are held": self.pictures,
             f"pictures that could be decoded only in part: {self.partial}": self.partial,
             f"packets of sound that could not be decoded: {self.sounds}": self.sounds,
             f"holes in the sound, filled with silence: {self.silence_s:.2f} s": self.silence_s >= 0.005,
@@ -69,6 +74,7 @@ def decoded(container: av.container.InputContainer, stream: av.stream.Stream, da
         # Decoding several pictures at once loses the last ones of a file behind a damaged one; large ones are worth it.
         size = stream.codec_context.width * stream.codec_context.height
         stream.thread_type = "AUTO" if size >= FRAME_THREADS_FROM else "SLICE"
+    waits = stream.codec_context.name in GREY_WITHOUT_KEY
     flush = av.Packet()
     flush.time_base = stream.time_base
     for packet in chain(steady_packets(container, stream, damage), [flush]):
@@ -83,6 +89,9 @@ def decoded(container: av.container.InputContainer, stream: av.stream.Stream, da
                 damage.sounds += 1
             continue
         for frame in frames:
+            waits = waits and not frame.key_frame
+            if waits:
+                continue
             damage.partial += int(stream.type == "video" and frame.is_corrupt)
             yield frame
 
@@ -116,10 +125,10 @@ def steady_packets(
                 packet.pts = None if packet.pts is None else packet.pts + ticks
                 packet.dts = None if packet.dts is None else packet.dts + ticks
             yield packet
-    except av.error.InvalidDataError:
-        damage.cut_off = True
     except av.error.FFmpegError as error:
-        raise UnreadableMedia(f"{container.name}: reading stops: {error}") from error
+        if isinstance(error, OSError):
+            raise UnreadableMedia(f"{container.name}: reading stops: {error}") from error
+        damage.cut_off = True
 
 
 class _Clock:
@@ -139,7 +148,6 @@ class _Clock:
         index = packet.stream_index
         others = [shift for other, shift in self._shifts.items() if other != index]
         shift = self._shifts.setdefault(index, others[0] if others else 0.0)
-        # Pictures are stored in another order than shown: only the time of decoding never falls.
         moment = packet.dts if packet.dts is not None or packet.stream.type == "video" else packet.pts
         if moment is None:
             return shift
@@ -149,8 +157,8 @@ class _Clock:
             hole = moment + shift - end
             gone_on = max((e for other, e in self._ends.items() if other != index), default=-math.inf)
             leaps = hole > self.longest_hole_s and gone_on < end + hole - LEAP_S
-            if leaps or hole < -BACKWARDS_S:
+            if leaps or hole < -BACKWARDS_S[packet.stream.type]:
                 fitting = [s for s in others if s != shift and -LEAP_S / 10 <= moment + s - end <= LEAP_S]
                 shift = self._shifts[index] = fitting[0] if fitting else end - moment
-        self._ends[index] = moment + shift + (packet.duration or 0) * tick
+        self._ends[index] = max(end or 0.0, moment + shift + (packet.duration or 0) * tick)
         return shift

@@ -43,12 +43,12 @@ def measured_rate(times: np.ndarray, claims: Iterable[Fraction | None] = (), tic
     steady = even.mean() >= STEADY_SHARE
     kept = steps[even] if steady else steps[steps <= LONGEST_STEP * middle]
     rate = Fraction(max(1 / kept.mean(), SLOWEST_SOURCE)).limit_denominator(1_001)
-    tolerance = max(NEAR, tick / kept.sum()) if steady else 0.03
+    if not steady:
+        found = _nearest(rate, STANDARD_RATES, 0.03)
+        return found if found in STANDARD_RATES else Fraction(max(1, round(rate)))
+    tolerance = max(NEAR, tick / kept.sum())
     claimed = _nearest(rate, known, tolerance)
-    if claimed != rate:
-        return _nearest(claimed, STANDARD_RATES)
-    found = _nearest(rate, STANDARD_RATES, tolerance)
-    return found if found in STANDARD_RATES or steady else Fraction(max(1, round(rate)))
+    return _nearest(rate, STANDARD_RATES, tolerance) if claimed == rate else _nearest(claimed, STANDARD_RATES)
 
 
 def _nearest(rate: Fraction, known: Sequence[Fraction], tolerance: float = NEAR) -> Fraction:

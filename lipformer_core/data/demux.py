@@ -228,7 +228,7 @@ def timed_frames(
     if stream is None:
         raise NoVideoStream(f"{path}: no pictures inside; give a video or a portrait")
     damage = Damage() if damage is None else damage
-    frames = decoded(container, stream, damage)
+    frames = decoded(container, stream, damage if seek is None else Damage())
     first = next(frames, None)
     if first is None:
         raise _no_picture(path)
@@ -241,7 +241,7 @@ def timed_frames(
             container.seek(int((origin + seek) / stream.time_base), stream=stream, backward=True)
         except av.error.FFmpegError as error:
             raise UnreadableMedia(f"{path}: there is no way to seek in it: {error}") from error
-        frames = decoded(container, stream, Damage())
+        frames = decoded(container, stream, damage)
     step = float(1 / measured_rate([], (stream.average_rate, stream.guessed_rate)))
     for frame in frames:
         if frame.time is None and seek is not None:

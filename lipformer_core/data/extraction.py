@@ -25,6 +25,7 @@ from .alignment import crop_transforms, mouth_shape, transform_points, valid_run
 from .audio import BLOCK
 from .corpora import ClipSource
 from .corpora.splits import BY_TIME, SHORTEST, by_time
+from .packets import Damage
 from .shards import PartClip, encode_crop, write_part, writing
 from .source_streams import SoundFile, crop_box, shown_frames, sound_from, write_sound
 from .speech import sound_width
@@ -138,20 +139,22 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO
     from .quality import Limits, gate
     from .tracking import track_faces
 
-    def frames() -> Iterator[np.ndarray]:
-        return shown_frames(source.path, source.start_s, source.end_s)
+    seen, hears = Damage(), Damage()
+
+    def frames(damage: Damage | None = None) -> Iterator[np.ndarray]:
+        return shown_frames(source.path, source.start_s, source.end_s, damage)
 
     corner = np.zeros(2, np.float32)
 
     def cropped() -> Iterator[np.ndarray]:
-        for frame in frames():
+        for frame in frames(seen):
             part, corner[:] = crop_box(frame, source.crop)
             yield part
 
     stream = None
     if not source.still:
         before = min(CONTEXT, int(source.start_s * MEL_RATE))
-        stream = sound_from(source.audio_path or source.path, source.start_s, before / MEL_RATE)
+        stream = sound_from(source.audio_path or source.path, source.start_s, before / MEL_RATE, hears)
         first_block = next(stream)  # a file without sound says so before the pictures are looked at
     track = track_faces(cropped(), _tracker(), detect_every=config.detect_every)
     n = len(track.valid)
@@ -167,7 +170,7 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO
         share, offset = _speech_share(sound, n), _offset(landmarks, track.valid, sound)
     verdict = gate(track, sharpness, share, offset, Limits.from_config(config), source.still)
     moved = offset.frames if config.correct_offset and offset is not None and offset.confident else 0
-    verdict.measured["corrected"] = moved
+    verdict.measured |= {"corrected": moved, **hears.counts(), **seen.counts()}
     return Material(landmarks, track.pose, track.valid, transforms, crops, offsets, sound, moved), verdict
 
 

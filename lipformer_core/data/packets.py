@@ -106,8 +106,7 @@ def steady_packets(
     """
     import av
 
-    leaping = bool(container.format.flags & av.format.Flags.ts_discont.value)
-    clock = _Clock(LEAP_S if leaping else LONGEST_HOLE_S)
+    clock = _Clock(LEAP_S if may_leap(container) else LONGEST_HOLE_S)
     others = [s for kind in ("video", "audio") for s in getattr(container.streams, kind)[:1] if s.index != stream.index]
     shift = None
     try:
@@ -129,6 +128,13 @@ def steady_packets(
         if isinstance(error, OSError):
             raise UnreadableMedia(f"{container.name}: reading stops: {error}") from error
         damage.cut_off = True
+
+
+def may_leap(container: av.container.InputContainer) -> bool:
+    """Whether the format is one whose clock may leap on the way, such as a transport stream's."""
+    import av
+
+    return bool(container.format.flags & av.format.Flags.ts_discont.value)
 
 
 class _Clock:

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import MediaError, UnreadableMedia
 from ..timing import FPS, HOP, N_FFT, N_MELS, SAMPLE_RATE
 from .audio import BLOCK, silent_rows
+from .packets import Damage, may_leap
 from .speech import CONTEXT, sound_rows, sound_width
 
 SEEK_FROM = 10.0  # seconds; a clip that begins earlier is reached by decoding
@@ -17,13 +18,16 @@ LEAD = -(-N_FFT // 2 // HOP)  # mel frames on each side of a block that its ends
 ROW = np.dtype(np.float32)
 
 
-def shown_frames(path: str | Path, start_s: float = 0.0, end_s: float | None = None) -> Iterator[np.ndarray]:
+def shown_frames(
+    path: str | Path, start_s: float = 0.0, end_s: float | None = None, damage: Damage | None = None
+) -> Iterator[np.ndarray]:
     """The pictures shown at `start_s`, and 1/25, 2/25 … s later: uint8 RGB (H, W, 3), whatever the file's own rate.
 
     end_s : where to stop, not itself shown; None: at the file's end
+    damage : where to count what cannot be decoded; the picture before it is held
     raises NoVideoStream, UnreadableMedia as `media.iter_frames`; MediaError if the file ends before `start_s`
     """
-    from .media import opened, timed_frames, to_rgb
+    from .media import opened, to_rgb
 
     count, shown, picture, time = 0, None, None, 0.0
     limit = np.inf if end_s is None else end_s - 1e-6
@@ -32,7 +36,7 @@ def shown_frames(path: str | Path, start_s: float = 0.0, end_s: float | None = N
         return start_s + count / FPS
 
     with opened(Path(path)) as container:
-        for time, frame in _from(container, Path(path), start_s, timed_frames):
+        for time, frame in _from(container, Path(path), start_s, damage):
             while shown is not None and moment() < min(time - 1e-6, limit):
                 picture = to_rgb(shown) if picture is None else picture
                 yield picture
@@ -47,17 +51,22 @@ def shown_frames(path: str | Path, start_s: float = 0.0, end_s: float | None = N
         raise MediaError(f"{path}: ends at {time:.2f} s, before the clip's beginning at {start_s:.2f} s")
 
 
-def _from(container: object, path: Path, start_s: float, timed_frames: object) -> Iterator[tuple[float, object]]:
-    """Frames from a little before `start_s` on; by seeking, where the file's index leads far enough back."""
-    if start_s > SEEK_FROM:
-        found = timed_frames(container, path, start_s)
+def _from(container: object, path: Path, start_s: float, damage: Damage | None) -> Iterator[tuple[float, object]]:
+    """Frames from a little before `start_s` on; by seeking, where the file's index leads far enough back.
+
+    Not in a format whose clock may leap on the way: its timestamps do not tell where a picture is.
+    """
+    from .demux import timed_frames
+
+    if start_s > SEEK_FROM and not may_leap(container):
+        found = timed_frames(container, path, start_s, damage)
         first = next(found, None)
         if first is not None and first[0] <= start_s + 1e-6:
             yield first
             yield from found
             return
         container.seek(0)
-    yield from timed_frames(container, path)
+    yield from timed_frames(container, path, damage=damage)
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class SoundFile:
         return self.read(first, last)[:, :N_MELS]
 
 
-def sound_from(path: str | Path, start_s: float, before_s: float) -> Iterator[np.ndarray]:
+def sound_from(path: str | Path, start_s: float, before_s: float, damage: Damage | None = None) -> Iterator[np.ndarray]:
     """A file's sound, float32 (k,) mono at 16 kHz, from `before_s` before `start_s` on (silence before the file).
 
     raises NoAudioStream, UnreadableMedia as `media.iter_audio`; the latter also if the sound ends before `start_s`
@@ -94,7 +103,7 @@ def sound_from(path: str | Path, start_s: float, before_s: float) -> Iterator[np
     skip, heard = round((start_s - before_s) * SAMPLE_RATE), 0
     if skip < 0:
         yield np.zeros(-skip, np.float32)
-    for block in iter_audio(path):
+    for block in iter_audio(path, damage=damage):
         samples = block[0]
         heard += len(samples)
         if skip > 0:

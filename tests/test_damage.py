@@ -125,6 +125,20 @@ def test_pictures_that_nobody_can_decode_are_typed_errors(tmp_path):
                 use(tmp_path / name)
 
 
+def test_a_jpeg_that_is_cut_off_is_told(tmp_path):
+    from PIL import Image
+
+    Image.fromarray(face_clip(1)[0][0]).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) * 3 // 4])
+    (tmp_path / "tail.jpg").write_bytes(content + b"written behind it")
+    for name, partial in [("a.jpg", 0), ("cut.jpg", 1), ("tail.jpg", 0)]:
+        damage = Damage()
+        ((time, picture),) = iter_frames(tmp_path / name, damage)
+        assert time == 0 and picture.shape == (96, 128, 3) and damage.partial == partial
+    assert "only in part: 1" in Damage(partial=1).warnings(tmp_path / "cut.jpg")[0]
+
+
 @pytest.mark.parametrize("tail", [b"TRAILER WORD of some tool", b"\x7f\xff\xff\xffuuid" + bytes(20), b"abcdefgh" * 9])
 def test_bytes_behind_the_last_box_do_no_harm(tmp_path, clip, tail):
     path = tmp_path / "v.mp4"

@@ -74,6 +74,9 @@ def decoded(container: av.container.InputContainer, stream: av.stream.Stream, da
         # Decoding several pictures at once loses the last ones of a file behind a damaged one; large ones are worth it.
         size = stream.codec_context.width * stream.codec_context.height
         stream.thread_type = "AUTO" if size >= FRAME_THREADS_FROM else "SLICE"
+    if stream.codec_context.name == "mjpeg" and not stream.codec_context.is_open:
+        # Otherwise a JPEG that is cut off is grey below in silence.
+        stream.codec_context.options = {"err_detect": "explode"}
     waits = stream.codec_context.name in GREY_WITHOUT_KEY
     flush = av.Packet()
     flush.time_base = stream.time_base
@@ -83,17 +86,33 @@ def decoded(container: av.container.InputContainer, stream: av.stream.Stream, da
         except av.error.EOFError:
             return
         except av.error.FFmpegError:
-            if stream.type == "video":
-                damage.pictures += 1
-            else:
+            frames = _leniently(packet) if stream.codec_context.name == "mjpeg" else []
+            if stream.type == "audio":
                 damage.sounds += 1
-            continue
+            elif frames:
+                damage.partial += 1
+            else:
+                damage.pictures += 1
         for frame in frames:
             waits = waits and not frame.key_frame
             if waits:
                 continue
             damage.partial += int(stream.type == "video" and frame.is_corrupt)
             yield frame
+
+
+def _leniently(packet: av.Packet) -> list[av.VideoFrame]:
+    """What a decoder that forgives makes of a JPEG: all of it, where only what it says of itself is wrong."""
+    import av
+
+    context = av.CodecContext.create("mjpeg", "r")
+    try:
+        frames = context.decode(packet)
+    except av.error.FFmpegError:
+        return []
+    for frame in frames:
+        frame.time_base = packet.time_base
+    return frames
 
 
 def steady_packets(

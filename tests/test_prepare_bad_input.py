@@ -139,6 +139,20 @@ def test_unusual_files_are_kept(lenient, tmp_path, case):
     assert abs(row["frames"] - 25 * seconds) <= 1.5
 
 
+def test_slides_and_pictures_that_stand_still_teach_nothing(lenient, tmp_path):
+    """Under a picture that is held, or in the place of damaged ones, the sound goes on."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    write_video(folder / "slides.mp4", pictures(3), 1, sound=tone(3.0))
+    times = np.concatenate([np.arange(30) / 25, 3 + np.arange(30) / 25])
+    write_video(folder / "pause.mp4", pictures(60), times=times, sound=tone(4.2))
+    rows = prepared(folder, tmp_path / "out", lenient)
+    assert rows["slides"]["status"] == "dropped" and "stands still" in rows["slides"]["reason"]
+    assert rows["pause"]["status"] == "trimmed" and "stands still" in rows["pause"]["reason"]
+    (cut,) = [cut for cut in rows["pause"]["trimmed"] if "stands still" in cut["reason"]]
+    assert abs(cut["first"] - 34) <= 1 and abs(cut["last"] - 75) <= 1
+
+
 def write_with_8_bit_sound(path: Path, frames: np.ndarray, sound: np.ndarray) -> None:
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25)

@@ -139,15 +139,15 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO
     from .quality import Limits, gate
     from .tracking import track_faces
 
-    seen, hears = Damage(), Damage()
+    seen, hears, held_s = Damage(), Damage(), []
 
-    def frames(damage: Damage | None = None) -> Iterator[np.ndarray]:
-        return shown_frames(source.path, source.start_s, source.end_s, damage)
+    def frames(*notes: Damage | list) -> Iterator[np.ndarray]:
+        return shown_frames(source.path, source.start_s, source.end_s, *notes)
 
     corner = np.zeros(2, np.float32)
 
     def cropped() -> Iterator[np.ndarray]:
-        for frame in frames(seen):
+        for frame in frames(seen, held_s):
             part, corner[:] = crop_box(frame, source.crop)
             yield part
 
@@ -168,9 +168,9 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO
         count = before + mel_frames(n) + CONTEXT
         sound = write_sound(chain([first_block], stream), before, count, heard, config.speech_encoder)
         share, offset = _speech_share(sound, n), _offset(landmarks, track.valid, sound)
-    verdict = gate(track, sharpness, share, offset, Limits.from_config(config), source.still)
+    verdict = gate(track, sharpness, share, offset, Limits.from_config(config), source.still, np.array(held_s))
     moved = offset.frames if config.correct_offset and offset is not None and offset.confident else 0
-    verdict.measured |= {"corrected": moved, **hears.counts(), **seen.counts()}
+    verdict.measured.update(corrected=moved, **{**hears.counts(), **seen.counts()})
     return Material(landmarks, track.pose, track.valid, transforms, crops, offsets, sound, moved), verdict
 
 

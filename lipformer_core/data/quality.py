@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .tracking import FaceTrack
 
 SHARPNESS_SIZE = 96  # px; crops are brought to this side, so that the measure does not depend on theirs
+LONGEST_HELD_S = 0.2  # on screen: a mouth that speaks under a picture that stands longer teaches what is false
+STANDS_STILL = f"picture stands still: for more than {LONGEST_HELD_S:g} s"
 STEADY = 13  # frames of the running median: a blink of blur or a nod is no reason to cut a clip
 SPEECH_BANDS = slice(4, 60)  # mel bands of voices: about 150 to 4000 Hz
 SPEECH_LEVEL = -0.9  # mean level of these bands above which there is sound worth the name
@@ -71,6 +73,7 @@ def gate(
     offset: Offset | None,
     limits: Limits,
     still: bool = False,
+    held_s: np.ndarray | None = None,
 ) -> Verdict:
     """Judge a clip.
 
@@ -81,10 +84,13 @@ def gate(
         offset: from `av_offset.estimate_offset`, if it was estimated.
         limits: what to keep to.
         still: a picture without sound: one frame is enough.
+        held_s: `(n,)` seconds that each frame's picture has been on screen.
     """
     measured = _measured(track, sharpness, speech, offset)
     shortest = 1 if still else limits.min_run
     faults = _faults(track, sharpness, limits)
+    if held_s is not None:
+        faults[(held_s > LONGEST_HELD_S) & np.equal(faults, None)] = STANDS_STILL
     ranges, trimmed = [], []
     for first, last in _runs(faults, track.shot):
         fault = faults[first]

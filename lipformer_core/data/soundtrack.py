@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import NoAudioStream, UnreadableMedia
 from ..timing import SAMPLE_RATE
 from .demux import audio_stream, first_picture_time, opened
-from .packets import LEAP_S, Damage, decoded
+from .packets import LEAP_S, LONGEST_HOLE_S, Damage, decoded
 
 if TYPE_CHECKING:
     import av
@@ -63,11 +63,14 @@ def _on_the_clock(
         zero = 0.0
     if "mp4" in container.format.name and stream.duration:  # AAC fills its last block up: that is no sound
         end = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero
+    limit = LONGEST_HOLE_S if has_pictures else LEAP_S
     heard, lag = 0.0, 0.0  # seconds since time zero up to which sound has come, and by which its clock was ahead
-    sounds, frame = 0, None
+    sounds, frame, first = 0, None, True
     for frame in decoded(container, stream, damage):
-        if zero is None or (not has_pictures and not heard and frame.time is not None and frame.time > zero + LEAP_S):
+        if zero is None or (first and frame.time is not None and abs(frame.time - zero) > limit):
+            end -= (frame.time or 0.0) - (zero or 0.0)  # a clock with a beginning of its own
             zero = frame.time or 0.0
+        first = False
         start = heard if frame.time is None else frame.time - zero
         # Behind what could not be decoded a hole is believed to the sample.
         hole = start - heard - (lag if damage.sounds > sounds else 0.0)

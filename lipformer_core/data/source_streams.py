@@ -19,17 +19,23 @@ ROW = np.dtype(np.float32)
 
 
 def shown_frames(
-    path: str | Path, start_s: float = 0.0, end_s: float | None = None, damage: Damage | None = None
+    path: str | Path,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    damage: Damage | None = None,
+    held_s: list[float] | None = None,
 ) -> Iterator[np.ndarray]:
     """The pictures shown at `start_s`, and 1/25, 2/25 … s later: uint8 RGB (H, W, 3), whatever the file's own rate.
 
     end_s : where to stop, not itself shown; None: at the file's end
     damage : where to count what cannot be decoded; the picture before it is held
+    held_s : where to note for each picture how long it has been on screen, seconds
     raises NoVideoStream, UnreadableMedia as `media.iter_frames`; MediaError if the file ends before `start_s`
     """
     from .media import opened, to_rgb
 
-    count, shown, picture, time = 0, None, None, 0.0
+    count, shown, since, picture, time = 0, None, 0.0, None, 0.0
+    held_s = [] if held_s is None else held_s
     limit = np.inf if end_s is None else end_s - 1e-6
 
     def moment() -> float:
@@ -39,12 +45,14 @@ def shown_frames(
         for time, frame in _from(container, Path(path), start_s, damage):
             while shown is not None and moment() < min(time - 1e-6, limit):
                 picture = to_rgb(shown) if picture is None else picture
+                held_s.append(moment() - since)
                 yield picture
                 count += 1
             if moment() >= limit:
                 return
-            shown, picture = frame, None
+            shown, since, picture = frame, time, None
         if shown is not None and moment() <= time + 1e-6 and moment() < limit:
+            held_s.append(moment() - since)
             yield to_rgb(shown)
             count += 1
     if not count:

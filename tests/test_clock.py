@@ -13,6 +13,7 @@ from lipformer_core.data.media import Damage, FrameReader, frame_times, iter_fra
 from lipformer_core.data.rates import measured_rate, result_rate
 from lipformer_core.data.source_streams import shown_frames, sound_from
 from lipformer_core.dubbing import dub, output_order
+from lipformer_core.errors import UnreadableMedia
 
 
 def clicks(seconds: float, at: tuple[float, ...], rate: int = 48_000) -> np.ndarray:
@@ -94,6 +95,25 @@ def test_a_hole_is_filled_once_and_told(tmp_path, codec, ending):
     sound = read_audio(holed, damage=damage)
     np.testing.assert_allclose(onsets(sound), [0.3, 1.7], atol=0.03)
     assert abs(damage.silence_s - 0.6) < 0.06 and "holes in the sound" in damage.warnings(holed)[0]
+
+
+def test_sound_that_has_no_picture_says_so(tmp_path):
+    frames, _ = face_clip(10)
+    video = write_video(tmp_path / "v.mp4", frames, sound=tone(0.4))
+    early = remux(video, tmp_path / "early.mkv", moved(40, "video"))
+    with pytest.raises(UnreadableMedia, match="ends before the first picture"):
+        read_audio(early)
+    apart = remux(video, tmp_path / "apart.mkv", moved(90_000))  # no pause, but clocks that know nothing of each other
+    assert len(read_audio(apart)) < 0.6 * 16_000
+
+
+def test_pictures_that_are_missing_are_told(tmp_path):
+    frames, _ = face_clip(50)
+    video = write_video(tmp_path / "v.mp4", frames, gop=1)
+    holed = remux(video, tmp_path / "holed.mp4", without(0.39, 1.19, "video"))
+    shown, report = dubbed(tmp_path, holed, 2.0)
+    assert shown == [*range(10), *[9] * 20, *range(30, 50)]
+    assert any("held for 0.84 s from 0.36 s on" in warning for warning in report.warnings), report.warnings
 
 
 def test_preparation_hears_late_sound_in_its_place(tmp_path):

@@ -91,6 +91,9 @@ def _on_the_clock(
         yield frame
     if frame is None and damage.sounds:
         raise UnreadableMedia(f"{path}: not one of {damage.sounds} blocks of sound can be decoded; it is damaged")
+    if not heard and damage.early_s:
+        hint = "save the sound to a file of its own"
+        raise UnreadableMedia(f"{path}: the sound ends before the first picture that can be decoded; {hint}")
 
 
 class _Converter:

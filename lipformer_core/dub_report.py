@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .data.media import MediaInfo
+from .data.rates import LONGEST_STEP
 from .data.tracking import FaceTrack
 from .files import write_json
 
@@ -86,13 +87,14 @@ def quality_warnings(
 
 def _rate_warnings(times: np.ndarray, source: MediaInfo, damaged: int) -> list[str]:
     result = f"{float(source.result_fps):.3f} frames/s"
-    steps = np.diff(times) * float(source.fps)
-    if (np.abs(steps - 1) > 0.25).sum() > 0.02 * len(steps) + damaged:
+    fps = float(source.fps)
+    steps = np.diff(times) * fps
+    long = steps > max(LONG_HOLD_S * fps, LONGEST_STEP)
+    if ((np.abs(steps - 1) > 0.25) & ~long).sum() > 0.02 * len(steps) + damaged:
         return [f"the source's frame rate varies; the result has a constant {result}"]
-    longest = int(np.argmax(steps)) if len(steps) else 0
-    if len(steps) and steps[longest] > LONG_HOLD_S * float(source.fps) and source.result_fps <= source.fps:
-        seconds = f"{steps[longest] / float(source.fps):.2f} s from {times[longest]:.2f} s on"
-        return [f"pictures are missing: one is held for {seconds}"]
+    if long.any():
+        k = int(np.argmax(steps))
+        return [f"pictures are missing: one is held for {steps[k] / fps:.2f} s from {times[k]:.2f} s on"]
     if source.result_fps > source.fps:
         return [f"the source has {float(source.fps):.3f} frames/s; the result has {result}, so that the mouth can move"]
     if source.result_fps < source.fps:

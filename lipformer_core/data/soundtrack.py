@@ -65,7 +65,7 @@ def _on_the_clock(
         end = float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero
     limit = LONGEST_HOLE_S if has_pictures else LEAP_S
     heard, lag = 0.0, 0.0  # seconds since time zero up to which sound has come, and by which its clock was ahead
-    sounds, frame, first = 0, None, True
+    sounds, first = 0, True
     for frame in decoded(container, stream, damage):
         if zero is None or (first and frame.time is not None and abs(frame.time - zero) > limit):
             end -= (frame.time or 0.0) - (zero or 0.0)  # a clock with a beginning of its own
@@ -89,7 +89,7 @@ def _on_the_clock(
         heard += frame.samples / frame.sample_rate
         frame.pts = None  # the clock is ours from here on
         yield frame
-    if frame is None and damage.sounds:
+    if first and damage.sounds:
         raise UnreadableMedia(f"{path}: not one of {damage.sounds} blocks of sound can be decoded; it is damaged")
     if not heard and damage.early_s:
         hint = "save the sound to a file of its own"

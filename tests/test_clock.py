@@ -97,6 +97,15 @@ def test_a_hole_is_filled_once_and_told(tmp_path, codec, ending):
     assert abs(damage.silence_s - 0.6) < 0.06 and "holes in the sound" in damage.warnings(holed)[0]
 
 
+def test_times_below_zero_are_no_leap(tmp_path):
+    frames, _ = face_clip(50)
+    video = write_video(tmp_path / "v.mp4", frames, sound=clicks(2.0, (1.5,), 16_000))
+    with_early = remux(video, tmp_path / "early.mp4", moved(-1.0))
+    damage = Damage()
+    np.testing.assert_allclose(onsets(read_audio(with_early, damage=damage)), [0.5], atol=0.03)
+    assert damage.leaps == 0
+
+
 def test_sound_that_has_no_picture_says_so(tmp_path):
     frames, _ = face_clip(10)
     video = write_video(tmp_path / "v.mp4", frames, sound=tone(0.4))

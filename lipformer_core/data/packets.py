@@ -133,11 +133,11 @@ def steady_packets(
             if not packet.size:
                 continue
             tick = float(packet.time_base)
-            before, shift_of_this = shift, clock.shift(packet, tick)
+            found = clock.shift(packet, tick)
             if packet.stream_index != stream.index:
                 continue
-            shift = shift_of_this
-            damage.leaps += int(before is not None and shift != before)
+            damage.leaps += int(shift not in (None, found))
+            shift = found
             if shift:
                 ticks = round(shift / tick)
                 packet.pts = None if packet.pts is None else packet.pts + ticks
@@ -185,5 +185,6 @@ class _Clock:
             if leaps or hole < -BACKWARDS_S[packet.stream.type]:
                 fitting = [s for s in others if s != shift and -LEAP_S / 10 <= moment + s - end <= LEAP_S]
                 shift = self._shifts[index] = fitting[0] if fitting else end - moment
-        self._ends[index] = max(end or 0.0, moment + shift + (packet.duration or 0) * tick)
+        ends = moment + shift + (packet.duration or 0) * tick
+        self._ends[index] = ends if end is None else max(end, ends)
         return shift

@@ -199,6 +199,7 @@ def test_the_command_says_how_much_comes_from_where(folder, say, publisher):
     assert CliRunner().invoke(app, ["fetch", "magic.pth"]).exit_code == 2
 
 
+@pytest.mark.timeout(300)  # all imports anew, beside whatever else the machine does
 def test_a_fresh_environment_dubs_and_nobody_else_says_a_word(tmp_path):
     """No variable, no file put anywhere, not even a home that can be written: what is printed is ours."""
     from lipformer_core.data.synthetic import synthesise_clip

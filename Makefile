@@ -2,6 +2,7 @@
 # make test                        ruff, the unit tests, and every notebook strictly against its committed outputs
 # make notebooks                   execute the notebooks anew and save them in place
 # make lab                         JupyterLab on the notebooks
+# make EXTRAS=lab,scale,test       where moonshine-voice has no wheel: Linux before glibc 2.35
 # make clean                       caches and the environment; never data or results
 
 SHELL := /bin/bash
@@ -13,6 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= quick
+EXTRAS ?= lab,scale,speech,test
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 TESTS ?= tests $(if $(NOTEBOOKS),notebooks)
 # Kernels draw their figures into the notebook, whatever backend the caller's shell names; no progress bars in outputs.
@@ -25,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) (the first time downloads torch: some minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,scale,speech,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 run: $(STAMP)

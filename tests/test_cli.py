@@ -14,7 +14,8 @@ from lipformer_core.config import Config, from_dict, preset
 from lipformer_core.errors import ConfigError, UnreadableMedia
 
 runner = CliRunner()
-COMMANDS = ["prepare", "train codebook", "train sync", "train lipformer", "personalise", "dub", "evaluate", "info"]
+TRAINING = ["train codebook", "train sync", "train lipformer"]
+COMMANDS = ["prepare", *TRAINING, "personalise", "dub", "evaluate", "fetch", "info"]
 
 
 @pytest.fixture

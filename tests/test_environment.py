@@ -78,7 +78,7 @@ def test_conda_environment_agrees():
 
 def test_make_installs_what_conda_installs():
     makefile = (ROOT / "Makefile").read_text()
-    assert f"-c constraints.txt -e '.[{','.join(sorted(EXTRAS))}]'" in makefile
+    assert f"EXTRAS ?= {','.join(sorted(EXTRAS))}\n" in makefile and "-c constraints.txt -e '.[$(EXTRAS)]'" in makefile
 
 
 def test_both_owners_of_cv2_have_one_version():

@@ -137,6 +137,7 @@ def test_roll_from_landmarks(roll):
 def test_missing_files_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("LIPFORMER_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(weights, "carried", lambda carrier: None)
     with pytest.raises(WeightsMissing, match=r"face_landmarker\.task.*2DFAN4-11f355bf06\.pth\.tar"):
         open_tracker()
     with pytest.raises(WeightsMissing, match="2DFAN4-11f355bf06"):

@@ -19,6 +19,7 @@ def pictures() -> np.ndarray:
 def test_missing_files_are_named_and_no_folder_is(tmp_path, monkeypatch):
     monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(weights, "carried", lambda carrier: None)
     for scorer, file in ((Lpips, LPIPS_TRUNK), (Fid, FID_INCEPTION)):
         with pytest.raises(WeightsMissing, match=file) as caught:
             scorer()

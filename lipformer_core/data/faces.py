@@ -92,9 +92,8 @@ class MediaPipeTracker:
         self._clock = 0  # of the video mode, in ms; never goes back
 
     def _open(self, mode: str, num_faces: int) -> FaceLandmarker:
-        import mediapipe
-
         with _native_stderr_silenced():
+            import mediapipe
             from mediapipe.tasks.python import BaseOptions
             from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions, RunningMode
 
@@ -247,7 +246,7 @@ def _angles(rotation: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _native_stderr_silenced():  # noqa: ANN202
-    """Keep C++ libraries from writing to the terminal; Python's own messages come as exceptions anyway."""
+    """Keep MediaPipe, and what it imports, from writing to the terminal; what matters comes as an exception."""
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -1,8 +1,9 @@
 """Opening media files and decoding them in order, through PyAV alone.
 
 Time zero is the first picture's presentation time; sound is moved to that clock on reading. Pictures are uint8 RGB
-`(H, W, 3)` as a player shows them: rotation metadata is applied, and the colour matrix is the tagged one, or where
-none is tagged BT.709 from 720 lines upwards and BT.601 below.
+`(H, W, 3)` as a player shows them (`pictures`): turned and mirrored as the file says, in BT.709 colours, on white
+where they are transparent; the colour matrix is the tagged one, or where none is tagged BT.709 from 720 lines upwards
+and BT.601 below.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import numpy as np
 
 from ..errors import NoVideoStream, UnreadableMedia
 from ..timing import FPS
+from .pictures import Pictures, angle, notes, orientation, upright_aspect, upright_size
 
 if TYPE_CHECKING:
     import av
 
+STRANGEST_ASPECT = 4  # of a pixel, either way; what a file says beyond is a mistake
 STANDARD_RATES = tuple(
     Fraction(*rate)
     for rate in [(24_000, 1_001), (24, 1), (25, 1), (30_000, 1_001), (30, 1), (50, 1), (60_000, 1_001), (60, 1)]
@@ -33,8 +36,10 @@ STANDARD_RATES = tuple(
 class MediaInfo:
     """What a media file holds.
 
-    `width` and `height` are those of the upright picture; `rotation` is the angle in degrees, counter-clockwise, by
-    which the stored one was turned for that. `fps` is the average rate (25 for a still picture), `n_frames` what the
+    `width` and `height` are those of the upright picture, in stored pixels; each is `pixel_aspect` times as wide as
+    high. `rotation` is the angle in degrees, counter-clockwise, by which the stored picture was turned for that (and
+    then, in some files, mirrored). `is_image`: it holds a single picture. `notes` says in words what of its look was
+    changed on reading. `fps` is the average rate (25 for a still picture), `n_frames` what the
     container promises (None where it does not say), `duration_s` of the longest stream.
     """
 
@@ -50,6 +55,8 @@ class MediaInfo:
     is_image: bool = False
     sample_rate: int = 0
     channels: int = 0
+    pixel_aspect: Fraction = Fraction(1)
+    notes: tuple[str, ...] = ()
 
 
 def probe(path: str | os.PathLike) -> MediaInfo:
@@ -62,37 +69,43 @@ def probe(path: str | os.PathLike) -> MediaInfo:
     with opened(path) as container:
         video, sound = video_stream(container), audio_stream(container)
         width = height = rotation = 0
+        aspect, changed, still = Fraction(1), (), False
         if video is not None:
-            first = next(container.decode(video), None)
+            frames = container.decode(video)
+            first = next(frames, None)
             if first is None:
                 raise UnreadableMedia(f"{path}: no picture could be decoded; the file is truncated or damaged")
-            rotation = int(round(first.rotation / 90)) * 90
-            width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
+            turn = orientation(first)
+            rotation, (width, height) = angle(turn), upright_size(first, turn)
+            aspect, changed = upright_aspect(_stored_aspect(container), turn), notes(first)
+            still = _is_last(frames)
         elif sound is None:
             raise UnreadableMedia(f"{path}: neither pictures nor sound inside")
         durations = [s.duration * s.time_base for s in (video, sound) if s is not None and s.duration]
         duration = max(durations) if durations else Fraction(container.duration or 0, 1_000_000)
-        still = video is not None and is_image(container)
         return MediaInfo(
             path=path,
             width=width,
             height=height,
             fps=Fraction(FPS) if video is None or still else _frame_rate(video),
             n_frames=None if video is None else 1 if still else (video.frames or None),
-            duration_s=float(Fraction(1, FPS) if still else duration),
+            duration_s=float(Fraction(1, FPS) if still and sound is None else duration),
             rotation=rotation,
             has_video=video is not None,
             has_audio=sound is not None,
             is_image=still,
             sample_rate=sound.codec_context.sample_rate if sound is not None else 0,
             channels=sound.codec_context.channels if sound is not None else 0,
+            pixel_aspect=aspect,
+            notes=changed,
         )
 
 
-def iter_frames(path: str | os.PathLike) -> Iterator[tuple[float, np.ndarray]]:
+def iter_frames(path: str | os.PathLike, square: bool = False) -> Iterator[tuple[float, np.ndarray]]:
     """Yield every picture of a file as `(seconds, (H, W, 3) uint8 RGB)`, one in memory at a time.
 
-    A still picture counts as a video of one frame. Times start at 0 and never fall.
+    A still picture counts as a video of one frame. Times start at 0 and never fall. All pictures have the size of the
+    first, in stored pixels, or with `square` in square ones.
 
     Raises:
         NoVideoStream: the file holds only sound.
@@ -100,8 +113,9 @@ def iter_frames(path: str | os.PathLike) -> Iterator[tuple[float, np.ndarray]]:
     """
     path = Path(path)
     with opened(path) as container:
+        convert = converter(container, square=square)
         for time, frame in timed_frames(container, path):
-            yield time, to_rgb(frame)
+            yield time, convert(frame)
 
 
 def frame_times(path: str | os.PathLike) -> np.ndarray:
@@ -157,11 +171,22 @@ def _check_boxes(path: Path) -> None:
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The first stream of pictures, if there is one."""
+    """The first stream of pictures, if there is one.
+
+    Raises:
+        UnreadableMedia: the only streams are parts of a picture in tiles.
+    """
     from av.stream import Disposition
 
     # A cover picture inside a music file is no video.
-    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    whole = next((s for s in streams if not s.disposition & Disposition.dependent), None)
+    if whole is None and streams:
+        raise UnreadableMedia(
+            f"{container.name}: a picture in {len(streams)} coded parts (HEIC or AVIF, as phones write it), which "
+            "cannot be put together here; save it as JPEG or PNG"
+        )
+    return whole
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
@@ -170,9 +195,19 @@ def audio_stream(container: av.container.InputContainer) -> av.AudioStream | Non
 
 
 def is_image(container: av.container.InputContainer) -> bool:
-    """Whether the file is a still picture."""
+    """Whether the file's format is one for pictures; of what else holds a single one, `MediaInfo.is_image` tells."""
     name = container.format.name
     return name == "image2" or name.endswith("_pipe")
+
+
+def _is_last(frames: Iterator[av.VideoFrame]) -> bool:
+    """Whether no other picture follows; what cannot be decoded counts as one."""
+    import av
+
+    try:
+        return next(frames, None) is None
+    except av.error.FFmpegError:
+        return False
 
 
 def _frame_rate(stream: av.VideoStream) -> Fraction:
@@ -219,20 +254,21 @@ def timed_frames(
         raise UnreadableMedia(f"{path}: no picture could be decoded; the file is truncated or damaged")
 
 
-def to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """Convert a decoded frame to an upright `(H, W, 3)` uint8 RGB picture."""
-    from av.video.reformatter import Colorspace
+def converter(
+    container: av.container.InputContainer, size: tuple[int, int] | None = None, square: bool = False
+) -> Pictures:
+    """What converts a file's frames to upright `(H, W, 3)` uint8 RGB pictures.
 
-    known = {int(space) for space in Colorspace}
-    guess = Colorspace.ITU709 if min(frame.height, frame.width) >= 720 else Colorspace.ITU601
-    space = frame.colorspace if int(frame.colorspace) in known else int(guess)
-    picture = frame.reformat(format="rgb24", src_colorspace=space, interpolation=_exact_colours()).to_ndarray()
-    turns = int(round(frame.rotation / 90)) % 4
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+    Args:
+        container: the open file.
+        size: `(width, height)` of them in stored pixels; the first frame's by default.
+        square: give pictures of square pixels, whatever the stored ones are.
+    """
+    return Pictures(size, _stored_aspect(container) if square else Fraction(1))
 
 
-def _exact_colours() -> int:
-    """Flags for libswscale, whose default rounding darkens every picture by one to two grey levels."""
-    from av.video.reformatter import Interpolation as Flag
-
-    return int(Flag.BILINEAR) | int(Flag.FULL_CHR_H_INT) | int(Flag.ACCURATE_RND)
+def _stored_aspect(container: av.container.InputContainer) -> Fraction:
+    """Width of a stored pixel over its height; of still pictures, whose density is one for print, always 1."""
+    stream = video_stream(container)
+    told = stream.sample_aspect_ratio if stream is not None and not is_image(container) else None
+    return Fraction(told) if told and 1 / STRANGEST_ASPECT <= told <= STRANGEST_ASPECT else Fraction(1)

@@ -20,10 +20,11 @@ ROW = np.dtype(np.float32)
 def shown_frames(path: str | Path, start_s: float = 0.0, end_s: float | None = None) -> Iterator[np.ndarray]:
     """The pictures shown at `start_s`, and 1/25, 2/25 … s later: uint8 RGB (H, W, 3), whatever the file's own rate.
 
+    Their pixels are square, and all have the size of the first.
     end_s : where to stop, not itself shown; None: at the file's end
     raises NoVideoStream, UnreadableMedia as `media.iter_frames`; MediaError if the file ends before `start_s`
     """
-    from .media import opened, timed_frames, to_rgb
+    from .media import converter, opened, timed_frames
 
     count, shown, picture, time = 0, None, None, 0.0
     limit = np.inf if end_s is None else end_s - 1e-6
@@ -32,16 +33,17 @@ def shown_frames(path: str | Path, start_s: float = 0.0, end_s: float | None = N
         return start_s + count / FPS
 
     with opened(Path(path)) as container:
+        convert = converter(container, square=True)
         for time, frame in _from(container, Path(path), start_s, timed_frames):
             while shown is not None and moment() < min(time - 1e-6, limit):
-                picture = to_rgb(shown) if picture is None else picture
+                picture = convert(shown) if picture is None else picture
                 yield picture
                 count += 1
             if moment() >= limit:
                 return
             shown, picture = frame, None
         if shown is not None and moment() <= time + 1e-6 and moment() < limit:
-            yield to_rgb(shown)
+            yield convert(shown)
             count += 1
     if not count:
         raise MediaError(f"{path}: ends at {time:.2f} s, before the clip's beginning at {start_s:.2f} s")

@@ -19,8 +19,10 @@ FEATHER = 0.018  # sigma of the soft border
 BORDER = 0.045  # the crop's own edge fades over this far
 COLOUR_SIGMA = 0.12  # how far the colours at the border act inwards
 COLOUR_SIDE = 48  # pixels: such smooth a field needs no more
+GREY = 2.0  # grey levels by which the channels of a black-and-white picture differ at most, on average
 AGREEMENT = 5.0  # grey levels of difference at which the frame's own fine texture has faded to one half
 
+LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of BT.709
 JAW = slice(1, 16)
 # Jaw of the mean face in units of the crop's side, for crops whose landmarks are not known.
 MEAN_JAW = np.array(
@@ -71,6 +73,8 @@ def lower_face_mask(size: int, landmarks: np.ndarray | None = None, lowest_chin:
 def match_colours(crop: np.ndarray, original: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Bring a crop's colours to the original's around the mask's border, by a smooth field that reaches inwards.
 
+    Where the original is black and white, so is the result.
+
     Args:
         crop, original: `(S, S, 3)` uint8 or float32, 0-255.
         mask: `(S, S)` from `lower_face_mask`.
@@ -81,6 +85,8 @@ def match_colours(crop: np.ndarray, original: np.ndarray, mask: np.ndarray) -> n
     import cv2
 
     crop, original = crop.astype(np.float32), original.astype(np.float32)
+    if np.ptp(original, axis=2).mean() < GREY:
+        crop = np.repeat((crop @ LUMA)[..., None], 3, axis=2)
     side = min(COLOUR_SIDE, len(mask))
     difference = cv2.resize(original - crop, (side, side), interpolation=cv2.INTER_AREA)
     small = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)

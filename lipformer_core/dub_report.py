@@ -68,6 +68,24 @@ def status_ranges(statuses: np.ndarray, rate: float) -> list[dict]:
     ]
 
 
+def size_warnings(source: MediaInfo, resized: int) -> list[str]:
+    """What the user should know of the picture's size: one that few players show, or one that changes midway.
+
+    Args:
+        source: the source.
+        resized: how many of the pictures read had another size than the first.
+    """
+    found = []
+    if resized:
+        found.append(f"the source's size changes; all pictures were fitted into {source.width} x {source.height}")
+    if source.width % 2 or source.height % 2:
+        found.append(
+            f"{source.width} x {source.height} has an odd side, so the result is 4:4:4, which phones and QuickTime do "
+            "not play; crop the source to even sides for them"
+        )
+    return found
+
+
 def quality_warnings(
     track: FaceTrack, transforms: np.ndarray, times: np.ndarray, source: MediaInfo, damaged: int = 0
 ) -> list[str]:

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +22,21 @@ from .compositing import lower_face_mask, paste
 from .data.alignment import crop_transforms, mouth_opening, transform_points, valid_runs, warp_crop
 from .data.audio import SILENCE, band_means, mel_windows
 from .data.faces import Tracker, open_tracker
-from .data.media import Damage, FrameReader, MediaInfo, VideoWriter, frame_times, iter_frames, probe, read_audio
+from .data.media import (
+    Damage,
+    FrameReader,
+    MediaInfo,
+    VideoWriter,
+    frame_times,
+    frames_held,
+    iter_frames,
+    probe,
+    read_audio,
+)
+from .data.pictures import square_size
 from .data.speech import sound_rows
 from .data.tracking import FaceTrack, load_track, track_faces
-from .dub_report import COMMENT, DubReport, frame_statuses, quality_warnings, status_ranges
+from .dub_report import COMMENT, DubReport, frame_statuses, quality_warnings, size_warnings, status_ranges
 from .errors import (
     AudioTooLong,
     ConfigError,
@@ -43,7 +55,7 @@ if TYPE_CHECKING:
     from .model.lipformer import LipFormer
 
 POLICIES = ("pingpong", "loop", "cut", "error")
-CHUNK = 16  # pictures generated at once
+CHUNK = 16  # pictures generated at once, fewer where they are large
 SIGMA_S = 1.5 / FPS  # smoothing of the crop over time, seconds
 JAW_SIGMA_S = 3 / FPS  # smoothing of the mask's outline
 REFERENCE_OPENING = 0.06  # a mouth that shows some teeth, yet is not in the middle of a vowel
@@ -78,8 +90,8 @@ def dub(
         face: `largest`, or an index from 0 counted from the image's left.
         policy: where the sound is longer than the video: play it back and forth (`pingpong`), repeat it (`loop`),
             `cut` the sound, or raise an `error`.
-        landmarks: `.npz` with `landmarks` (n, 68, 2) of each source picture, and optionally `pose` and `valid`, in
-            place of a tracker.
+        landmarks: `.npz` with `landmarks` (n, 68, 2) of each source picture, in its stored pixels, and optionally
+            `pose` and `valid`, in place of a tracker.
         report: where to write the report, JSON.
         progress: show progress bars.
         tracker: an open landmark network; `open_tracker()` by default.
@@ -104,10 +116,17 @@ def dub(
         raise NoAudioStream(f"{audio}: no sound inside; give a file with an audio track")
     # Opened first, though written last: a target that cannot be written is better known before the work.
     writer = VideoWriter(
-        out, source.width, source.height, source.result_fps, audio, metadata={"comment": COMMENT}, crf=crf
+        out,
+        source.width,
+        source.height,
+        source.result_fps,
+        audio,
+        metadata={"comment": COMMENT},
+        crf=crf,
+        pixel_aspect=source.pixel_aspect,
     )
 
-    warnings: list[str] = []
+    warnings = list(source.notes)
     seen, heard = Damage(), Damage()
     with clock("audio"):
         samples = read_audio(audio, damage=heard)
@@ -124,32 +143,38 @@ def dub(
     transforms = crop_transforms(track.landmarks, track.valid, size, SIGMA_S * own_rate, track.shot)
     outline = _smooth_runs(transform_points(transforms, track.landmarks), track, JAW_SIGMA_S * own_rate)
     lowest_chin = float(outline[track.valid][:, 6:11, 1].max())
-    with FrameReader(video, times, seekable=not seen.leaps) as reader:
+    transforms = transforms @ _square_pixels(source)
+    chunk = CHUNK if source.is_image else min(CHUNK, frames_held(source.height, source.width))
+    with FrameReader(video, times, (source.width, source.height), seekable=not seen.leaps) as reader:
         with clock("reference"):
             chosen, picture = _choose_reference(reader, track, transforms, size)
             reference = _encode_reference(model, picture)
         with writer, _bar(len(order), "dubbing", progress) as bar:
-            for first in range(0, len(order), CHUNK):
-                indices = order[first : first + CHUNK]
+            for first in range(0, len(order), chunk):
+                indices = order[first : first + chunk]
                 with clock("decoding"):
-                    frames = [reader[i] for i in indices]
+                    frames = {i: reader[i] for i in indices}
                 shown = [k for k, i in enumerate(indices) if track.valid[i]]
+                crops = generated = ()
                 if shown:
                     with clock("cropping"):
-                        crops = np.stack([warp_crop(frames[k], transforms[indices[k]], size) for k in shown])
+                        crops = np.stack([warp_crop(frames[i], transforms[i], size) for i in indices[shown]])
                     with clock("model"):
                         moments = (first + np.array(shown)) / rate
                         windows = mel_windows(rows, moments, config.audio_window) - mean
                         generated = _generate(model, crops, windows, reference)
-                    with clock("compositing"):
-                        for k, original, new in zip(shown, crops, generated, strict=True):
-                            mask = lower_face_mask(size, outline[indices[k]], lowest_chin)
-                            frames[k] = paste(frames[k], new, transforms[indices[k]], mask, original)
-                with clock("encoding"):
-                    for frame in frames:
-                        writer.write(frame)
+                new = dict(zip(shown, zip(crops, generated, strict=True), strict=True))
+                for k, i in enumerate(indices):
+                    picture = frames[i]
+                    if k in new:
+                        with clock("compositing"):
+                            mask = lower_face_mask(size, outline[i], lowest_chin)
+                            picture = paste(picture, new[k][1], transforms[i], mask, new[k][0])
+                    with clock("encoding"):
+                        writer.write(picture)
                 bar.update(len(indices))
 
+        warnings += size_warnings(source, reader.resized)
     warnings += quality_warnings(track, transforms, times, source, seen.pictures)
     warnings += dict.fromkeys(seen.warnings(video) + heard.warnings(audio))  # each once, if both are one file
     statuses = frame_statuses(track, order)
@@ -249,9 +274,11 @@ def _track(
     progress: bool,
     damage: Damage,
 ) -> tuple[np.ndarray, FaceTrack]:
-    """Times of the source's pictures and the face in each of them, as far as the sound reaches."""
+    """Times of the source's pictures and the face in each of them in square pixels, as far as the sound reaches."""
     if landmarks is not None:
         times, track = frame_times(source.path, damage), load_track(landmarks)
+        to_square = _square_pixels(source)[:2]
+        track = replace(track, landmarks=transform_points(to_square, track.landmarks))
         if len(track) != len(times):
             raise DataError(
                 f"{landmarks}: {len(track)} rows of landmarks for the {len(times)} pictures of {source.path}"
@@ -264,7 +291,7 @@ def _track(
 
     def pictures() -> Iterator[np.ndarray]:
         with _bar(source.n_frames, "finding the face", progress) as bar:
-            for moment, picture in iter_frames(source.path, damage):
+            for moment, picture in iter_frames(source.path, damage, square=True):
                 if moment > audio_s + 1.0:
                     break  # never shown: the output ends with the sound
                 times.append(moment)
@@ -273,6 +300,14 @@ def _track(
 
     track = track_faces(pictures(), tracker, face)
     return np.array(times), track
+
+
+def _square_pixels(source: MediaInfo) -> np.ndarray:
+    """`(3, 3)`: from stored pixels to square ones, between the centres of pixels, which are whole numbers."""
+    scale = np.array(square_size((source.width, source.height), source.pixel_aspect)) / (source.width, source.height)
+    matrix = np.diag([*scale, 1.0])
+    matrix[:2, 2] = 0.5 * scale - 0.5
+    return matrix
 
 
 def _choose_reference(

@@ -1,8 +1,9 @@
 """Opening media files and decoding them in order, through PyAV alone.
 
 Time zero is the first picture's presentation time; sound is moved to that clock on reading. Pictures are uint8 RGB
-`(H, W, 3)` as a player shows them: rotation metadata is applied, and the colour matrix is the tagged one, or where
-none is tagged BT.709 from 720 lines upwards and BT.601 below.
+`(H, W, 3)` as a player shows them (`pictures`): turned and mirrored as the file says, in BT.709 colours, on white
+where they are transparent; the colour matrix is the tagged one, or where none is tagged BT.709 from 720 lines upwards
+and BT.601 below.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from ..errors import NoVideoStream, UnreadableMedia
 from ..timing import FPS
 from .packets import Damage, decoded, steady_packets
+from .pictures import Pictures, angle, notes, orientation, upright_aspect, upright_size
 from .rates import measured_rate, result_rate
 
 if TYPE_CHECKING:
@@ -27,16 +29,19 @@ if TYPE_CHECKING:
 
 NEEDED_BOXES = (b"ftyp", b"moov", b"moof", b"mdat")  # of an MP4
 SCANNED_PACKETS = 3_000  # of a video's, whose times are looked at before it is decoded: two minutes at 25 frames/s
+STRANGEST_ASPECT = 4  # of a pixel, either way; what a file says beyond is a mistake
 
 
 @dataclass(frozen=True)
 class MediaInfo:
     """What a media file holds.
 
-    `width` and `height` are those of the upright picture; `rotation` is the angle in degrees, counter-clockwise, by
-    which the stored one was turned for that. `fps` is the rate measured from the pictures' times (25 for a still
-    picture), `n_frames` what the container promises (None where it does not say), `duration_s` of the longest stream,
-    `pictures_s` that from the first picture to the end of the last one (0 where that is not known).
+    `width` and `height` are those of the upright picture, in stored pixels; each is `pixel_aspect` times as wide as
+    high. `rotation` is the angle in degrees, counter-clockwise, by which the stored picture was turned for that (and
+    then, in some files, mirrored). `is_image`: it holds a single picture. `notes` says in words what of its look was
+    changed on reading. `fps` is the rate measured from the pictures' times (25 for a still picture), `n_frames` what
+    the container promises (None where it does not say), `duration_s` of the longest stream, `pictures_s` that from the
+    first picture to the end of the last one (0 where that is not known).
     """
 
     path: Path
@@ -52,6 +57,8 @@ class MediaInfo:
     sample_rate: int = 0
     channels: int = 0
     pictures_s: float = 0.0
+    pixel_aspect: Fraction = Fraction(1)
+    notes: tuple[str, ...] = ()
 
     @property
     def result_fps(self) -> Fraction:
@@ -69,10 +76,16 @@ def probe(path: str | os.PathLike) -> MediaInfo:
     with opened(path) as container:
         video, sound = video_stream(container), audio_stream(container)
         width = height = rotation = 0
-        first = None if video is None else next(decoded(container, video, Damage()), None)
+        aspect, changed, still, first = Fraction(1), (), False, None
+        if video is not None:
+            damage = Damage()
+            frames = decoded(container, video, damage)
+            first = next(frames, None)
         if first is not None:
-            rotation = int(round(first.rotation / 90)) * 90
-            width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
+            turn = orientation(first)
+            rotation, (width, height) = angle(turn), upright_size(first, turn)
+            aspect, changed = upright_aspect(_stored_aspect(container), turn), notes(first)
+            still = _is_last(frames, damage)
         elif sound is not None:
             video = None  # pictures that nobody can see do not make its sound useless
         elif video is not None:
@@ -81,7 +94,6 @@ def probe(path: str | os.PathLike) -> MediaInfo:
             raise UnreadableMedia(f"{path}: neither pictures nor sound inside that can be decoded")
         durations = [s.duration * s.time_base for s in (video, sound) if s is not None and s.duration]
         duration = max(durations) if durations else Fraction(container.duration or 0, 1_000_000)
-        still = video is not None and is_image(container)
         fps, pictures_s = (Fraction(FPS), 0.0) if video is None or still else _pace(path, first.time)
         return MediaInfo(
             path=path,
@@ -89,7 +101,7 @@ def probe(path: str | os.PathLike) -> MediaInfo:
             height=height,
             fps=fps,
             n_frames=None if video is None else 1 if still else (video.frames or None),
-            duration_s=float(Fraction(1, FPS) if still else duration),
+            duration_s=float(Fraction(1, FPS) if still and sound is None else duration),
             rotation=rotation,
             has_video=video is not None,
             has_audio=sound is not None,
@@ -97,14 +109,19 @@ def probe(path: str | os.PathLike) -> MediaInfo:
             sample_rate=sound.codec_context.sample_rate if sound is not None else 0,
             channels=sound.codec_context.channels if sound is not None else 0,
             pictures_s=pictures_s,
+            pixel_aspect=aspect,
+            notes=changed,
         )
 
 
-def iter_frames(path: str | os.PathLike, damage: Damage | None = None) -> Iterator[tuple[float, np.ndarray]]:
+def iter_frames(
+    path: str | os.PathLike, damage: Damage | None = None, square: bool = False
+) -> Iterator[tuple[float, np.ndarray]]:
     """Yield every picture of a file as `(seconds, (H, W, 3) uint8 RGB)`, one in memory at a time.
 
-    A still picture counts as a video of one frame. Times start at 0 and never fall. A picture that cannot be decoded
-    is left out and counted in `damage`.
+    A still picture counts as a video of one frame. Times start at 0 and never fall. All pictures have the size of the
+    first, in stored pixels, or with `square` in square ones. A picture that cannot be decoded is left out and counted
+    in `damage`.
 
     Raises:
         NoVideoStream: the file holds only sound.
@@ -112,8 +129,9 @@ def iter_frames(path: str | os.PathLike, damage: Damage | None = None) -> Iterat
     """
     path = Path(path)
     with opened(path) as container:
+        convert = converter(container, square=square)
         for time, frame in timed_frames(container, path, damage=damage):
-            yield time, to_rgb(frame)
+            yield time, convert(frame)
 
 
 def frame_times(path: str | os.PathLike, damage: Damage | None = None) -> np.ndarray:
@@ -171,12 +189,23 @@ def _check_boxes(path: Path) -> None:
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The first stream of pictures that can be decoded, if there is one."""
+    """The first stream of pictures that can be decoded, if there is one.
+
+    Raises:
+        UnreadableMedia: the only streams are parts of a picture in tiles.
+    """
     from av.stream import Disposition
 
     # A cover picture inside a music file is no video.
-    streams = (s for s in container.streams.video if not s.disposition & Disposition.attached_pic)
-    return next((s for s in streams if s.codec_context is not None), None)
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    streams = [s for s in streams if s.codec_context is not None]
+    whole = next((s for s in streams if not s.disposition & Disposition.dependent), None)
+    if whole is None and streams:
+        raise UnreadableMedia(
+            f"{container.name}: a picture in {len(streams)} coded parts (HEIC or AVIF, as phones write it), which "
+            "cannot be put together here; save it as JPEG or PNG"
+        )
+    return whole
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
@@ -185,9 +214,14 @@ def audio_stream(container: av.container.InputContainer) -> av.AudioStream | Non
 
 
 def is_image(container: av.container.InputContainer) -> bool:
-    """Whether the file is a still picture."""
+    """Whether the file's format is one for pictures; of what else holds a single one, `MediaInfo.is_image` tells."""
     name = container.format.name
     return name == "image2" or name.endswith("_pipe")
+
+
+def _is_last(frames: Iterator[av.VideoFrame], damage: Damage) -> bool:
+    """Whether no other picture follows; one that cannot be decoded, counted in `damage`, is one too."""
+    return next(frames, None) is None and not damage.pictures
 
 
 def _pace(path: Path, first: float | None) -> tuple[Fraction, float]:
@@ -261,20 +295,21 @@ def first_picture_time(path: Path) -> float | None:
         return None if first is None else first.time or 0.0
 
 
-def to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """Convert a decoded frame to an upright `(H, W, 3)` uint8 RGB picture."""
-    from av.video.reformatter import Colorspace
+def converter(
+    container: av.container.InputContainer, size: tuple[int, int] | None = None, square: bool = False
+) -> Pictures:
+    """What converts a file's frames to upright `(H, W, 3)` uint8 RGB pictures.
 
-    known = {int(space) for space in Colorspace}
-    guess = Colorspace.ITU709 if min(frame.height, frame.width) >= 720 else Colorspace.ITU601
-    space = frame.colorspace if int(frame.colorspace) in known else int(guess)
-    picture = frame.reformat(format="rgb24", src_colorspace=space, interpolation=_exact_colours()).to_ndarray()
-    turns = int(round(frame.rotation / 90)) % 4
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+    Args:
+        container: the open file.
+        size: `(width, height)` of them in stored pixels; the first frame's by default.
+        square: give pictures of square pixels, whatever the stored ones are.
+    """
+    return Pictures(size, _stored_aspect(container) if square else Fraction(1))
 
 
-def _exact_colours() -> int:
-    """Flags for libswscale, whose default rounding darkens every picture by one to two grey levels."""
-    from av.video.reformatter import Interpolation as Flag
-
-    return int(Flag.BILINEAR) | int(Flag.FULL_CHR_H_INT) | int(Flag.ACCURATE_RND)
+def _stored_aspect(container: av.container.InputContainer) -> Fraction:
+    """Width of a stored pixel over its height; of still pictures, whose density is one for print, always 1."""
+    stream = video_stream(container)
+    told = stream.sample_aspect_ratio if stream is not None and not is_image(container) else None
+    return Fraction(told) if told and 1 / STRANGEST_ASPECT <= told <= STRANGEST_ASPECT else Fraction(1)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import MediaError, NoAudioStream, UnreadableMedia
-from .demux import MediaInfo, frame_times, iter_frames, opened, probe, timed_frames, to_rgb
+from .demux import MediaInfo, converter, frame_times, iter_frames, opened, probe, timed_frames
 from .packets import Damage
+from .pictures import Pictures
 from .soundtrack import AUDIO_BLOCK, iter_audio, read_audio
 
 if TYPE_CHECKING:
@@ -36,24 +37,33 @@ __all__ = [
 ]
 
 CACHED_FRAMES = 32  # decoded pictures that a FrameReader keeps,
-CACHED_BYTES = 256 * 2**20  # or fewer, where they are large
+CACHED_BYTES = 192 * 2**20  # or fewer, where they are large
+MANY_PIXELS = 2560 * 1440
 CONTAINERS = (".mp4", ".mov", ".mkv")
 AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 
 
+def frames_held(height: int, width: int) -> int:
+    """How many pictures of a size may lie in memory at once: 32, of large ones as many as 192 MB hold, at least 2."""
+    return int(np.clip(CACHED_BYTES // (3 * height * width), 2, CACHED_FRAMES))
+
+
 class FrameReader:
-    """Pictures of a video by index, forwards or backwards, with at most 32 of them in memory.
+    """Pictures of a video by index, forwards or backwards, with at most 32 of them in memory, fewer if large.
 
     Going forwards costs one decoding; a step backwards seeks once and keeps the stretch that leads up to the wanted
     picture, so that playing a video backwards decodes each group of pictures a few times, not once a picture.
     """
 
-    def __init__(self, path: str | os.PathLike, times: np.ndarray, seekable: bool = True) -> None:
+    def __init__(
+        self, path: str | os.PathLike, times: np.ndarray, size: tuple[int, int] | None = None, seekable: bool = True
+    ) -> None:
         """Prepare to read.
 
         Args:
             path: the video.
             times: `(n,)` seconds of all its pictures, as `iter_frames` gave them.
+            size: `(width, height)` of all pictures, as `probe` gives them; by default that of the first one asked for.
             seekable: false where the file's clock leaps (`Damage.leaps`): its timestamps do not tell pictures apart.
         """
         self.path = Path(path)
@@ -61,6 +71,8 @@ class FrameReader:
         self.peak_cached = 0
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._capacity = CACHED_FRAMES
+        self._size = size
+        self._convert: Pictures | None = None
         self._decoder: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._pending: tuple[int, av.VideoFrame] | None = None  # decoded, but not yet looked at
         self._next = 0  # index of the picture that the decoder gives next
@@ -85,6 +97,11 @@ class FrameReader:
             self._decode_up_to(index)
         self._cache.move_to_end(index)
         return self._cache[index]
+
+    @property
+    def resized(self) -> int:
+        """How many pictures, of those read, had another size than the rest."""
+        return self._convert.resized if self._convert is not None else 0
 
     def close(self) -> None:
         """Let go of the file."""
@@ -118,6 +135,7 @@ class FrameReader:
 
     def _indexed(self, seek: float | None) -> Iterator[tuple[int, av.VideoFrame]]:
         with opened(self.path) as container:
+            self._convert = self._convert or converter(container, self._size)
             for time, frame in timed_frames(container, self.path, seek):
                 yield int(np.abs(self.times - time).argmin()), frame
 
@@ -130,8 +148,8 @@ class FrameReader:
             position, frame = found
             self._next = position + 1
             if position > index - self._capacity:
-                picture = to_rgb(frame)
-                self._capacity = int(np.clip(CACHED_BYTES // picture.nbytes, 2, CACHED_FRAMES))
+                picture = self._convert(frame)
+                self._capacity = frames_held(*picture.shape[:2])
                 self._cache[position] = picture
                 while len(self._cache) > self._capacity:
                     self._cache.popitem(last=False)
@@ -161,6 +179,7 @@ class VideoWriter:
         metadata: dict[str, str] | None = None,
         crf: int = 17,
         preset: str = "veryfast",
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         """Prepare to write.
 
@@ -173,6 +192,7 @@ class VideoWriter:
             metadata: tags of the file, such as `comment`.
             crf: quality of x264: 17 is visually lossless, +6 halves the size.
             preset: speed of x264.
+            pixel_aspect: width of a pixel over its height, which players are told.
 
         Raises:
             MediaError: another file ending, or a folder that does not exist.
@@ -187,6 +207,9 @@ class VideoWriter:
         self.frames_written = 0
         self._audio, self._metadata = audio, metadata or {}
         self._options = {"crf": str(crf), "preset": preset}
+        if width * height > MANY_PIXELS:
+            self._options["tune"] = "zerolatency"  # x264 looks no frames ahead, which it would hold in memory
+        self._pixel_aspect = pixel_aspect
         self._audio_written = 0  # samples
         self._waiting: np.ndarray | None = None  # of a block of sound, what belongs to pictures to come
 
@@ -201,6 +224,7 @@ class VideoWriter:
         self._video.width, self._video.height = self.width, self.height
         self._video.pix_fmt = "yuv444p" if self.width % 2 or self.height % 2 else "yuv420p"
         context = self._video.codec_context
+        context.sample_aspect_ratio = self._pixel_aspect
         context.time_base = 1 / self.fps
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
         context.color_range = 1  # 16 to 235, as players expect
@@ -222,7 +246,7 @@ class VideoWriter:
 
         if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
             raise ValueError(f"expected {(self.height, self.width, 3)} uint8, got {frame.shape} {frame.dtype}")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
+        picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), format="rgb24").reformat(
             format=self._video.pix_fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
         picture.pts, picture.time_base, picture.duration = self.frames_written, 1 / self.fps, 1

@@ -27,12 +27,13 @@ def shown_frames(
 ) -> Iterator[np.ndarray]:
     """The pictures shown at `start_s`, and 1/25, 2/25 … s later: uint8 RGB (H, W, 3), whatever the file's own rate.
 
+    Their pixels are square, and all have the size of the first.
     end_s : where to stop, not itself shown; None: at the file's end
     damage : where to count what cannot be decoded; the picture before it is held
     held_s : where to note for each picture how long it has been on screen, seconds
     raises NoVideoStream, UnreadableMedia as `media.iter_frames`; MediaError if the file ends before `start_s`
     """
-    from .media import opened, to_rgb
+    from .media import converter, opened
 
     count, shown, since, picture, time = 0, None, 0.0, None, 0.0
     held_s = [] if held_s is None else held_s
@@ -42,9 +43,10 @@ def shown_frames(
         return start_s + count / FPS
 
     with opened(Path(path)) as container:
+        convert = converter(container, square=True)
         for time, frame in _from(container, Path(path), start_s, damage):
             while shown is not None and moment() < min(time - 1e-6, limit):
-                picture = to_rgb(shown) if picture is None else picture
+                picture = convert(shown) if picture is None else picture
                 held_s.append(moment() - since)
                 yield picture
                 count += 1
@@ -53,7 +55,7 @@ def shown_frames(
             shown, since, picture = frame, time, None
         if shown is not None and moment() <= time + 1e-6 and moment() < limit:
             held_s.append(moment() - since)
-            yield to_rgb(shown)
+            yield convert(shown)
             count += 1
     if not count:
         raise MediaError(f"{path}: ends at {time:.2f} s, before the clip's beginning at {start_s:.2f} s")

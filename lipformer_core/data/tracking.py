@@ -16,6 +16,7 @@ from .faces import Face, Tracker
 from .shots import CutDetector
 
 MIN_OVERLAP = 0.2  # intersection over union with its last box that makes a face the same one
+LONGEST_SIDE = 1_920  # pixels of a picture as landmark networks see it; they look at a face at a few hundred at most
 MAX_GAP = 12  # frames without a face that are interpolated: about half a second
 
 
@@ -84,10 +85,11 @@ def track_faces(
     The face is chosen in the first frame that shows it and from then on recognised by overlap with its last box, so
     that two people never swap. After more than `max_gap` frames without it, a face that was not there before may take
     its place, by the same rule as at first. A cut ends the track: the face is chosen anew, and nothing is interpolated
-    or taken for known across it.
+    or taken for known across it. Pictures with a longer side than `LONGEST_SIDE` are made smaller for the tracker.
 
     Args:
-        frames: `(H, W, 3)` uint8 RGB pictures; as many in memory as the tracker takes at once (`batch`, mostly one).
+        frames: `(H, W, 3)` uint8 RGB pictures of one size; as many in memory as the tracker takes at once (`batch`,
+            mostly one).
         tracker: from `open_tracker`.
         face: `largest`, or an index that counts from the image's left, from 0.
         max_gap: frames without the face between two sightings that are interpolated; longer gaps stay invalid.
@@ -105,7 +107,8 @@ def track_faces(
     # packed: a small object a frame would keep the memory around it from being used again
     rows, shots, seen = array("f"), array("i"), bytearray()
     follower = tracker.follower() if detect_every > 1 and hasattr(tracker, "follower") else None
-    for (points, angles, size), shot in _sightings(iter(frames), tracker, follower, chooser, detect_every):
+    shrink = _Shrinker()
+    for (points, angles, size), shot in _sightings(map(shrink, frames), tracker, follower, chooser, detect_every):
         row = np.concatenate([np.zeros(136) if points is None else np.ravel(points), angles, [size]])
         rows.frombytes(row.astype(np.float32).tobytes())
         shots.append(shot)
@@ -116,6 +119,8 @@ def track_faces(
             raise NoFaceFound(f"face {face} asked for, but at most {chooser.most} visible at once in {frames_text}")
         raise NoFaceFound(f"no face found in any of {frames_text}; it may be too small, turned away or covered")
     landmarks, pose, other = np.split(np.array(rows, np.float32).reshape(len(seen), 140), [136, 139], axis=1)
+    if shrink.scale < 1:
+        landmarks = (landmarks + 0.5) / shrink.scale - 0.5
     found, shot = np.frombuffer(seen, bool), np.array(shots, np.int32)
     return fill_gaps(landmarks.reshape(-1, 68, 2), pose, found, max_gap, shot, other[:, 0].copy())
 
@@ -174,6 +179,23 @@ def _sightings(
                 for faces in tracker.detect_batch(part) if len(part) > 1 else [tracker.detect(part[0])]:
                     yield chooser.choose(faces), shot
                 at, since = at + len(part), 1
+
+
+class _Shrinker:
+    """Makes large pictures smaller; `scale` is the first one's, and all have its size."""
+
+    def __init__(self) -> None:
+        self.scale = np.float32(1)
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        import cv2
+
+        height, width = picture.shape[:2]
+        if max(height, width) <= LONGEST_SIDE:
+            return picture
+        self.scale = np.float32(LONGEST_SIDE / max(height, width))
+        size = round(width * self.scale), round(height * self.scale)
+        return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
 class _Chooser:

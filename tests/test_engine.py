@@ -1,23 +1,19 @@
 """The training loop: exact resume, averages, accumulation, processes, a guard against NaN; checkpoints, no pickles."""
 
 import json
-import os
 import pickle
 import shutil
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from interruption import Interrupted, stop_at
+from processes import train_in_processes
 from safetensors.torch import load_file, save_file
 
 import lipformer_core as lf
 from lipformer_core import checkpoint
-from lipformer_core.config import preset
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.errors import CheckpointError, ConfigError, TrainingDiverged
 from lipformer_core.training.averaging import WeightAverage
@@ -151,30 +147,6 @@ def test_averages_follow_the_closed_form_and_give_the_weights_back():
     with average.in_place():
         torch.testing.assert_close(model.weight.detach(), expected)
     assert torch.equal(model.weight.detach(), own)
-
-
-def train_in_processes(count, run, corpus, config, stage="codebook"):
-    """`lipformer train` in so many processes of one CPU, by gloo."""
-    changed = {k: v for k, v in config.to_dict().items() if v != getattr(preset("quick"), k)}
-    settings = [text for k, v in changed.items() for text in ("--set", f"{k}={list(v) if type(v) is tuple else v}")]
-    command = [sys.executable, "-m", "lipformer_core.cli", "train", stage, "--data", str(corpus), "--run", str(run)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = {"WORLD_SIZE": f"{count}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
-    world |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [*command, "--quiet", *settings],
-            env=os.environ | world | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    for process in started:
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors[-3000:]
 
 
 @pytest.mark.slow

@@ -144,9 +144,15 @@ class CodebookStage(Stage):
         """Move the codes that nobody used since the last time onto encodings of this batch, the same everywhere."""
         generator = torch.Generator().manual_seed(self.config.seed + number)
         for half in HALVES:
-            encodings = self.accelerator.gather(self.encodings[half].contiguous())
-            self.codebook(half).revive(self.model["used"][half], encodings, generator)
-            self.model["used"][half].zero_()
+            encodings, used = self.accelerator.gather(self.encodings[half].contiguous()), self.model["used"][half]
+            self.codebook(half).revive(used, encodings, generator)
+            self.jumped(half, used == 0)
+            used.zero_()
+
+    def jumped(self, half: str, which: Tensor) -> None:
+        """Codes, true in (K,), were put elsewhere: the mean of old and new places lies where no encoding is."""
+        if self.average is not None:
+            self.average.forget(self.codebook(half).weight, which)
 
     @torch.no_grad()
     def initialise_codes(self) -> None:
@@ -161,6 +167,7 @@ class CodebookStage(Stage):
             tokens = torch.cat([e[index].movedim(1, -1).flatten(0, 2) for e in encodings]).cpu()
             codes = kmeans(tokens, self.config.codebook_size, generator).to(self.device)
             self.codebook(half).set_codes(broadcast(codes))
+            self.jumped(half, torch.ones(len(codes), dtype=torch.bool, device=self.device))
 
     def evaluate(self) -> dict[str, float]:
         return evaluate_codebook(self.autoencoder, self.val, self.config.eval_images)

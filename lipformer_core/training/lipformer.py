@@ -180,16 +180,15 @@ class LipFormerStage(Stage):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The phase's losses on fixed validation pairs; val_score is minus the loss."""
+        """The phase's losses on fixed validation pairs, without any chance in them; val_score is minus the loss."""
         self.model.eval()
         seen: dict[str, list[float]] = {}
-        with torch.random.fork_rng(devices=[]):
-            for number in range(VALIDATION_ROUNDS):
-                batch = self.to_device(self.val.draw((number,), 64 // self.run * self.run, run=self.run))
-                image = self.val.frames.images(batch.frames).to(self.device) if self.phase == "lipformer" else None
-                loss, logged, _ = self.objective(batch, image, None)
-                for key, value in {**logged, "score": -loss}.items():
-                    seen.setdefault(f"val_{key}", []).append(float(value))
+        for number in range(VALIDATION_ROUNDS):
+            batch = self.to_device(self.val.draw((number,), 64 // self.run * self.run, run=self.run))
+            image = self.val.frames.images(batch.frames).to(self.device) if self.phase == "lipformer" else None
+            loss, logged, _ = self.objective(batch, image, None)
+            for key, value in {**logged, "score": -loss}.items():
+                seen.setdefault(f"val_{key}", []).append(float(value))
         self.model.train()
         return {key: sum(values) / len(values) for key, values in seen.items()}
 

@@ -8,6 +8,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from ..config import Config
+from .averaging import WeightAverage
 
 
 class Stage:
@@ -19,6 +20,7 @@ class Stage:
     score: str  # the validation figure that is maximised
     steps: int
     start: str | None = None  # fingerprint of the model whose weights it went on from
+    average: WeightAverage | None = None  # the loop's, where it keeps one
     model: nn.Module  # what is trained and saved, not wrapped, buffers included
     wrapped: list[nn.Module]  # the networks whose forward the Accelerator wrapped
     optimisers: list[torch.optim.Optimizer]

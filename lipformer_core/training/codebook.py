@@ -18,7 +18,7 @@ from .looks import Looks, draw_looks
 from .loop import finished, run_stage
 from .losses import mouth_pixels, perceptual_loss, reconstruction_loss
 from .sampling import FrameSampler, sample_rng, to_tensor
-from .stage import Stage, describe_frames
+from .stage import Stage, as_configured, describe_frames
 
 REVIVE_EVERY = 100  # steps over which a code must have been used
 REVIVE_UNTIL = 0.8  # share of the steps; later the codes settle
@@ -26,6 +26,7 @@ KMEANS_IMAGES = 384
 HALVES = ("upper", "bottom")
 
 
+@as_configured
 def train_codebook(
     config: Config, data: Data, run: Path | str, progress: bool = True, start: Path | str | None = None
 ) -> FaceAutoencoder:

@@ -31,12 +31,13 @@ from .losses import mouth_pixels, mouth_tokens
 from .objectives import CodeObjective, ImageObjective, SoundObjective, WarpObjective
 from .pairs import PairBatch, PairSampler, augment_audio
 from .sampling import to_tensor
-from .stage import Stage, describe_frames, make_accelerator
+from .stage import Stage, as_configured, describe_frames, make_accelerator
 
 VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
 PHASES = ("warping", "listening", "cached", "lipformer")
 
 
+@as_configured
 def train_lipformer(
     config: Config,
     data: Data,

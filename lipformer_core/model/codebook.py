@@ -109,12 +109,13 @@ class Codebook(nn.Module):
 
 def usage(counts: Tensor) -> float:
     """Share (0-1) of the codes that were used at least once. counts: (K,)."""
-    return float((counts > 0).double().mean())
+    return float((counts > 0).cpu().double().mean())
 
 
 def perplexity(counts: Tensor) -> float:
     """exp(entropy) of the code distribution: 1 (one code) to K (all alike). counts: (K,)."""
-    p = counts.double() / counts.sum().clamp(min=1)
+    counts = counts.cpu().double()
+    p = counts / counts.sum().clamp(min=1)
     return float(torch.exp(-(p * torch.log(p.clamp(min=1e-12))).sum()))
 
 

@@ -126,7 +126,7 @@ class LipTransformer(nn.Module):
         warped : the warped reference bottom, with its corners where `config.warp_corners` is on
         codes : torch.Tensor, shape = (K, d), C_B
         audio : torch.Tensor, shape = (B, audio_dim), F_Aud
-        returns (logits (B, h/2 * w, K), the residual head's latents (B, h/2 * w, d) or None); float32 under autocast too
+        returns (logits (B, h/2 * w, K), the residual head's latents (B, h/2 * w, d) or None); float32, also by autocast
         """
         tokens = warped.bottom.flatten(2).transpose(1, 2)  # (B, n, d)
         z = self.embed(tokens)

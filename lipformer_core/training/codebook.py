@@ -198,13 +198,14 @@ def evaluate_codebook(
     autoencoder.eval()
     device = next(autoencoder.parameters()).device
     counts = [torch.zeros(autoencoder.config.codebook_size) for _ in range(2)]
-    mouth = mouth_pixels(autoencoder.config.crop_size).to(device)
+    mouth = mouth_pixels(autoencoder.config.crop_size)
     errors, mouth_errors = [], []
     pairs = sampler.fixed(images)
     for first in range(0, len(pairs), batch):
         image = sampler.images(pairs[first : first + batch]).to(device)
         out = autoencoder(image)
-        square = ((out["reconstruction"].clamp(-1, 1) - image) / 2).double().square()
+        # float64 on the CPU: not every device has it
+        square = ((out["reconstruction"].clamp(-1, 1) - image) / 2).cpu().double().square()
         errors.append(square.mean((1, 2, 3)))
         mouth_errors.append((square * mouth).sum((1, 2, 3)) / (3 * mouth.sum()))
         for count, half in zip(counts, ("upper", "bottom"), strict=True):

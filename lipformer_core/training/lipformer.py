@@ -25,6 +25,7 @@ from ..errors import ConfigError
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from ..model.lipformer import LipFormer
 from ..model.syncnet import SyncNet
+from ..model.warping import require_sampling
 from .codebook import train_codebook
 from .loop import finished, run_stage, take_over
 from .losses import mouth_pixels, mouth_tokens
@@ -122,6 +123,8 @@ class LipFormerStage(Stage):
     ):
         super().__init__(model.config)
         config = self.config
+        if model.warping is not None:
+            require_sampling(self.device)
         self.run = config.sync_frames if phase == "lipformer" and expert is not None else 1  # consecutive targets
         self.phase, self.steps, self.train, self.val = phase, steps, train, val
         self.model = model.train().to(self.device, memory_format=torch.channels_last)

@@ -1,23 +1,18 @@
 """The training loop: exact resume, averages, accumulation, processes, a guard against NaN; checkpoints, no pickles."""
 
 import json
-import os
 import pickle
 import shutil
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from interruption import Interrupted, stop_at
+from processes import train_in_processes
 from safetensors.torch import load_file, save_file
 
 import lipformer_core as lf
 from lipformer_core import checkpoint
-from lipformer_core.config import preset
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.errors import CheckpointError, ConfigError, TrainingDiverged
 from lipformer_core.training.averaging import WeightAverage
@@ -27,7 +22,6 @@ from lipformer_core.training.lipformer import LipFormerStage, train_lipformer
 from lipformer_core.training.looks import clip_looks
 from lipformer_core.training.loop import STATES, finished, optimise
 from lipformer_core.training.sampling import FrameSampler
-from lipformer_core.training.stage import make_accelerator
 from lipformer_core.training.sync import train_sync
 
 
@@ -153,30 +147,6 @@ def test_averages_follow_the_closed_form_and_give_the_weights_back():
     assert torch.equal(model.weight.detach(), own)
 
 
-def train_in_processes(count, run, corpus, config, stage="codebook"):
-    """`lipformer train` in so many processes of one CPU, by gloo."""
-    changed = {k: v for k, v in config.to_dict().items() if v != getattr(preset("quick"), k)}
-    settings = [text for k, v in changed.items() for text in ("--set", f"{k}={list(v) if type(v) is tuple else v}")]
-    command = [sys.executable, "-m", "lipformer_core.cli", "train", stage, "--data", str(corpus), "--run", str(run)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = {"WORLD_SIZE": f"{count}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
-    world |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [*command, "--quiet", *settings],
-            env=os.environ | world | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    for process in started:
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors[-3000:]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("update", ["gradient", "average"])
 def test_two_processes_equal_one_on_the_same_global_batch(update, tiny_config, tiny_corpus, tmp_path, monkeypatch):
@@ -203,40 +173,23 @@ def test_two_processes_train_stage_2_over_a_codebook_of_one(tiny_config, tiny_co
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_deterministic_mode_gives_the_same_bits_twice(tiny_config, tiny_corpus, tmp_path):
-    config = tiny_config.replace(deterministic=True)
-    try:
-        for name in ("a", "b"):
-            train_codebook(config, tiny_corpus, tmp_path / name, progress=False)
-            assert torch.are_deterministic_algorithms_enabled()
-    finally:
-        torch.use_deterministic_algorithms(False)
+def test_deterministic_mode_gives_the_same_bits_twice_and_ends_with_the_training(
+    tiny_config, tiny_corpus, tmp_path, monkeypatch
+):
+    config, during, real = tiny_config.replace(deterministic=True), [], CodebookStage.losses
+    enabled = torch.are_deterministic_algorithms_enabled
+    monkeypatch.setattr(CodebookStage, "losses", lambda *given: during.append(enabled()) or real(*given))
+    for name in ("a", "b"):
+        train_codebook(config, tiny_corpus, tmp_path / name, progress=False)
+        assert not enabled()
     a, b = (checkpoint.load_codebook(tmp_path / name) for name in ("a", "b"))
     assert checkpoint.fingerprint(a) == checkpoint.fingerprint(b)
-
-
-def test_mixed_precision_trains_and_codes_are_chosen_in_full_precision(tiny_config, tiny_corpus, tmp_path):
-    AcceleratorState._reset_state(True)
-    try:
-        config = tiny_config.replace(precision="bf16")
-        autoencoder = train_codebook(config, tiny_corpus, tmp_path, progress=False)
-        assert all(p.dtype is torch.float32 for p in autoencoder.parameters())
-        encoding = torch.randn(2, 8, 4, 4)
-        with torch.autocast("cpu", torch.bfloat16):
-            chosen = autoencoder.upper_codebook.indices(encoding)
-        assert torch.equal(chosen, autoencoder.upper_codebook.indices(encoding))
-    finally:
-        AcceleratorState._reset_state(True)
-
-
-def test_the_launchers_precision_holds_where_the_settings_name_none(tiny_config, monkeypatch):
-    for launched, named, expected in (("bf16", "no", "bf16"), ("no", "bf16", "bf16"), ("no", "no", "no")):
-        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
-        AcceleratorState._reset_state(True)
-        try:
-            assert make_accelerator(tiny_config.replace(precision=named)).mixed_precision == expected
-        finally:
-            AcceleratorState._reset_state(True)
+    assert during == 2 * config.stage1_steps * [True]
+    monkeypatch.setattr(CodebookStage, "losses", stop_at(0, CodebookStage))
+    for train in (train_codebook, train_lipformer):
+        with pytest.raises(Interrupted):
+            train(config, tiny_corpus, tmp_path / "c", progress=False)
+        assert not enabled()
 
 
 def test_the_loss_scaler_is_resumed(tiny_config, tiny_corpus, tmp_path, monkeypatch):

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from lipformer_core import weights
 from lipformer_core.errors import WeightsCorrupt, WeightsMissing
+from lipformer_core.training.losses import LPIPS_TRUNKS, lpips_network
 
 from .metrics import MetricError
 
-LPIPS_TRUNK = "alexnet-owt-7be5be79.pth"  # torchvision's; the linear layers come with the package lpips
+LPIPS_TRUNK = LPIPS_TRUNKS["alex"]
 FID_INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 FID_DIMENSIONS = 2048
 
@@ -39,24 +40,14 @@ class Lpips:
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        trunk = weights.find(LPIPS_TRUNK)
-        try:
-            import lpips
-        except ImportError as error:
-            raise WeightsMissing("the package lpips is not installed (pip install lpips)") from error
         self.device = torch.device(device)
-        self.network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-        state = torch.load(trunk, map_location="cpu", weights_only=True)
-        # lpips cuts torchvision's `features` into slices and keeps the layers' numbers
-        own = {name: "features." + name.split(".", 1)[1] for name in self.network.net.state_dict()}
-        self.network.net.load_state_dict({name: state[theirs] for name, theirs in own.items()})
-        self.network.to(self.device).eval().requires_grad_(False)
+        self.network = lpips_network("alex").to(self.device)
 
     @torch.no_grad()
     def __call__(self, generated: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.float64]:
         """uint8 (n, S, S, 3) twice -> (n,)."""
         a, b = (_pixels(x, self.device) * 2 - 1 for x in (generated, truth))
-        return self.network(a, b).double().flatten().cpu().numpy()
+        return self.network(a, b).flatten().cpu().double().numpy()
 
 
 class FidStatistics:
@@ -103,7 +94,7 @@ class Fid:
     @torch.no_grad()
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """uint8 (n, S, S, 3) -> (n, 2048)."""
-        return self.network(_pixels(images, self.device))[0].flatten(1).double().cpu().numpy()
+        return self.network(_pixels(images, self.device))[0].flatten(1).cpu().double().numpy()
 
     @staticmethod
     def distance(generated: FidStatistics, truth: FidStatistics) -> float:

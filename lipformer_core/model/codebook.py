@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .precision import full_precision
+
 
 def vq_loss(encoding: Tensor, quantised: Tensor, beta: float) -> Tensor:
     """Eq. 3 for one half: ``||sg[E] - H||^2 + beta ||sg[H] - E||^2``, as means over all elements.
@@ -19,6 +21,8 @@ def vq_loss(encoding: Tensor, quantised: Tensor, beta: float) -> Tensor:
 
 class Codebook(nn.Module):
     """K codes of d numbers; with ``normalise`` both encodings and codes live on the unit sphere.
+
+    Encodings are compared with the codes in float32, whatever precision the encoder had.
 
     With ``decay`` no gradient moves the codes: each is the moving average of the encodings that chose it (van den Oord
     et al. 2017, appendix A), taken in by `move`. The first term of Eq. 3 then only measures.
@@ -37,15 +41,16 @@ class Codebook(nn.Module):
         return F.normalize(self.weight, dim=1) if self.normalise else self.weight
 
     def prepare(self, encoding: Tensor) -> Tensor:
-        """What is compared with the codes: (B, d, h, w), on the unit sphere if the codes are."""
-        return F.normalize(encoding, dim=1) if self.normalise else encoding
+        """What is compared with the codes: float32 (B, d, h, w), on the unit sphere if the codes are."""
+        return F.normalize(encoding.float(), dim=1) if self.normalise else encoding.float()
 
     def indices(self, encoding: Tensor) -> Tensor:
         """Nearest code of each token. encoding: (B, d, h, w); returns int64 (B, h, w)."""
         tokens = self.prepare(encoding).movedim(1, -1)  # (B, h, w, d)
         codes = self.codes()
-        # the squared distance less the token's own norm, which does not change the order
-        return (codes.square().sum(1) - 2 * tokens @ codes.T).argmin(-1)
+        with full_precision(tokens):
+            # the squared distance less the token's own norm, which does not change the order
+            return (codes.square().sum(1) - 2 * tokens @ codes.T).argmin(-1)
 
     def lookup(self, indices: Tensor) -> Tensor:
         """Codes of int64 (B, h, w) as feature maps (B, d, h, w)."""
@@ -104,12 +109,13 @@ class Codebook(nn.Module):
 
 def usage(counts: Tensor) -> float:
     """Share (0-1) of the codes that were used at least once. counts: (K,)."""
-    return float((counts > 0).double().mean())
+    return float((counts > 0).cpu().double().mean())
 
 
 def perplexity(counts: Tensor) -> float:
     """exp(entropy) of the code distribution: 1 (one code) to K (all alike). counts: (K,)."""
-    p = counts.double() / counts.sum().clamp(min=1)
+    counts = counts.cpu().double()
+    p = counts / counts.sum().clamp(min=1)
     return float(torch.exp(-(p * torch.log(p.clamp(min=1e-12))).sum()))
 
 

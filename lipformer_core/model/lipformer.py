@@ -10,6 +10,7 @@ from ..config import Config
 from .audio_encoder import AudioEncoder
 from .autoencoder import FaceAutoencoder, split_halves
 from .lip_reader import LipReader
+from .precision import full_precision
 from .transformer import LipTransformer
 from .warping import AdaptiveFaceWarping, Warped
 
@@ -28,13 +29,15 @@ def lip_codes(logits: Tensor, codes: Tensor, tau: float | None, expected: bool =
     codes : torch.Tensor, shape = (K, d)
     tau : temperature of the straight-through Gumbel-softmax (training), or None: arg-max (inference)
     expected : the mean of all codes by their probability instead, in training and inference; ours
-    returns (B, n, d)
+    returns (B, n, d), float32 also under autocast, noise included: rounded codes would be no codes of C_B
     """
-    if expected:
-        return logits.softmax(-1) @ codes
-    if tau is None:
-        return F.embedding(logits.argmax(-1), codes)
-    return F.gumbel_softmax(logits, tau=tau, hard=True) @ codes
+    with full_precision(logits):
+        logits, codes = logits.float(), codes.float()
+        if expected:
+            return logits.softmax(-1) @ codes
+        if tau is None:
+            return F.embedding(logits.argmax(-1), codes)
+        return F.gumbel_softmax(logits, tau=tau, hard=True) @ codes
 
 
 class LipFormer(nn.Module):

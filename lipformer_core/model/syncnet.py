@@ -18,7 +18,10 @@ LEVELS = 4  # halvings of a tower
 
 
 class SyncNet(nn.Module):
-    """`faces` and `sounds`, the two towers, and the learned temperature of their similarities."""
+    """`faces` and `sounds`, the two towers, and the learned temperature of their similarities.
+
+    Embeddings are float32 also under autocast: neighbouring windows differ by less than bfloat16 tells apart.
+    """
 
     def __init__(self, config: Config):
         super().__init__()
@@ -36,11 +39,11 @@ class SyncNet(nn.Module):
         """
         x = seen.flatten(1, 2)  # (B, 3 T, 48, 64)
         spread, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
-        return F.normalize(self.faces((x - mean) / (spread + LEAST_SPREAD)), dim=-1)  # (B, E)
+        return F.normalize(self.faces((x - mean) / (spread + LEAST_SPREAD)).float(), dim=-1)  # (B, E)
 
     def embed_sounds(self, sounds: Tensor) -> Tensor:
         """sounds : torch.Tensor, shape = (B, sync_audio_window, 80), log-mel; returns (B, sync_dim), l2-normalised."""
-        return F.normalize(self.sounds(sounds[:, None]), dim=-1)  # (B, E)
+        return F.normalize(self.sounds(sounds[:, None]).float(), dim=-1)  # (B, E)
 
     def scale(self) -> Tensor:
         """One over the temperature: what a cosine similarity is multiplied with before a softmax."""

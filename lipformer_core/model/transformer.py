@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Config
+from .precision import full_precision
 from .warping import Warped
 
 
@@ -125,7 +126,7 @@ class LipTransformer(nn.Module):
         warped : the warped reference bottom, with its corners where `config.warp_corners` is on
         codes : torch.Tensor, shape = (K, d), C_B
         audio : torch.Tensor, shape = (B, audio_dim), F_Aud
-        returns (logits (B, h/2 * w, K), the residual head's latents (B, h/2 * w, d) or None)
+        returns (logits (B, h/2 * w, K), the residual head's latents (B, h/2 * w, d) or None); float32, also by autocast
         """
         tokens = warped.bottom.flatten(2).transpose(1, 2)  # (B, n, d)
         z = self.embed(tokens)
@@ -136,9 +137,11 @@ class LipTransformer(nn.Module):
         reference = None if self.query_source == "z" else z
         for layer in self.layers:
             z = layer(z, reference, layer.cross_attention.keys_values(codes), audio)
-        if not self.residual_head:
-            return self.head(z), None
-        # nearest-code logits around the warped reference: before any training this copies it
-        latent = tokens + self.head(z)
-        distance = codes.square().sum(1) / 2 - latent @ codes.T  # (B, n, K), up to the token's own norm
-        return -distance * self.log_sharpness.exp() / codes.var(0).sum().detach(), latent
+        with full_precision(z):
+            out = self.head(z.float())
+            if not self.residual_head:
+                return out, None
+            # nearest-code logits around the warped reference: before any training this copies it
+            latent = tokens.float() + out
+            distance = codes.square().sum(1) / 2 - latent @ codes.T  # (B, n, K), up to the token's own norm
+            return -distance * self.log_sharpness.exp() / codes.var(0).sum().detach(), latent

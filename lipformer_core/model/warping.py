@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Config
+from ..errors import ConfigError
 
 BOTTLENECK = 16  # channels that F_d keeps before its dense layers
 
@@ -33,6 +34,21 @@ def identity_grid(rows: int, columns: int) -> Tensor:
 def bilinear_sample(features: Tensor, grid: Tensor) -> Tensor:
     """Read features (B, d, h, w) at grid (B, h, w, 2) in [-1, 1] (x, y), bilinearly, edges repeated."""
     return F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def require_sampling(device: torch.device) -> None:
+    """Nothing, where `bilinear_sample` can be trained on the device: not every Torch can do it on every one.
+
+    raises ConfigError before any work where it cannot
+    """
+    place = torch.zeros(1, 1, 1, 2, device=device, requires_grad=True)
+    try:
+        bilinear_sample(torch.zeros(1, 1, 2, 2, device=device), place).sum().backward()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"warping cannot be trained on the device {device.type} with Torch {torch.__version__} ({error}); take a "
+            "newer Torch, train on the CPU (ACCELERATE_USE_CPU=true), or set warping to false"
+        ) from error
 
 
 def corner_samples(features: Tensor, grid: Tensor) -> Tensor:

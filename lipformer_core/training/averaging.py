@@ -26,6 +26,17 @@ class WeightAverage:
         get_ema_multi_avg_fn(decay)(list(self.values.values()), list(self.parameters.values()), None)
         self.updates += 1
 
+    @torch.no_grad()
+    def forget(self, parameter: nn.Parameter, rows: Tensor) -> None:
+        """Begin anew, from the present weights, with rows of a parameter that were put elsewhere instead of trained.
+
+        parameter : of the model; nothing happens where it is not averaged
+        rows : torch.Tensor, shape = (n,), their indices, or (len(parameter),), true at them
+        """
+        for name, averaged in self.parameters.items():
+            if averaged is parameter:
+                self.values[name][rows] = parameter[rows]
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The model holds its averages inside this context, and its own weights again after it."""

@@ -18,7 +18,7 @@ from .looks import Looks, draw_looks
 from .loop import finished, run_stage
 from .losses import mouth_pixels, perceptual_loss, reconstruction_loss
 from .sampling import FrameSampler, sample_rng, to_tensor
-from .stage import Stage, describe_frames
+from .stage import Stage, as_configured, describe_frames
 
 REVIVE_EVERY = 100  # steps over which a code must have been used
 REVIVE_UNTIL = 0.8  # share of the steps; later the codes settle
@@ -26,6 +26,7 @@ KMEANS_IMAGES = 384
 HALVES = ("upper", "bottom")
 
 
+@as_configured
 def train_codebook(
     config: Config, data: Data, run: Path | str, progress: bool = True, start: Path | str | None = None
 ) -> FaceAutoencoder:
@@ -144,9 +145,15 @@ class CodebookStage(Stage):
         """Move the codes that nobody used since the last time onto encodings of this batch, the same everywhere."""
         generator = torch.Generator().manual_seed(self.config.seed + number)
         for half in HALVES:
-            encodings = self.accelerator.gather(self.encodings[half].contiguous())
-            self.codebook(half).revive(self.model["used"][half], encodings, generator)
-            self.model["used"][half].zero_()
+            encodings, used = self.accelerator.gather(self.encodings[half].contiguous()), self.model["used"][half]
+            self.codebook(half).revive(used, encodings, generator)
+            self.jumped(half, used == 0)
+            used.zero_()
+
+    def jumped(self, half: str, which: Tensor) -> None:
+        """Codes, true in (K,), were put elsewhere: the mean of old and new places lies where no encoding is."""
+        if self.average is not None:
+            self.average.forget(self.codebook(half).weight, which)
 
     @torch.no_grad()
     def initialise_codes(self) -> None:
@@ -161,6 +168,7 @@ class CodebookStage(Stage):
             tokens = torch.cat([e[index].movedim(1, -1).flatten(0, 2) for e in encodings]).cpu()
             codes = kmeans(tokens, self.config.codebook_size, generator).to(self.device)
             self.codebook(half).set_codes(broadcast(codes))
+            self.jumped(half, torch.ones(len(codes), dtype=torch.bool, device=self.device))
 
     def evaluate(self) -> dict[str, float]:
         return evaluate_codebook(self.autoencoder, self.val, self.config.eval_images)
@@ -190,13 +198,14 @@ def evaluate_codebook(
     autoencoder.eval()
     device = next(autoencoder.parameters()).device
     counts = [torch.zeros(autoencoder.config.codebook_size) for _ in range(2)]
-    mouth = mouth_pixels(autoencoder.config.crop_size).to(device)
+    mouth = mouth_pixels(autoencoder.config.crop_size)
     errors, mouth_errors = [], []
     pairs = sampler.fixed(images)
     for first in range(0, len(pairs), batch):
         image = sampler.images(pairs[first : first + batch]).to(device)
         out = autoencoder(image)
-        square = ((out["reconstruction"].clamp(-1, 1) - image) / 2).double().square()
+        # float64 on the CPU: not every device has it
+        square = ((out["reconstruction"].clamp(-1, 1) - image) / 2).cpu().double().square()
         errors.append(square.mean((1, 2, 3)))
         mouth_errors.append((square * mouth).sum((1, 2, 3)) / (3 * mouth.sum()))
         for count, half in zip(counts, ("upper", "bottom"), strict=True):

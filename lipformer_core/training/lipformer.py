@@ -25,18 +25,20 @@ from ..errors import ConfigError
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from ..model.lipformer import LipFormer
 from ..model.syncnet import SyncNet
+from ..model.warping import require_sampling
 from .codebook import train_codebook
 from .loop import finished, run_stage, take_over
 from .losses import mouth_pixels, mouth_tokens
 from .objectives import CodeObjective, ImageObjective, SoundObjective, WarpObjective
 from .pairs import PairBatch, PairSampler, augment_audio
 from .sampling import to_tensor
-from .stage import Stage, describe_frames, make_accelerator
+from .stage import Stage, as_configured, describe_frames, make_accelerator
 
 VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
 PHASES = ("warping", "listening", "cached", "lipformer")
 
 
+@as_configured
 def train_lipformer(
     config: Config,
     data: Data,
@@ -121,6 +123,8 @@ class LipFormerStage(Stage):
     ):
         super().__init__(model.config)
         config = self.config
+        if model.warping is not None:
+            require_sampling(self.device)
         self.run = config.sync_frames if phase == "lipformer" and expert is not None else 1  # consecutive targets
         self.phase, self.steps, self.train, self.val = phase, steps, train, val
         self.model = model.train().to(self.device, memory_format=torch.channels_last)
@@ -180,16 +184,15 @@ class LipFormerStage(Stage):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The phase's losses on fixed validation pairs; val_score is minus the loss."""
+        """The phase's losses on fixed validation pairs, without any chance in them; val_score is minus the loss."""
         self.model.eval()
         seen: dict[str, list[float]] = {}
-        with torch.random.fork_rng(devices=[]):
-            for number in range(VALIDATION_ROUNDS):
-                batch = self.to_device(self.val.draw((number,), 64 // self.run * self.run, run=self.run))
-                image = self.val.frames.images(batch.frames).to(self.device) if self.phase == "lipformer" else None
-                loss, logged, _ = self.objective(batch, image, None)
-                for key, value in {**logged, "score": -loss}.items():
-                    seen.setdefault(f"val_{key}", []).append(float(value))
+        for number in range(VALIDATION_ROUNDS):
+            batch = self.to_device(self.val.draw((number,), 64 // self.run * self.run, run=self.run))
+            image = self.val.frames.images(batch.frames).to(self.device) if self.phase == "lipformer" else None
+            loss, logged, _ = self.objective(batch, image, None)
+            for key, value in {**logged, "score": -loss}.items():
+                seen.setdefault(f"val_{key}", []).append(float(value))
         self.model.train()
         return {key: sum(values) / len(values) for key, values in seen.items()}
 

@@ -11,12 +11,12 @@ import os
 import shutil
 import time
 import warnings
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 
 from .. import checkpoint
 from ..config import Config
@@ -72,55 +72,53 @@ def run_stage(folder: Path, stage: Stage, data_hash: str, progress: bool = True)
     config, accelerator, steps = stage.config, stage.accelerator, stage.steps
     average = WeightAverage(stage.model, config.weight_average) if config.weight_average else None
     start, best = _resume(folder, stage, average, data_hash)
-    base = [[group["lr"] for group in optimiser.param_groups] for optimiser in stage.optimisers]
-    materials = prefetched(stage.material, range(start * config.accumulate, steps * config.accumulate))
-    journal = Journal(folder, start) if accelerator.is_main_process else None
+    base = [(group, group["lr"]) for optimiser in stage.optimisers for group in optimiser.param_groups]
+    stage.average = average
     keep = _Checkpoints(folder, stage, average, data_hash)
     seen: list[tuple[int, dict]] = []
     began, waited = time.monotonic(), 0.0
-    bar = tqdm(
-        range(start, steps),
-        desc=folder.name,
-        unit="step",
-        disable=not progress or not accelerator.is_local_main_process,
-        mininterval=2,
-        initial=start,
-        total=steps,
-    )
-    for number in bar:
-        asked = time.monotonic()
-        made = [next(materials) for _ in range(config.accumulate)]
-        waited += time.monotonic() - asked
-        torch.manual_seed((config.seed * 1_000_003 + number) * accelerator.num_processes + accelerator.process_index)
-        factor = learning_rate(number, steps, config.warmup_steps)
-        for optimiser, rates in zip(stage.optimisers, base, strict=True):
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+    with ExitStack() as opened:  # closed when a step fails, too
+        numbers = range(start * config.accumulate, steps * config.accumulate)
+        materials = opened.enter_context(closing(prefetched(stage.material, numbers)))
+        journal = opened.enter_context(closing(Journal(folder, start))) if accelerator.is_main_process else None
+        bar = tqdm(
+            range(start, steps),
+            desc=folder.name,
+            unit="step",
+            disable=not progress or not accelerator.is_local_main_process,
+            mininterval=2,
+            initial=start,
+            total=steps,
+        )
+        for number in opened.enter_context(bar):
+            asked = time.monotonic()
+            made = [next(materials) for _ in range(config.accumulate)]
+            waited += time.monotonic() - asked
+            torch.manual_seed(
+                (config.seed * 1_000_003 + number) * accelerator.num_processes + accelerator.process_index
+            )
+            factor = learning_rate(number, steps, config.warmup_steps)
+            for group, rate in base:
                 group["lr"] = rate * factor
-        seen.append((number, optimise(stage, number, made)))
-        if average:
-            average.update()
-        done = number + 1
-        check = done % config.eval_every == 0 or done == steps
-        save = done % config.save_every == 0 and done < steps
-        if check or save or done % config.log_every == 0:
-            means = _means(seen, stage, folder)
-            seconds = time.monotonic() - began
-            row = {"seconds": seconds, "waiting": waited / seconds, "lr_factor": factor} | means
-            bar.set_postfix({k: f"{v:.3g}" for k, v in means.items()}, refresh=False)
-            seen = []
-            if check:
-                with average.in_place() if average else nullcontext():
-                    figures = stage.evaluate()
-                    if figures[stage.score] > best:
-                        best = figures[stage.score]
-                        keep.best(done, best, figures)
-                row |= figures
-            if journal:
-                journal.write(done, row)
-        if save:
-            keep.state(done, best)
-    if journal:
-        journal.close()
+            seen.append((number, optimise(stage, number, made)))
+            if average:
+                average.update()
+            done = number + 1
+            check = done % config.eval_every == 0 or done == steps
+            save = done % config.save_every == 0 and done < steps
+            if check or save or done % config.log_every == 0:
+                means = _means(seen, stage, folder)
+                seconds = time.monotonic() - began
+                row = {"seconds": seconds, "waiting": waited / seconds, "lr_factor": factor} | means
+                bar.set_postfix({k: f"{v:.3g}" for k, v in means.items()}, refresh=False)
+                seen = []
+                if check:
+                    figures, best = _validate(stage, average, keep, done, best)
+                    row |= figures
+                if journal:
+                    journal.write(done, row)
+            if save:
+                keep.state(done, best)
     keep.finish()
     stage.model.load_state_dict(checkpoint.model_tensors(checkpoint.load(folder / FINISHED)[1]))
 
@@ -156,6 +154,22 @@ def optimise(stage: Stage, number: int, materials: list[Any]) -> dict[str, torch
         optimiser.step()
     stage.after(number)
     return figures
+
+
+def _validate(
+    stage: Stage, average: WeightAverage | None, keep: "_Checkpoints", step: int, best: float
+) -> tuple[dict[str, float], float]:
+    """Validate the averaged weights and keep them if they are the best; returns (figures, best score so far).
+
+    The first process's figures count for all: those of the others may differ in the last bits, and a process that
+    alone thought its weights the best would wait alone for the others to keep them.
+    """
+    with average.in_place() if average else nullcontext():
+        figures = broadcast_object_list([stage.evaluate()])[0]
+        if figures[stage.score] > best:
+            best = figures[stage.score]
+            keep.best(step, best, figures)
+    return figures, best
 
 
 def _means(seen: list[tuple[int, dict]], stage: Stage, folder: Path) -> dict[str, float]:
@@ -222,8 +236,10 @@ class _Checkpoints:
     def finish(self) -> None:
         """The best weights become the stage's result."""
         if self.stage.accelerator.is_main_process:
-            for ending in (".json", ".safetensors"):  # the weights last: they mark the stage as finished
-                os.replace((self.folder / BEST).with_suffix(ending), (self.folder / FINISHED).with_suffix(ending))
+            best, result = self.folder / BEST, self.folder / FINISHED
+            if best.with_suffix(".json").is_file():  # else a process that was killed right here has moved it already
+                os.replace(best.with_suffix(".json"), result.with_suffix(".json"))
+            os.replace(best, result)  # the weights last: they mark the stage as finished
             for state in self.folder.glob(STATES):
                 _remove(state)
         self.stage.accelerator.wait_for_everyone()

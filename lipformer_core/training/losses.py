@@ -5,7 +5,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Config
+from ..errors import WeightsMissing
 
+# torchvision's trunks of LPIPS; its linear layers come with the package lpips
+LPIPS_TRUNKS = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 # Where the mouth lies in an aligned crop, in units of its side: eyes at 0.31 of the height, 0.31 apart
 MOUTH_TOP, MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT = 0.54, 0.94, 0.26, 0.74
 # 68-point landmarks that move with the head and not with the lips: jaw line and base of the nose
@@ -68,17 +71,37 @@ def perceptual_loss(config: Config, weight: float) -> nn.Module | None:
     return {"lpips": LPIPSLoss, "squeezenet": SqueezeNetLoss}[config.perceptual]()
 
 
+def lpips_network(trunk: str) -> nn.Module:
+    """LPIPS 0.1 (Zhang et al. 2018) in evaluation mode; its trunk is read from a file, and nothing is downloaded.
+
+    trunk : "alex", the metric's, or "vgg", the loss's
+    raises WeightsMissing without the trunk's file or the package lpips, WeightsCorrupt for another file
+    """
+    from ..weights import find
+
+    path = find(LPIPS_TRUNKS[trunk])
+    try:
+        import lpips
+    except ImportError as error:
+        raise WeightsMissing("the package lpips is not installed (pip install lpips)") from error
+    network = lpips.LPIPS(net=trunk, pnet_rand=True, verbose=False)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    # lpips cuts torchvision's `features` into slices and keeps the layers' numbers
+    own = {name: "features." + name.split(".", 1)[1] for name in network.net.state_dict()}
+    network.net.load_state_dict({name: state[theirs] for name, theirs in own.items()})
+    return network.eval().requires_grad_(False)
+
+
 class LPIPSLoss(nn.Module):
     """LPIPS (Zhang et al. 2018) with the VGG trunk, as in VQGAN."""
 
     def __init__(self) -> None:
         super().__init__()
-        import lpips
+        self.net = lpips_network("vgg")
 
-        from ..weights import find
-
-        find("vgg16-397923af.pth")  # WeightsMissing here, instead of a download inside lpips
-        self.net = lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
+    def train(self, mode: bool = True) -> "LPIPSLoss":
+        """Stays in evaluation mode: LPIPS has dropout, which is of its own training alone."""
+        return super().train(False)
 
     def forward(self, output: Tensor, image: Tensor) -> Tensor:
         """output, image : (B, 3, S, S) in [-1, 1]."""
@@ -97,7 +120,8 @@ class SqueezeNetLoss(nn.Module):
         from ..weights import find
 
         net = squeezenet1_1(weights=None)
-        net.load_state_dict(torch.load(find("squeezenet1_1_imagenet_onnxzoo.pth"), weights_only=True))
+        path = find("squeezenet1_1_imagenet_onnxzoo.pth")
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.features = net.features.eval().requires_grad_(False)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))

@@ -75,7 +75,7 @@ class CodeObjective(nn.Module):
             if config.warp_supervision:  # keeps the warp a warp
                 loss, _ = warp_loss(config, batch, warped.bottom, grid, truth, ~self.mouth)
                 auxiliary["warp"] = config.warp_supervision * loss
-        if self.training and config.reference_mouth_dropout:
+        if model.training and config.reference_mouth_dropout:
             hide = torch.rand(len(truth), 1, 1, 1, device=truth.device) < config.reference_mouth_dropout
             warped = warped.hide(hide & self.mouth)
         condition = model.audio_encoder(batch.audio)

@@ -44,7 +44,13 @@ class PairBatch:
 
 
 class PairSampler:
-    """Draws targets with references and sound from cached codes."""
+    """Draws targets with references and sound from cached codes.
+
+    Only the training split is augmented. Other splits ask what dubbing asks: frames as filmed, the frame's own upper
+    half before the warping, and the sound that was recorded with it. Pose twins and silence over closed lips are
+    lessons, not questions: a twin's pose is some degrees off, an error that no model can mend, and silence is never
+    what was heard there; both would add to the score's noise what says nothing about the dubbed video.
+    """
 
     def __init__(
         self,
@@ -56,7 +62,10 @@ class PairSampler:
         progress: bool = False,
     ):
         self.config, self.corpus = model.config, corpus
-        self.looks = self.config.looks if split == "train" else 1
+        lessons = split == "train"
+        self.looks = self.config.looks if lessons else 1
+        self.pose_twin = self.config.pose_twin if lessons else 0.0
+        self.silent_closed = self.config.silent_closed if lessons else 0.0
         self.frames = FrameSampler(corpus, split, model.config, stills=False)
         key = f"{corpus.hash} {checkpoint.fingerprint(model.autoencoder.encoder)}"
         self.cache = cache_codes(model.autoencoder, corpus, split, folder, key, self.looks, accelerator, progress)
@@ -77,7 +86,7 @@ class PairSampler:
             heard.append(clip.audio_windows([start + run // 2], self.config.sync_audio_window)[0])
             for target in range(start, start + run):
                 twin = target
-                if self.config.pose_twin and rng.random() < self.config.pose_twin:
+                if self.pose_twin and rng.random() < self.pose_twin:
                     twin = draw_twin(rng, clip.pose, clip.valid, target)
                 pairs.append((info, target))
                 looks.append(look)
@@ -109,7 +118,7 @@ class PairSampler:
     def _sound(self, clip: Clip, target: int, rng: np.random.Generator) -> np.ndarray:
         """The sound (window, columns) around a frame; in some samples silence, where the lips are closed anyway."""
         config = self.config
-        if config.silent_closed and clip.opening[target] <= CLOSED and rng.random() < config.silent_closed:
+        if self.silent_closed and clip.opening[target] <= CLOSED and rng.random() < self.silent_closed:
             return clip.silence(config)
         return clip.heard([target], config)[0]
 

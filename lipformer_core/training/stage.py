@@ -1,13 +1,19 @@
 """What a stage of training gives to the loop, and the one Accelerator setup of all stages."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import set_seed
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from ..config import Config
+from ..errors import ConfigError
+from .averaging import WeightAverage
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 class Stage:
@@ -19,6 +25,7 @@ class Stage:
     score: str  # the validation figure that is maximised
     steps: int
     start: str | None = None  # fingerprint of the model whose weights it went on from
+    average: WeightAverage | None = None  # the loop's, where it keeps one
     model: nn.Module  # what is trained and saved, not wrapped, buffers included
     wrapped: list[nn.Module]  # the networks whose forward the Accelerator wrapped
     optimisers: list[torch.optim.Optimizer]
@@ -65,13 +72,38 @@ def make_accelerator(config: Config) -> Accelerator:
     """Accelerate's set-up for one CPU, one GPU or many: from `accelerate launch` or a plain call.
 
     In every stage some parameters rest in some steps (codes before they exist, the decoder on cached codes).
-    With the precision "no" the launcher's `--mixed_precision` decides.
+    With the precision "no" the launcher's `--mixed_precision` decides, and never an earlier training of this process.
+    raises ConfigError for what Accelerate refuses, as a precision that the device has not
     """
-    if config.deterministic:
-        set_seed(config.seed, deterministic=True)
     resting = DistributedDataParallelKwargs(find_unused_parameters=True)
     precision = None if config.precision == "no" else config.precision
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[resting])
+    # Accelerate keeps the first precision of a process for all that follow, and has no public way to another one; the
+    # processes' group, which is `PartialState`'s, stays
+    AcceleratorState._reset_state()
+    try:
+        accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[resting])
+    except ValueError as error:
+        raise ConfigError(f"Accelerate refuses this set-up, with precision {config.precision!r}: {error}") from error
+    if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
+        raise ConfigError(f"precision: fp16 needs a GPU, and this device is {accelerator.device.type}; take bf16 or no")
+    return accelerator
+
+
+def as_configured(train: Callable[Concatenate[Config, P], T]) -> Callable[Concatenate[Config, P], T]:
+    """Give a training, whose first argument is its Config, Torch's global switches; they are restored after it."""
+
+    @functools.wraps(train)
+    def switched(config: Config, *args: P.args, **kwargs: P.kwargs) -> T:
+        if not config.deterministic:
+            return train(config, *args, **kwargs)
+        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        torch.use_deterministic_algorithms(True)
+        try:
+            return train(config, *args, **kwargs)
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+    return switched
 
 
 def describe_frames(pairs: list) -> str:

@@ -17,15 +17,17 @@ from .. import checkpoint
 from ..config import Config
 from ..data.clips import PreparedCorpus
 from ..data.joined import Data, JoinedCorpora, open_corpus
+from ..model.precision import full_precision
 from ..model.syncnet import SyncNet, windows
 from .loop import finished, run_stage
-from .stage import Stage
+from .stage import Stage, as_configured
 from .sync_sampling import Stretches, StretchSampler, augment_pictures, augment_sounds, seen_frames, soften
 
 VALIDATION_ROUNDS = 12  # fixed batches
 SCALE_RATE = 10.0  # how much faster the temperature learns than the towers
 
 
+@as_configured
 def train_sync(config: Config, data: Data, run: Path | str, progress: bool = True) -> SyncNet:
     """Train the sync expert on a prepared corpus into `run`/sync; resumes, and returns at once if it is finished.
 
@@ -103,7 +105,8 @@ class SyncObjective(nn.Module):
         config = self.net.config
         faces = self.net.embed_faces(windows(seen, config.sync_frames).flatten(0, 1))  # (N, E), N = B W
         voices = self.net.embed_sounds(sounds.flatten(0, 1))  # (N, E)
-        similarity = faces @ voices.T  # (N, N)
+        with full_precision(faces):
+            similarity = faces @ voices.T  # (N, N)
         contrastive = info_nce(self.net.scale() * similarity)
         mouths = windows(lips, config.sync_frames).flatten(0, 1).flatten(1)  # (N, 2 T)
         read = self.articulation(torch.cat([faces, voices]))

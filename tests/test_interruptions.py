@@ -1,0 +1,50 @@
+"""A stage that is killed or fails: nothing stays open, and the same command goes on from there."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+from interruption import Interrupted, stop_at
+
+from lipformer_core import checkpoint
+from lipformer_core.training.codebook import CodebookStage, train_codebook
+from lipformer_core.training.journal import read_log
+
+
+def test_a_stage_that_is_killed_while_it_finishes_is_finished_by_the_same_command(
+    tiny_config, tiny_corpus, tmp_path, monkeypatch
+):
+    scores = iter(range(0, -100, -1))  # the first check is the best: nothing writes the best weights again
+    real, replace = CodebookStage.evaluate, os.replace
+    monkeypatch.setattr(CodebookStage, "evaluate", lambda self: real(self) | {"val_psnr": float(next(scores))})
+
+    def killed(source, target):
+        if str(target).endswith("model.safetensors"):
+            raise Interrupted
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(os, "replace", killed)
+        train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
+    assert not (tmp_path / "codebook/model.safetensors").exists()
+    train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
+    header = checkpoint.header_of(tmp_path, "codebook")
+    assert header["step"] == 6 and header["best"] == 0.0
+    left = {path.name for path in (tmp_path / "codebook").iterdir()}
+    assert left == {"model.safetensors", "model.json", "log.csv", "tensorboard"}
+
+
+def test_a_step_that_fails_leaves_no_thread_and_all_rows_on_the_disk(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr(CodebookStage, "losses", stop_at(9, CodebookStage))
+    with pytest.raises(Interrupted) as caught:  # keeps the frames of the failed call alive, as a notebook does
+        train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
+    assert caught.tb is not None and set(threading.enumerate()) <= before
+    board = EventAccumulator(str(tmp_path / "codebook/tensorboard"))
+    board.Reload()
+    log = read_log(tmp_path / "codebook")
+    assert [event.step for event in board.Scalars("l1")] == log["step"] and log["step"][-1] == 9.0
+    np.testing.assert_allclose([event.value for event in board.Scalars("l1")], log["l1"], rtol=1e-5)

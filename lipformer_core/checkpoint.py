@@ -154,11 +154,10 @@ def header_of(run: Path | str, stage: str) -> dict:
     return load(Path(run) / stage / "model.safetensors")[0]
 
 
-def make_header(config: Config, data_hash: str, **more: object) -> dict:
-    """Everything a checkpoint says of itself."""
-    from . import __version__
-
-    return {"config": config.to_dict(), "version": __version__, "seed": config.seed, "data_hash": data_hash, **more}
+def make_header(config: Config, data_hash: str, made_by: list[dict], **more: object) -> dict:
+    """Everything a checkpoint says of itself. made_by : the code that trained it, as of `provenance.joined`."""
+    facts = {"version": made_by[-1]["version"], "seed": config.seed, "data_hash": data_hash, "made_by": made_by}
+    return {"config": config.to_dict(), **facts, **more}
 
 
 def _restore(model: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .data.corpora import CORPORA
+from .data.corpora import CORPORA, printable
 from .errors import ConfigError, LipFormerError
 
 
@@ -169,7 +169,7 @@ def prepare(
         backend=backend.value,
         scheduler=scheduler,
     )
-    typer.echo(f"prepared: {out}{outcome(out)}")
+    typer.echo(f"prepared: {printable(str(out))}{outcome(out)}")
 
 
 @train.command("codebook")

@@ -165,8 +165,11 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream | Non
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """The first stream of sound, if there is one."""
-    return next(iter(container.streams.audio), None)
+    """The stream of sound that players take: the first of those marked as default, else the first, if there is one."""
+    from av.stream import Disposition
+
+    streams = container.streams.audio
+    return next((s for s in streams if s.disposition & Disposition.default), next(iter(streams), None))
 
 
 def is_image(container: av.container.InputContainer) -> bool:

@@ -1,5 +1,6 @@
 """What a stage of training gives to the loop, and the one Accelerator setup of all stages."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ class Stage:
     score: str  # the validation figure that is maximised
     steps: int
     start: str | None = None  # fingerprint of the model whose weights it went on from
+    made_by: Sequence[dict] = ()  # the code that trained the state which it resumed, as of `provenance.joined`
     model: nn.Module  # what is trained and saved, not wrapped, buffers included
     wrapped: list[nn.Module]  # the networks whose forward the Accelerator wrapped
     optimisers: list[torch.optim.Optimizer]

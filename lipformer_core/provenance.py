@@ -73,11 +73,14 @@ def makers(content: dict) -> list[dict]:
     return content.get("made_by") or [unknown]
 
 
-def others(makers: Sequence[dict], kind: str) -> str | None:
-    """In words, by which other sources than the present ones something was made; None if it was by these alone."""
-    now = sources(kind)
-    found = [_words(maker) for maker in makers if maker["sources"] != now]
-    return " and ".join(dict.fromkeys(found)) or None
+def by_others(makers: Sequence[dict], kind: str) -> bool:
+    """Whether something was made, or begun, by other sources than the present ones."""
+    return any(maker["sources"] != sources(kind) for maker in makers)
+
+
+def words(makers: Sequence[dict]) -> str:
+    """Makers in words: revision, or version where there is none, and the beginning of the sources' hash."""
+    return " and ".join(dict.fromkeys(map(_words, makers)))
 
 
 def products(folder: Path) -> Iterator[tuple[str, str, list[dict]]]:

@@ -100,13 +100,18 @@ def parse_settings(settings: list[str] | None) -> dict[str, object]:
     return out
 
 
-def _config(preset_name: str, settings: list[str] | None, seed: int | None = None) -> object:
+def _config(preset_name: str, settings: list[str] | None, seed: int | None = None, run: Path | None = None) -> object:
     from .config import preset
 
     overrides = parse_settings(settings)
     if seed is not None:
         overrides["seed"] = seed
-    return preset(preset_name).replace(**overrides)
+    config = preset(preset_name)
+    if run is not None:
+        from .checkpoint import config_of
+
+        config = config.for_data_of(config_of(run))
+    return config.replace(**overrides)
 
 
 @app.callback(invoke_without_command=True)
@@ -127,6 +132,10 @@ def prepare(
     ] = None,
     corpus: Annotated[Corpus, typer.Option(help="What SOURCE is.")] = Corpus.folder,
     preset: Preset = "quick",
+    run: Annotated[
+        Path | None,
+        typer.Option("--for", metavar="RUN", help="A run that will read it: its data settings; or `pretrained`."),
+    ] = None,
     settings: Settings = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     backend: Annotated[Backend, typer.Option(help="This machine, or a Dask cluster.")] = Backend.local,
@@ -147,6 +156,8 @@ def prepare(
 
     `lipformer prepare VIDEOS --corpus folder --out data/mine --workers 2 --set crop_size=128`
 
+    `lipformer prepare VIDEOS --out data/test --for runs/quick`
+
     `lipformer prepare clips.csv --corpus list --out data/mine --set val_persons=[anna] --set test_persons=[ben]`
 
     `lipformer prepare LRS2 --corpus lrs2 --out /shared/lrs2 --backend dask --scheduler tcp://192.0.2.1:8786`
@@ -156,7 +167,7 @@ def prepare(
 
     if source is None and CORPORA[corpus.value].needs:
         raise ConfigError(f"no SOURCE: write lipformer prepare SOURCE --corpus {corpus.value} --out {out}")
-    config = _config(preset, settings)
+    config = _config(preset, settings, run=run)
     if correct_offset is not None:
         config = config.replace(correct_offset=correct_offset)
     run_prepare(

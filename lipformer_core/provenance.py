@@ -11,10 +11,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-READING = tuple(f"data/{name}.py" for name in ("clips", "joined", "references", "audio", "speech", "prefetch"))
+READING = tuple(
+    f"data/{name}.py" for name in ("archive", "clips", "joined", "references", "audio", "speech", "prefetch")
+)
 # what shapes each kind: files, and folders with all that is in them
 SHAPING = {
     "data": ("timing.py", "data"),
+    "codes": (
+        "model/autoencoder.py",
+        "model/codebook.py",
+        *(f"training/{n}.py" for n in ("cache", "looks", "sampling")),
+    ),
     "weights": ("timing.py", "config.py", "checkpoint.py", "model", "training", *READING),
 }
 # in these folders, but behind the corpus that they read
@@ -25,7 +32,7 @@ UNKNOWN = "unknown"
 
 
 def sources(kind: str, package: Path = PACKAGE) -> str:
-    """SHA-256 of the sources in `package` that shape "data" or "weights", names and bytes."""
+    """SHA-256 of the sources in `package` that shape "data", "codes" (cached ones) or "weights", names and bytes."""
     digest = hashlib.sha256()
     for entry in SHAPING[kind]:
         path = package / entry

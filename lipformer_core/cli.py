@@ -100,18 +100,13 @@ def parse_settings(settings: list[str] | None) -> dict[str, object]:
     return out
 
 
-def _config(preset_name: str, settings: list[str] | None, seed: int | None = None, run: Path | None = None) -> object:
+def _config(preset_name: str, settings: list[str] | None, seed: int | None = None) -> object:
     from .config import preset
 
     overrides = parse_settings(settings)
     if seed is not None:
         overrides["seed"] = seed
-    config = preset(preset_name)
-    if run is not None:
-        from .checkpoint import config_of
-
-        config = config.for_data_of(config_of(run))
-    return config.replace(**overrides)
+    return preset(preset_name).replace(**overrides)
 
 
 @app.callback(invoke_without_command=True)
@@ -134,7 +129,7 @@ def prepare(
     preset: Preset = "quick",
     run: Annotated[
         Path | None,
-        typer.Option("--for", metavar="RUN", help="A run that will read it: its data settings; or `pretrained`."),
+        typer.Option("--for", metavar="RUN", help="A run that will read it, or `pretrained`: its settings are taken."),
     ] = None,
     settings: Settings = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
@@ -167,7 +162,12 @@ def prepare(
 
     if source is None and CORPORA[corpus.value].needs:
         raise ConfigError(f"no SOURCE: write lipformer prepare SOURCE --corpus {corpus.value} --out {out}")
-    config = _config(preset, settings, run=run)
+    if run is None:
+        config = _config(preset, settings)
+    else:
+        from .checkpoint import config_of
+
+        config = config_of(run).replace(val_persons=(), test_persons=()).replace(**parse_settings(settings))
     if correct_offset is not None:
         config = config.replace(correct_offset=correct_offset)
     run_prepare(

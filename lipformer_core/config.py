@@ -226,16 +226,6 @@ class Config:
         lists = {k: tuple(v) for k, v in changes.items() if isinstance(v, list)}
         return dataclasses.replace(self, **{**changes, **lists})
 
-    def for_data_of(self, run: "Config") -> "Config":
-        """A copy with the data settings of `run`: a corpus prepared with it can be read by what `run` has trained.
-
-        The persons held out stay: another corpus has others.
-        """
-        names = [f.name for f in dataclasses.fields(self)]
-        data = names[names.index("crop_size") : names.index("base_width")]
-        taken = {*data, "speech_encoder"} - {"val_persons", "test_persons"}
-        return self.replace(**{name: getattr(run, name) for name in taken})
-
     def decisive(self, stage: str) -> dict:
         """The settings that a finished stage ("codebook", a phase of stage 2, or "sync") depends on.
 

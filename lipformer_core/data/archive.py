@@ -5,6 +5,7 @@ sound, of which a training sample needs a fraction of a second.
 """
 
 import io
+import itertools
 import mmap
 import zipfile
 from typing import BinaryIO
@@ -60,9 +61,9 @@ class SoundRows:
 
     def __init__(self, arrays: dict[str, np.ndarray], kinds: tuple[str, ...]):
         self._parts = [[arrays[kind + where] for kind in kinds] for where in AROUND]
-        self._ends = np.cumsum([len(part[0]) for part in self._parts])
-        self.before = int(self._ends[0])
-        self.shape = int(self._ends[-1]), sum(array.shape[1] for array in self._parts[0])
+        self._ends = list(itertools.accumulate(len(part[0]) for part in self._parts))
+        self.before = self._ends[0]
+        self.shape = self._ends[-1], sum(array.shape[1] for array in self._parts[0])
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -70,9 +71,13 @@ class SoundRows:
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """The rows of an integer array (k,): float32 (k, columns)."""
         rows = np.empty((len(index), self.shape[1]), np.float32)
-        part = np.searchsorted(self._ends, index, side="right")
-        for number in np.unique(part):
-            here = part == number
-            at = index[here] - (self._ends[number - 1] if number else 0)
-            rows[here] = np.hstack([array[at] for array in self._parts[number]])
+        first, last = (index.min(), index.max()) if len(index) else (0, -1)
+        for part, begin, end in zip(self._parts, [0, *self._ends], self._ends, strict=False):
+            if first < end and last >= begin:
+                inside = slice(None) if begin <= first and last < end else (begin <= index) & (index < end)
+                at = index[inside] - begin
+                column = 0
+                for array in part:
+                    rows[inside, column : column + array.shape[1]] = array[at]
+                    column += array.shape[1]
         return rows

@@ -1,4 +1,5 @@
-# make run [RUN=quick] [FORCE=1]   an experiment from data to report, without an activated environment
+# make run [RUN=quick] [FORCE=1]   an experiment from data to report, without an activated environment; FORCE: anew,
+#                                  data and weights too
 # make test                        ruff, the unit tests, and every notebook strictly against its committed outputs
 # make notebooks                   execute the notebooks anew and save them in place
 # make lab                         JupyterLab on the notebooks

@@ -154,11 +154,21 @@ def header_of(run: Path | str, stage: str) -> dict:
     return load(Path(run) / stage / "model.safetensors")[0]
 
 
-def make_header(config: Config, data_hash: str, **more: object) -> dict:
-    """Everything a checkpoint says of itself."""
-    from . import __version__
+def config_of(run: Path | str) -> Config:
+    """The settings that a run was trained with, of its last finished stage; "pretrained": of the weights shipped.
 
-    return {"config": config.to_dict(), "version": __version__, "seed": config.seed, "data_hash": data_hash, **more}
+    raises CheckpointError if it has none
+    """
+    folder = SHIPPED if str(run) == SHIPPED.name and not Path(run).is_dir() else Path(run)
+    stages = ("lipformer", "cached", "listening", "warping", "codebook", "sync")
+    stage = next((s for s in stages if (folder / s / "model.safetensors").is_file()), stages[0])
+    return from_dict(header_of(folder, stage)["config"])
+
+
+def make_header(config: Config, data_hash: str, made_by: list[dict], **more: object) -> dict:
+    """Everything a checkpoint says of itself. made_by : the code that trained it, as of `provenance.joined`."""
+    facts = {"version": made_by[-1]["version"], "seed": config.seed, "data_hash": data_hash, "made_by": made_by}
+    return {"config": config.to_dict(), **facts, **more}
 
 
 def _restore(model: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:

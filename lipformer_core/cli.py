@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .data.corpora import CORPORA
+from .data.corpora import CORPORA, printable
 from .errors import ConfigError, LipFormerError
 
 
@@ -127,6 +127,10 @@ def prepare(
     ] = None,
     corpus: Annotated[Corpus, typer.Option(help="What SOURCE is.")] = Corpus.folder,
     preset: Preset = "quick",
+    run: Annotated[
+        Path | None,
+        typer.Option("--for", metavar="RUN", help="A run that will read it, or `pretrained`: its settings are taken."),
+    ] = None,
     settings: Settings = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
     backend: Annotated[Backend, typer.Option(help="This machine, or a Dask cluster.")] = Backend.local,
@@ -147,6 +151,8 @@ def prepare(
 
     `lipformer prepare VIDEOS --corpus folder --out data/mine --workers 2 --set crop_size=128`
 
+    `lipformer prepare VIDEOS --out data/test --for runs/quick`
+
     `lipformer prepare clips.csv --corpus list --out data/mine --set val_persons=[anna] --set test_persons=[ben]`
 
     `lipformer prepare LRS2 --corpus lrs2 --out /shared/lrs2 --backend dask --scheduler tcp://192.0.2.1:8786`
@@ -156,7 +162,12 @@ def prepare(
 
     if source is None and CORPORA[corpus.value].needs:
         raise ConfigError(f"no SOURCE: write lipformer prepare SOURCE --corpus {corpus.value} --out {out}")
-    config = _config(preset, settings)
+    if run is None:
+        config = _config(preset, settings)
+    else:
+        from .checkpoint import config_of
+
+        config = config_of(run).replace(val_persons=(), test_persons=()).replace(**parse_settings(settings))
     if correct_offset is not None:
         config = config.replace(correct_offset=correct_offset)
     run_prepare(
@@ -169,7 +180,7 @@ def prepare(
         backend=backend.value,
         scheduler=scheduler,
     )
-    typer.echo(f"prepared: {out}{outcome(out)}")
+    typer.echo(f"prepared: {printable(str(out))}{outcome(out)}")
 
 
 @train.command("codebook")

@@ -6,6 +6,7 @@ Everything that the paper (as far as we hold it) leaves open is an option here; 
 
 import dataclasses
 import itertools
+import math
 import typing
 from dataclasses import dataclass
 
@@ -165,19 +166,17 @@ class Config:
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
             _check_type(name, getattr(self, name), kind)
+            _check_range(name, getattr(self, name), kind)
         if self.crop_size % (2 * self.downsampling):
             raise ConfigError(f"crop_size: {self.crop_size} is not a multiple of {2 * self.downsampling}")
         if self.model_dim % self.heads:
             raise ConfigError(f"heads: {self.heads} does not divide model_dim {self.model_dim}")
-        if min(self.joint_steps, self.stage1_steps, self.sync_steps) < 1:
-            raise ConfigError("stage1_steps, joint_steps, sync_steps: each stage needs at least one step")
         if self.sync_width % 8:
             raise ConfigError(f"sync_width: {self.sync_width} is not a multiple of 8")
-        for name in ("accumulate", "looks", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: {getattr(self, name)} is less than 1")
-        if not 0 <= self.weight_average < 1:
-            raise ConfigError(f"weight_average: {self.weight_average} is not in [0, 1)")
+        if self.jpeg_quality > 100:
+            raise ConfigError(f"jpeg_quality: {self.jpeg_quality} is more than 100")
+        if self.weight_average == 1:
+            raise ConfigError("weight_average: averages of decay 1 never move; below 1, or 0 for none")
         if self.joint_sync_weight and self.joint_batch % self.sync_frames:
             raise ConfigError(f"joint_batch: {self.joint_batch} is no multiple of sync_frames {self.sync_frames}")
         if self.warp_corners and not self.warping:
@@ -208,7 +207,18 @@ class Config:
         return side // 2, side
 
     def replace(self, **changes: object) -> "Config":
-        """A copy with other values; unknown and ill-typed fields raise ConfigError naming the field."""
+        """A copy with other values; ConfigError names an unknown or ill-typed field, or one out of its range.
+
+        `preset` is no setting to replace: the name alone would change nothing.
+        """
+        if "preset" in changes:
+            raise ConfigError(
+                f"preset: setting {changes['preset']!r} would change the name alone; choose a preset by --preset, in "
+                "notebooks and runs by the parameter `preset`"
+            )
+        return self._with(changes)
+
+    def _with(self, changes: dict) -> "Config":
         known = {f.name for f in dataclasses.fields(self)}
         unknown = sorted(set(changes) - known)
         if unknown:
@@ -219,16 +229,17 @@ class Config:
     def decisive(self, stage: str) -> dict:
         """The settings that a finished stage ("codebook", a phase of stage 2, or "sync") depends on.
 
-        Stage 1 knows nothing of stage 2's settings, and the sync expert has its own alone; how often is logged and
-        validated decides nothing.
+        Stage 1 knows nothing of stage 2's settings, and the sync expert has its own alone. The preset's name, and how
+        a machine computes, logs, validates and saves, decide nothing.
         """
         names = [f.name for f in dataclasses.fields(self)]
         starts = ("transform_sigma", "base_width", "warping", "sync_frames", "weight_decay")  # first of each group
         data, stage_1, stage_2, sync = (
             set(names[names.index(first) : names.index(after)]) for first, after in itertools.pairwise(starts)
         )
-        others = {"codebook": stage_2 | sync, "sync": stage_1 | stage_2}.get(stage, sync)
+        others = {"codebook": stage_2 | sync | {"weight_decay"}, "sync": stage_1 | stage_2}.get(stage, sync)
         ignored = data | others  # the data's hash tells
+        ignored |= {"preset", "precision", "compile", "deterministic"}
         ignored |= {"log_every", "eval_every", "save_every", "keep_checkpoints", "eval_images"}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in self.to_dict().items() if k not in ignored}
 
@@ -247,6 +258,33 @@ _CHOICES = {
     "query_source": ("z", "reference"),
     "speech_encoder": ("none", "moonshine"),
 }
+
+
+_MAY_BE_0 = {  # of the whole numbers
+    "seed", "data_seed", "max_offset", "synthetic_train", "synthetic_val", "synthetic_test", "res_blocks", "layers",
+    "adversarial_start", "audio_neighbours", "warp_steps", "listen_steps", "cached_steps", "warmup_steps",
+    "sync_max_shift",
+}  # fmt: skip
+_SHARES = {
+    "min_face_share", "min_speech", "codebook_warmup", "codebook_decay", "pose_twin", "reference_mouth_dropout",
+    "silent_closed", "weight_average",
+}  # fmt: skip
+_ABOVE_0 = {"gumbel_tau_start", "gumbel_tau_end", "grad_clip"}
+
+
+def _check_range(name: str, value: object, kind: type) -> None:
+    """Every number is finite and none is negative; some have narrower bounds."""
+    for number in value if isinstance(value, tuple) else [value]:
+        if isinstance(number, (bool, str)):
+            continue
+        if not 0 <= number < math.inf:  # not true of NaN
+            raise ConfigError(f"{name}: {number} is no finite number from 0 on")
+        if number < 1 and kind is not float and name not in _MAY_BE_0:
+            raise ConfigError(f"{name}: {number} is less than 1")
+        if number > 1 and name in _SHARES:
+            raise ConfigError(f"{name}: {number} is more than 1, the whole")
+        if number == 0 and name in _ABOVE_0:
+            raise ConfigError(f"{name}: has to be above 0")
 
 
 def _check_type(name: str, value: object, kind: type) -> None:
@@ -299,16 +337,16 @@ _REALTIME = dict(
 PRESETS: dict[str, dict] = {"quick": _QUICK, "realtime": _REALTIME, "paper": dict(preset="paper")}
 
 
-def preset(name: str, **overrides: object) -> Config:
+def preset(name: str, /, **overrides: object) -> Config:
     """The settings of a preset with some fields replaced.
 
-    Raises ConfigError for an unknown preset, an unknown field, or a value of the wrong type.
+    Raises ConfigError for an unknown preset, an unknown field, or a value of the wrong type or out of its range.
     """
     if name not in PRESETS:
         raise ConfigError(f"preset: {name!r} is none of {', '.join(PRESETS)}")
-    return Config().replace(**PRESETS[name]).replace(**overrides)
+    return from_dict(PRESETS[name]).replace(**overrides)
 
 
 def from_dict(values: dict) -> Config:
     """Rebuild a Config from `to_dict`'s JSON."""
-    return Config().replace(**values)
+    return Config()._with(values)

@@ -13,7 +13,7 @@ from .experiment import available
 
 def main(
     name: Annotated[str | None, typer.Argument(help="An experiment, or the path of a YAML; none lists them.")] = None,
-    force: Annotated[bool, typer.Option(help="Execute also what is finished.")] = False,
+    force: Annotated[bool, typer.Option(help="Begin anew: data and weights of the run, and every notebook.")] = False,
     out: Annotated[Path | None, typer.Option(help="Run folder; papermill_runs/NAME otherwise.")] = None,
 ) -> None:
     """Execute an experiment's notebooks in order, skip what is finished, write results.json and report.html.

@@ -7,6 +7,7 @@ import statistics
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from lipformer_core import provenance
 from lipformer_core.results import ResultsError, flat
 
 from .experiment import Experiment, Step
@@ -62,6 +63,8 @@ def gather(experiment: Experiment, steps: list[Step], state: dict, record: dict,
 
     A key that two notebooks write keeps the later one's value, with a warning. Notebooks skipped in this call
     count with what they wrote when they ran; `run.*` then describes the oldest of them that is still in use.
+    `made_by.<folder>` says which sources made each corpus and stage; what others than the present ones made is named
+    in `run.made_by_others` and in a warning.
     """
     numbers: dict[str, object] = {}
     warnings: list[str] = []
@@ -87,6 +90,7 @@ def gather(experiment: Experiment, steps: list[Step], state: dict, record: dict,
         if seconds is None:
             numbers[f"seconds.{step.name}.why"] = "not executed"
     numbers.update(_describe(experiment, steps, state, record))
+    numbers.update(_origins(steps, out, warnings))
     return flat(numbers), warnings
 
 
@@ -134,6 +138,19 @@ def _describe(experiment: Experiment, steps: list[Step], state: dict, record: di
     if record["seed"] is None:
         out["run.seed.why"] = "the experiment names none: each notebook's default"
     return out
+
+
+def _origins(steps: list[Step], out: Path, warnings: list[str]) -> dict:
+    numbers, old = {}, []
+    for work in dict.fromkeys(Path(step.parameters.get("work", out / "work")) for step in steps):
+        for name, kind, makers in provenance.products(work):
+            numbers[f"made_by.{name}"] = provenance.words(makers)
+            if provenance.by_others(makers, kind):
+                old.append(f"{name} ({provenance.words(makers)})")
+    numbers["run.made_by_others"] = "; ".join(old) or "nothing"
+    if old:
+        warnings.append(f"made by other sources than the present ones: {'; '.join(old)}; FORCE=1 (--force) makes it anew")
+    return numbers
 
 
 def _read(out: Path, step: Step, warnings: list[str]) -> dict:

@@ -12,7 +12,7 @@ A run folder holds
 import hashlib
 import json
 import os
-import subprocess
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import nbformat
 
+from lipformer_core import provenance
 from lipformer_core.files import write_json
 
 from .experiment import NOTEBOOKS, Experiment, RunError, Step, load_experiment, resolve
@@ -46,7 +47,8 @@ def run(
     """Run the experiment `name` into `out` (default: `papermill_runs/NAME`) and return the path of its report.
 
     A notebook is skipped when its source, its parameters, the package's sources and everything before it are as
-    they were when it last finished; once one is executed, all after it are. `force` executes all.
+    they were when it last finished; once one is executed, all after it are. Data and weights that are finished are
+    taken, whichever sources made them, and the report says so; `force` removes those of this run and executes all.
     Raises RunError before executing anything if the experiment does not fit its notebooks, and NotebookFailed at
     the first notebook that fails; numbers and report of what did finish are written all the same.
     """
@@ -57,7 +59,12 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
 
     state = _read_state(out)
-    record = {**machine(steps), **_revision(), "started": _now()}
+    if force:
+        _empty(out / "work", of_a_run=(out / "state.json").is_file())
+        state = {}
+        for work in sorted({Path(s.parameters.get("work", out / "work")) for s in steps} - {out / "work"}):
+            say(f"warning: {work} is no folder of this run alone: what is finished there is kept")
+    record = {**machine(steps), **provenance.revision(), "started": _now()}
     fingerprint = _sources()
     failure = None
     for index, step in enumerate(steps):
@@ -181,19 +188,16 @@ def _sources(package: Path = PACKAGE) -> str:
     return digest.hexdigest()
 
 
-def _revision() -> dict:
-    """Git revision and whether the working tree differs from it; None outside of git."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=30)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    revision = git("rev-parse", "HEAD")
-    changes = git("status", "--porcelain")
-    return {"revision": revision, "dirty": None if revision is None or changes is None else bool(changes)}
+def _empty(work: Path, of_a_run: bool) -> None:
+    """Remove the data and weights of a run. RunError if there are files that no run of this experiment has recorded."""
+    content = list(work.iterdir())
+    if content and not of_a_run:
+        raise RunError(f"{work} holds files, but no state.json beside it says that a run made them; empty it yourself")
+    for path in content:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _read_state(out: Path) -> dict:

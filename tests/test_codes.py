@@ -1,12 +1,13 @@
 """The cached codes: the encoder's own, kept through interruptions, and the work of all processes of a training."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from lipformer_core import checkpoint
+from lipformer_core import checkpoint, provenance
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.errors import DataError
 from lipformer_core.training import cache
@@ -42,6 +43,23 @@ def test_codes_are_the_encoders_own(frames_a_file, autoencoder, corpus, tmp_path
         for frame in (0, info.n_frames - 1):
             read = codes.read(info.clip_id, frame)
             assert np.array_equal(read, np.stack([half[frame] for half in truth]))
+
+
+def test_portraits_are_not_encoded(autoencoder, corpus, tmp_path):
+    infos = corpus.clips("train")
+    corpus._infos[infos[1].clip_id] = replace(infos[1], still=True)
+    codes = cache_codes(autoencoder, corpus, "train", tmp_path, "key")
+    assert set(codes.place) == {info.clip_id for info in infos} - {infos[1].clip_id}
+    assert sum(len(file) for file in codes.files) == sum(i.n_frames for i in infos) - infos[1].n_frames
+
+
+def test_codes_of_other_sources_are_not_taken(autoencoder, corpus, tmp_path, monkeypatch):
+    folders = []
+    for sources in ("these", "others"):
+        monkeypatch.setattr(provenance, "sources", lambda kind, sources=sources: f"{sources} of {kind}")
+        cache_codes(autoencoder, corpus, "val", tmp_path, "key")
+        folders.append({path.name for path in tmp_path.iterdir()})
+    assert len(folders[0]) == 1 and len(folders[1]) == 2
 
 
 def test_no_more_than_so_many_files(autoencoder, corpus, tmp_path, monkeypatch):

@@ -2,11 +2,11 @@
 
 A corpus folder holds `manifest.json` and tar shards in WebDataset's layout, one sample a clip:
 `<clip>.json` (metadata), `<clip>.npz` (arrays) and `<clip>.crops` (the crops, one JPEG or WebP after the other). Tars
-are not compressed, so a frame is one seek away; nothing is held in memory but the small arrays of open clips.
+are not compressed, so a frame is one seek away and a window of sound is read where it lies (see `archive`); nothing is
+held in memory but the small arrays of open clips.
 """
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,6 +17,7 @@ import numpy as np
 
 from ..config import Config
 from ..errors import DataError
+from .archive import SoundRows, mapped, unpack
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -65,6 +66,12 @@ class Clip:
             file.seek(start)
             return file.read(length)
 
+    def _mapped(self, ending: str) -> memoryview:
+        """A member that is read as it is looked at. DataError if the shard is too short."""
+        file, start, length = self._open(ending)
+        with file:
+            return mapped(file, start, length)
+
     @cached_property
     def metadata(self) -> dict:
         """What the clip says of itself: names, split, source, rate, offset that was corrected."""
@@ -72,9 +79,8 @@ class Clip:
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All small arrays; see `shards.ARRAYS` and `SPEECH_ARRAYS` for names and shapes."""
-        with np.load(io.BytesIO(self._read("npz"))) as stored:
-            return {name: stored[name] for name in stored.files}
+        """All arrays; see `shards.ARRAYS` and `SPEECH_ARRAYS` for names and shapes. Those of sound are read-only."""
+        return unpack(self._mapped("npz"))
 
     @property
     def mel(self) -> np.ndarray:
@@ -139,7 +145,7 @@ class Clip:
 
         Where the clip was cut out of a longer one its sound goes on for a second; beyond that there is silence.
         """
-        return self._windows(self._sound("none")[0], indices, window)
+        return self._windows(self._sound("none"), indices, window)
 
     def heard(self, indices: np.ndarray | list[int], config: Config) -> np.ndarray:
         """What a model with these settings hears around the frames asked for: float32 (k, audio_window, columns).
@@ -147,9 +153,8 @@ class Clip:
         Columns as of `speech.sound_rows`, less the clip's `audio.band_means` where `mean_normalise_audio` is on.
         raises DataError if the model needs features that the clip was prepared without
         """
-        rows, means = self._sound(config.speech_encoder)
-        windows = self._windows(rows, indices, config.audio_window)
-        return windows - means if config.mean_normalise_audio else windows
+        windows = self._windows(self._sound(config.speech_encoder), indices, config.audio_window)
+        return self._normalised(windows) if config.mean_normalise_audio else windows
 
     def silence(self, config: Config) -> np.ndarray:
         """What a model with these settings hears while the clip's speaker is silent: float32 (audio_window, columns).
@@ -158,33 +163,37 @@ class Clip:
         """
         from .audio import silent_rows
 
-        means = self._sound(config.speech_encoder)[1]
-        silent = silent_rows(config.audio_window, len(means))
-        return silent - means if config.mean_normalise_audio else silent
+        silent = silent_rows(config.audio_window, self._sound(config.speech_encoder).shape[1])
+        return self._normalised(silent) if config.mean_normalise_audio else silent
 
-    def _windows(self, rows: np.ndarray, indices: np.ndarray | list[int], window: int) -> np.ndarray:
+    def _windows(self, rows: SoundRows, indices: np.ndarray | list[int], window: int) -> np.ndarray:
         from ..timing import FPS, MEL_RATE
         from .audio import mel_windows
 
-        before = len(self.arrays["mel_before"])
-        return mel_windows(rows, np.asarray(indices) / FPS + before / MEL_RATE, window)
+        return mel_windows(rows, np.asarray(indices) / FPS + rows.before / MEL_RATE, window)
+
+    def _normalised(self, rows: np.ndarray) -> np.ndarray:
+        rows[..., : len(self._band_means)] -= self._band_means  # speech features keep their mean
+        return rows
 
     @cached_property
-    def _sounds(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        return {}
-
-    def _sound(self, encoder: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the clip's sound and its surroundings (n, columns), and the means that normalisation takes off."""
+    def _band_means(self) -> np.ndarray:
         from .audio import band_means
 
+        return band_means(self.mel)
+
+    def _sound(self, encoder: str) -> SoundRows:
+        """Rows of the clip's sound and its surroundings, of as many columns as a model with this encoder hears."""
         if encoder not in self._sounds:
             kinds = ("mel",) if encoder == "none" else ("mel", "speech")
             if kinds[-1] not in self.arrays:
                 raise DataError(f"{self.info.clip_id}: prepared without speech_encoder={encoder}; prepare it anew")
-            parts = [np.hstack([self.arrays[kind + part] for kind in kinds]) for part in ("_before", "", "_after")]
-            rows = np.concatenate(parts, dtype=np.float32)
-            self._sounds[encoder] = rows, band_means(parts[1])
+            self._sounds[encoder] = SoundRows(self.arrays, kinds)
         return self._sounds[encoder]
+
+    @cached_property
+    def _sounds(self) -> dict[str, SoundRows]:
+        return {}
 
 
 class PreparedCorpus:

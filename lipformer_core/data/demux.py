@@ -209,8 +209,11 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream | Non
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """The first stream of sound that can be decoded, if there is one."""
-    return next((s for s in container.streams.audio if s.codec_context is not None), None)
+    """The stream of sound that players take of those that can be decoded: the first marked as default, or the first."""
+    from av.stream import Disposition
+
+    streams = [s for s in container.streams.audio if s.codec_context is not None]
+    return next((s for s in streams if s.disposition & Disposition.default), next(iter(streams), None))
 
 
 def is_image(container: av.container.InputContainer) -> bool:

@@ -19,11 +19,11 @@ import numpy as np
 
 from ..config import Config
 from ..errors import MediaError, NoFaceFound, WeightsMissing
-from ..files import write_json
+from ..files import state_of, write_json
 from ..timing import FPS, HOP, MEL_PER_FRAME, MEL_RATE, N_MELS
 from .alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
 from .audio import BLOCK
-from .corpora import ClipSource
+from .corpora import ClipSource, printable
 from .corpora.splits import BY_TIME, SHORTEST, by_time
 from .packets import Damage
 from .shards import PartClip, encode_crop, write_part, writing
@@ -61,13 +61,14 @@ def prepare_source(source: ClipSource, parts: Path, config: Config) -> dict:
     began = time.process_time()  # of this process, however busy the machine is
     row = {"clip_id": source.clip_id, "person": source.person, "split": source.split, "reason": source.missing}
     row |= {"clips": [], "trimmed": [], "measured": {}, "video_seconds": 0.0, "state": source_state(source)}
+    row["files"] = {path: state_of(path) for path in source.files}
     name = part_name(source.clip_id)
     with writing(parts), TemporaryDirectory(prefix="scratch-", dir=parts) as scratch:
         if not source.missing:
             try:
                 _prepare(source, parts / f"{name}.tar", Path(scratch), config, row)
             except (MediaError, NoFaceFound) as error:
-                row["reason"] = f"{type(error).__name__}: {error}"
+                row["reason"] = printable(f"{type(error).__name__}: {error}")
         row["compute_seconds"] = round(time.process_time() - began, 3)
         write_json(parts / f"{name}.json", row)
     return row
@@ -80,8 +81,7 @@ def part_name(clip_id: str) -> str:
 
 def source_state(source: ClipSource) -> list:
     """What tells that a source has changed since it was prepared: its row, and sizes and dates of its files."""
-    paths = [p for p in (source.path, source.audio_path) if p and Path(p).exists()]
-    files = [[os.stat(p).st_size, os.stat(p).st_mtime_ns] for p in paths]
+    files = [[os.stat(p).st_size, os.stat(p).st_mtime_ns] for p in source.files]
     return [source.person, source.split, *source.stretch, *files]
 
 

@@ -7,16 +7,18 @@ which order, and after how many interruptions leaves no trace in shards and mani
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from .. import provenance
 from ..config import Config
 from ..errors import ConfigError, DataError
-from ..files import remove_unfinished, write_json
+from ..files import is_unchanged, remove_unfinished, write_json
 from .clips import FORMAT, MANIFEST, PreparedCorpus
-from .corpora import CORPORA, ClipSource, list_sources, split_rule
+from .corpora import CORPORA, ClipSource, list_sources, printable, split_rule
 from .extraction import TRACKER_PACKAGES, part_name, prepare_source, source_state, tracker_name
 from .preparation_report import write_report
 from .quality import Limits
@@ -70,7 +72,7 @@ def prepare(
     sources = _listed(corpus, source, config, out)
     parts = out / "parts"
     if (out / MANIFEST).is_file():
-        done = _finished(out, settings, sources)
+        done = _finished(out, settings, sources, source)
         remove_folder(parts)  # of a run that was killed right after it had finished
         return done
     with writing(out):
@@ -78,9 +80,10 @@ def prepare(
         with _alone(parts):
             remove_unfinished(out)
             versions = _versions(sources)
-            _check_unfinished(parts / "settings.json", settings | {"versions": versions}, out)
+            makers = _check_unfinished(parts / "settings.json", settings | {"versions": versions}, out)
             _run(sources, parts, config, progress, _workers(workers, backend, scheduler))
-            _finish(corpus, sources, parts, out, config, settings, versions)
+            origin = {"settings": settings, "versions": versions, "made_by": makers}
+            _finish(corpus, source, sources, parts, out, config, origin)
         remove_folder(parts)
     return PreparedCorpus(out)
 
@@ -123,7 +126,13 @@ def _run(
 
 
 def _finish(
-    corpus: str, sources: list[ClipSource], parts: Path, out: Path, config: Config, settings: dict, versions: dict
+    corpus: str,
+    source: str | Path | None,
+    sources: list[ClipSource],
+    parts: Path,
+    out: Path,
+    config: Config,
+    origin: dict,
 ) -> None:
     rows = [_row(s, parts) for s in sources]
     kept = [(part_name(row["clip_id"]), clip) for row in rows for clip in row["clips"]]
@@ -134,12 +143,12 @@ def _finish(
     infos, shards = join(kept, parts, out, config.shard_megabytes * 2**20)
     manifest = {
         "format": FORMAT,
-        "settings": settings,
-        "versions": versions,
+        **origin,
         "crop_size": config.crop_size,
         "split_rule": split_rule(corpus, sources, config),
         "hash": hashlib.sha256("".join(shards.values()).encode()).hexdigest(),
         "sources": _fingerprint(sources),
+        "files": {_below(path, source): state for row in rows for path, state in row["files"].items()},
         "shards": shards,
         "clips": [asdict(info) for info in infos],
         "dropped": [{k: row[k] for k in ("clip_id", "reason")} for row in rows if not row["clips"]],
@@ -154,7 +163,7 @@ def _settings(corpus: str, source: str | Path | None, config: Config) -> dict:
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     if config.speech_encoder != "none":  # a corpus without is the same as before there were any
         settings["speech_encoder"] = config.speech_encoder
-    return settings | {"corpus": corpus, "source": str(Path(source).resolve()) if source else None}
+    return settings | {"corpus": corpus, "source": printable(str(Path(source).resolve())) if source else None}
 
 
 def _listed(corpus: str, source: str | Path | None, config: Config, out: Path) -> list[ClipSource] | None:
@@ -166,21 +175,43 @@ def _listed(corpus: str, source: str | Path | None, config: Config, out: Path) -
 
 
 def _fingerprint(sources: list[ClipSource]) -> str:
-    rows = [[s.clip_id, s.person, s.split, *s.stretch] for s in sources]
+    rows = [[s.clip_id, s.person, s.split, *s.stretch] for s in sources if not s.foreign]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def _finished(out: Path, settings: dict, sources: list[ClipSource] | None) -> PreparedCorpus:
+def _finished(out: Path, settings: dict, sources: list[ClipSource] | None, source: str | Path | None) -> PreparedCorpus:
     done = PreparedCorpus(out)
     _same(done.manifest["settings"], settings, f"{out} holds a corpus")
-    if sources is not None and done.manifest["sources"] != _fingerprint(sources):
-        raise DataError(f"{out} was prepared when {settings['source']} held other clips; choose another folder")
+    if sources is None:
+        return done
+    then = done.manifest.get("files")  # of before they were recorded: None
+    changed = [] if then is None else _changed(then, {_below(p, source): p for s in sources for p in s.files})
+    if changed or done.manifest["sources"] != _fingerprint(sources):
+        named = f" ({', '.join(changed[:3])}{' …' if len(changed) > 3 else ''} changed since)" if changed else ""
+        raise DataError(
+            f"{out} was prepared when {settings['source']} held other clips{named}; choose another folder, or remove it"
+        )
     return done
 
 
-def _check_unfinished(path: Path, settings: dict, out: Path) -> None:
+def _changed(then: dict[str, list], now: dict[str, str]) -> list[str]:
+    """Names of the files that have come, gone or changed. then : name to `files.state_of`; now : name to path"""
+    same = {name for name in then.keys() & now.keys() if is_unchanged(now[name], then[name])}
+    return sorted((then.keys() | now.keys()) - same)
+
+
+def _below(path: str, source: str | Path) -> str:
+    """A file's name in the manifest: its path as seen from the corpus's source."""
+    root = Path(source) if Path(source).is_dir() else Path(source).parent
+    return printable(Path(os.path.relpath(path, root)).as_posix())
+
+
+def _check_unfinished(path: Path, settings: dict, out: Path) -> list[dict]:
+    """Note what an unfinished corpus is made with, and by whom: returns all its makers, as of `provenance.joined`."""
+    makers = []
     if path.is_file():
         old = json.loads(path.read_text())
+        makers = provenance.makers(old)
         versions = settings["versions"]
         if old["versions"].get("tracker") == "none":  # no picture was looked at then
             versions = {name: versions.get(name) for name in old["versions"] if name != "tracker"}
@@ -189,7 +220,9 @@ def _check_unfinished(path: Path, settings: dict, out: Path) -> None:
             settings | versions,
             f"{out} holds an unfinished corpus",
         )
-    write_json(path, settings)
+    makers = provenance.joined(makers, provenance.made_by("data"))
+    write_json(path, settings | {"made_by": makers})
+    return makers
 
 
 def _same(old: dict, new: dict, what: str) -> None:
@@ -219,7 +252,8 @@ def _versions(sources: list[ClipSource]) -> dict[str, str]:
 
 def _is_done(source: ClipSource, parts: Path) -> bool:
     path = parts / f"{part_name(source.clip_id)}.json"
-    return path.is_file() and json.loads(path.read_text())["state"] == source_state(source)
+    row = json.loads(path.read_text()) if path.is_file() else {}
+    return "files" in row and row["state"] == source_state(source)
 
 
 def _row(source: ClipSource, parts: Path) -> dict:

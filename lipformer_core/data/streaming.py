@@ -41,6 +41,9 @@ class StreamedClip(Clip):
     def _open(self, ending: str) -> tuple[BinaryIO, int, int]:
         return io.BytesIO(self._members[ending]), *self.info.offsets[ending]
 
+    def _mapped(self, ending: str) -> memoryview:
+        return memoryview(self._members[ending])
+
 
 def stream_clips(root: str | Path, split: str, shuffle: int = 0, seed: int = 0, epoch: int = 0) -> "DataPipeline":
     """Stream the clips of a split as StreamedClip, each once.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from .. import provenance
 from ..data.clips import ClipInfo, PreparedCorpus
 from ..data.joined import JoinedCorpora
 from ..errors import DataError
@@ -53,16 +54,21 @@ def cache_codes(
     accelerator: Accelerator | None = None,
     progress: bool = False,
 ) -> CodeCache:
-    """Encode and quantise all frames of a split on the autoencoder's device, once per `key` and looks.
+    """Encode and quantise all frames of a split's clips on the autoencoder's device, once per `key` and looks.
 
-    folder : gets a folder that is named by them; what is there already is not computed again
+    Portraits have no sound and no other frame: stage 2 asks for none of theirs.
+
+    folder : gets a folder that is named by them, the clips, and the sources that shape codes; what is there already is
+        not computed again
     accelerator : of a training in several processes: each writes its share of the files and waits for the others
     raises DataError if the other processes write to another file system
     """
-    name = hashlib.sha256(f"{key} {looks}".encode()).hexdigest()[:12]
+    infos = corpus.clips(split, stills=False)
+    listed = " ".join(info.clip_id for info in infos)
+    name = hashlib.sha256(f"{key} {looks} {listed} {provenance.sources('codes')}".encode()).hexdigest()[:12]
     folder = folder / f"codes_{split}_{name}"
     folder.mkdir(parents=True, exist_ok=True)
-    parts = _parts(corpus.clips(split))
+    parts = _parts(infos)
     index, count = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     missing = [n for n in range(index, len(parts), count) if not _file(folder, n).is_file()]
     for number in tqdm(missing, desc=f"codes of {split}", unit="file", disable=not progress or index > 0):

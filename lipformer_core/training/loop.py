@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
-from .. import checkpoint
+from .. import checkpoint, provenance
 from ..config import Config
 from ..data.prefetch import prefetched
 from ..errors import CheckpointError, TrainingDiverged
@@ -217,6 +217,9 @@ class _Checkpoints:
 
     def __init__(self, folder: Path, stage: Stage, average: WeightAverage | None, data_hash: str):
         self.folder, self.stage, self.average, self.data_hash = folder, stage, average, data_hash
+        device, processes = stage.device.type, stage.accelerator.num_processes
+        engine = {"mixed_precision": stage.accelerator.mixed_precision, "device": device, "processes": processes}
+        self.made_by = provenance.joined(stage.made_by, provenance.made_by("weights", **engine))
 
     def best(self, step: int, score: float, figures: dict[str, float]) -> None:
         """The weights that the model holds now are the best so far."""
@@ -247,7 +250,7 @@ class _Checkpoints:
     def _save(self, path: Path, extra: dict[str, torch.Tensor], **more: object) -> None:
         if self.stage.accelerator.is_main_process:
             origin = {"start": self.stage.start} if self.stage.start else {}
-            header = checkpoint.make_header(self.stage.config, self.data_hash, **origin, **more)
+            header = checkpoint.make_header(self.stage.config, self.data_hash, self.made_by, **origin, **more)
             checkpoint.save(path, self.stage.model, header, extra)
         self.stage.accelerator.wait_for_everyone()
 
@@ -275,6 +278,7 @@ def _resume(folder: Path, stage: Stage, average: WeightAverage | None, data_hash
             warnings.warn(f"{error}; the state before it is taken", stacklevel=3)
             continue
         _same(header, stage.config, data_hash, folder)
+        stage.made_by = provenance.makers(header)
         stage.model.load_state_dict(checkpoint.model_tensors(tensors))
         for number, optimiser in enumerate(stage.optimisers):
             checkpoint.restore_optimiser(optimiser, tensors, number)

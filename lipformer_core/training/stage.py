@@ -1,7 +1,7 @@
 """What a stage of training gives to the loop, and the one Accelerator setup of all stages."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -26,6 +26,7 @@ class Stage:
     steps: int
     start: str | None = None  # fingerprint of the model whose weights it went on from
     average: WeightAverage | None = None  # the loop's, where it keeps one
+    made_by: Sequence[dict] = ()  # the code that trained the state which it resumed, as of `provenance.joined`
     model: nn.Module  # what is trained and saved, not wrapped, buffers included
     wrapped: list[nn.Module]  # the networks whose forward the Accelerator wrapped
     optimisers: list[torch.optim.Optimizer]

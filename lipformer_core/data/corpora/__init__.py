@@ -11,10 +11,19 @@ from pathlib import Path
 from ...config import Config
 from ...errors import DataError
 from . import celebahq, clip_list, ffhq, folder, grid, hdtf, images, lrs2, mead, person, splits, synthetic, voxceleb2
-from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, safe_ids
+from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, printable, safe_ids
 from .source import ClipSource
 
-__all__ = ["CORPORA", "IMAGE_ENDINGS", "VIDEO_ENDINGS", "ClipSource", "Corpus", "list_sources", "split_rule"]
+__all__ = [
+    "CORPORA",
+    "IMAGE_ENDINGS",
+    "VIDEO_ENDINGS",
+    "ClipSource",
+    "Corpus",
+    "list_sources",
+    "printable",
+    "split_rule",
+]
 
 CSV_FILE, VIDEO_FILE = "a CSV file", "a video file"
 

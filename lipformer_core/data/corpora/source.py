@@ -1,5 +1,6 @@
 """The row that every reader gives for a clip, a picture, or something of the corpus that is not there."""
 
+import os
 from dataclasses import dataclass
 
 
@@ -22,6 +23,12 @@ class ClipSource:
     still: bool = False  # a picture without sound, for stage 1 alone
     audio_path: str | None = None  # the sound, where it is a file of its own; None: it is in `path`
     missing: str | None = None  # why there is no clip
+    foreign: bool = False  # missing, and nothing of the corpus: a file of another kind that lies in its folder
+
+    @property
+    def files(self) -> list[str]:
+        """Those that it is read from, and that can be read."""
+        return [p for p in (self.path, self.audio_path) if p and os.path.isfile(p) and os.access(p, os.R_OK)]
 
     @property
     def stretch(self) -> list:

@@ -15,11 +15,21 @@ from lipformer_core.model.syncnet import SyncNet
 
 from .cases import Puppet
 from .landmark_check import LandmarkReader
-from .metrics import MOUTH, border_step, jitter, lmd, mouth_boxes, partial_correlation, pearson, picture_scores
+from .metrics import (
+    MOUTH,
+    border_step,
+    jitter,
+    lmd,
+    mouth_boxes,
+    partial_correlation,
+    pearson,
+    picture_scores,
+    ssim_maps,
+)
 from .pretrained_metrics import Fid, FidStatistics, Lpips
 from .sync import embed_mouths, embed_sounds, mouths, read_sync
 
-BATCH = 32  # frames at once
+BATCH = 16  # frames at once: what lies between layers then fits a CPU's cache
 FEWEST_FRAMES = 12  # a shorter series has no meaningful correlation
 REFERENCE_GAP = 5  # frames around the reference that picture scores leave out: there, copying is no achievement
 FEWEST_MOTION = 1e-3  # deviation of the true opening below which a clip asks nothing of the mouth
@@ -97,18 +107,17 @@ class ClipJudge:
     ) -> None:
         clip = puppet.clip
         truth = clip.frames(frames)
-        rows = {"ground_truth": truth} | puppet.rows(truth)
         own = puppet.sound(clip, frames)
-        rows["lipformer"] = puppet.speak(truth, own)
+        seen, spoken = puppet.look_and_speak(truth, own)
+        rows = {"ground_truth": truth} | puppet.rows(truth, seen) | {"lipformer": spoken}
         if (heard := puppet.hear(own)) is not None:
             self.lips["sound_alone"].append(heard)
-        cases = {"silence": puppet.speak(truth, puppet.silence(len(frames)))}
+        cases = {"silence": puppet.speak(seen, puppet.silence(len(frames)))}
         exchanged = np.isin(frames, both)
         if driver is not None and exchanged.any():
-            audio = puppet.sound(driver, frames[exchanged])
-            cases["exchanged"] = puppet.speak(truth[exchanged], audio)
+            cases["exchanged"] = puppet.speak(seen, puppet.sound(driver, frames))[exchanged]
         if self.shift:
-            cases["shifted"] = puppet.speak(truth, puppet.sound(clip, frames + self.shift))
+            cases["shifted"] = puppet.speak(seen, puppet.sound(clip, frames + self.shift))
         for name, images in (rows | cases).items():
             self.lips[name].append(self.meter.read(images))
         if self.scorers.sync is not None:
@@ -133,8 +142,9 @@ class ClipJudge:
             return
         truth = rows["ground_truth"][use]
         boxes = mouth_boxes(landmarks[use], truth.shape[1])
-        for row in SCORED:
-            columns = picture_scores(rows[row][use], truth, boxes)
+        structures = ssim_maps([rows[row][use] for row in SCORED], truth)
+        for row, structure in zip(SCORED, structures, strict=True):
+            columns = picture_scores(rows[row][use], truth, boxes, structure)
             if self.scorers.lpips is not None:
                 columns["lpips"] = self.scorers.lpips(rows[row][use], truth)
             for column, numbers in columns.items():

@@ -18,6 +18,7 @@ from .landmark_check import LandmarkReader
 from .metrics import (
     MOUTH,
     border_step,
+    gradient_energy,
     jitter,
     lmd,
     mouth_boxes,
@@ -70,6 +71,7 @@ class ClipJudge:
         self.lips: dict[str, list] = defaultdict(list)  # case to readings (k, 2)
         self.scores: dict[str, list] = defaultdict(list)  # `row.column` to one number a frame
         self.steps: dict[str, list] = defaultdict(list)  # row to border steps
+        self.edges: dict[str, list] = defaultdict(list)  # row to gradient energies
         self.landmarks: dict[str, list] = defaultdict(list)
         self.mouths: dict[str, list] = defaultdict(list)  # row or case to what the sync expert sees
         self.pictures: dict[str, list] = defaultdict(list)
@@ -126,6 +128,7 @@ class ClipJudge:
                     self.mouths[name].append(mouths(images))
         for name, images in rows.items():
             self.steps[name].append(border_step(images))
+            self.edges[name].append(gradient_energy(images))
         self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames])
         if self.scorers.landmarks is not None:
             for name in ("ground_truth", "lipformer"):
@@ -164,17 +167,19 @@ class ClipJudge:
             "lipformer.width_corr_self": _follows(own[:, 1], width),
             "ground_truth.width_corr_self": _follows(lips["ground_truth"][:, 1], width),
             "lipformer.silence_deviation": float(lips["silence"][:, 0].std()),
-            "warped_reference.deviation": float(lips["warped_reference"][:, 0].std()),
             "lipformer.speech_deviation": float(own[:, 0].std()),
         }
         if "sound_alone" in lips:
             values["sound_alone.opening_corr_self"] = _follows(lips["sound_alone"][:, 0], opening)
-        border = {row: float(np.concatenate(steps).mean()) for row, steps in self.steps.items()}
         for row in ("ground_truth", "ceiling", "lipformer"):
             values[f"{row}.opening_corr_self"] = _follows(lips[row][:, 0], opening)
             values[f"{row}.jitter"] = jitter(lips[row][:, 0])
-        for row in border:
-            values[f"{row}.seam"] = border[row] / border["ground_truth"] if border["ground_truth"] else float("nan")
+        for row in ("ground_truth", *SCORED):
+            values[f"{row}.deviation"] = float(lips[row][:, 0].std())
+        for column, gathered in (("seam", self.steps), ("sharpness", self.edges)):
+            means = {row: float(np.concatenate(parts).mean()) for row, parts in gathered.items()}
+            truth = means["ground_truth"] or float("nan")
+            values |= {f"{row}.{column}": mean / truth for row, mean in means.items()}
         if self.shift:
             source = frames + self.shift
             inside = (source >= 0) & (source < len(clip.opening))

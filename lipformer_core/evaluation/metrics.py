@@ -159,6 +159,17 @@ def border_step(images: NDArray) -> NDArray[np.float64]:
     return np.abs(pair[..., 1, :, :] - pair[..., 0, :, :]).mean(axis=(-2, -1))
 
 
+def gradient_energy(images: NDArray) -> NDArray[np.float64]:
+    """How sharp the bottom halves are: mean squared step between neighbours, across plus down.
+
+    (n, S, S, 3) of any type -> (n,) in its units squared. The ratio to the truth's is the column `sharpness`: below 1
+    where a generator blurs, above where it invents edges.
+    """
+    bottom = np.asarray(images[..., images.shape[-3] // 2 :, :, :], dtype=np.float64)
+    steps = np.diff(bottom, axis=-2), np.diff(bottom, axis=-3)
+    return sum(np.square(step).mean(axis=(-3, -2, -1)) for step in steps)
+
+
 def seam(generated: NDArray, truth: NDArray) -> float:
     """Visibility of the border between the halves: its mean step divided by the truth's.
 

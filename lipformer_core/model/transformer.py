@@ -167,5 +167,6 @@ class LipTransformer(nn.Module):
             return self.head(z), None
         # nearest-code logits around the warped reference: before any training this copies it
         latent = tokens + self.head(z)
-        distance = codes.square().sum(1) / 2 - latent @ codes.T  # (B, n, K), up to the token's own norm
-        return -distance * self.log_sharpness.exp() / codes.var(0).sum().detach(), latent
+        sharpness = self.log_sharpness.exp() / codes.var(0).sum().detach()
+        # minus half the squared distance, up to the token's own norm, in one pass over (B, n, K)
+        return F.linear(latent * sharpness, codes, codes.square().sum(1) * (-sharpness / 2)), latent

@@ -75,6 +75,7 @@ Corpora = Annotated[
     list[Path], typer.Option("--data", help="Folder that `lipformer prepare` wrote; repeat to join several.")
 ]
 Run = Annotated[Path, typer.Option(help="Folder of the checkpoints.")]
+ShippedRun = Annotated[Path | None, typer.Option(help="Folder of the checkpoints; none: the weights shipped.")]
 Start = Annotated[Path | None, typer.Option("--from", help="A run whose weights are gone on from.")]
 Progress = Annotated[bool, typer.Option("--progress/--quiet", help="Show progress bars.")]
 
@@ -285,7 +286,7 @@ def dub(
     video: Annotated[Path, typer.Argument(help="Video or portrait.")],
     audio: Annotated[Path, typer.Argument(help="Speech: any file with an audio track.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The mp4 to write.")],
-    run: Annotated[Path | None, typer.Option(help="Folder of the checkpoints; none: the weights shipped.")] = None,
+    run: ShippedRun = None,
     face: Annotated[str, typer.Option(help="`largest`, or a face's number from the left, from 0.")] = "largest",
     policy: Annotated[Policy, typer.Option(help="When the audio outlasts the video.")] = Policy.pingpong,
     landmarks: Annotated[Path | None, typer.Option(help="Landmarks from a file instead of a tracker.")] = None,
@@ -323,16 +324,18 @@ def dub(
 
 @app.command()
 def evaluate(
-    run: Run,
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")],
+    run: ShippedRun = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     max_clips: Annotated[int | None, typer.Option(min=1, help="The first so many clips; all otherwise.")] = None,
     progress: Progress = True,
 ) -> None:
     """Measure the model against ground truth, its ceiling and the baselines, on people it never saw.
 
-    **Example**
+    **Examples**
+
+    `lipformer evaluate --data data/synthetic --out eval/shipped`
 
     `lipformer evaluate --run runs/quick --data data/synthetic --out eval/quick --max-clips 8`
     """

@@ -131,6 +131,12 @@ def test_evaluate_passes_folders_on(calls):
     assert calls[0][2]["max_clips"] == 3
 
 
+def test_evaluate_takes_the_weights_shipped_where_no_run_is_named(calls):
+    result = runner.invoke(app, ["evaluate", "--data", "d", "--out", "o"])
+    assert result.exit_code == 0, result.output
+    assert calls[0][1] == (None, Path("d"), Path("o"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -1,5 +1,6 @@
 """The mouth meter on drawn mouths: it learns, it is stable, it is kept."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -80,6 +81,10 @@ def test_meter_is_kept_and_made_anew_for_other_data(trained):
     again = train_meter(Corpus(), folder, **SETTINGS)
     assert (folder / "meter.safetensors").stat().st_mtime_ns == before
     np.testing.assert_array_equal(again.read(images), meter.read(images))
+    report = json.loads((folder / "meter.json").read_text())
+    (folder / "meter.json").write_text(json.dumps(report | {"sources": "of another version"}))
+    retrained = train_meter(Corpus(), folder, **SETTINGS | {"steps": 60})
+    assert (folder / "meter.safetensors").stat().st_mtime_ns > before and retrained.report == report
     other = train_meter(Corpus("two"), folder, **SETTINGS | {"steps": 2})
     assert other.report["corpus"] == "two" and MouthMeter.load(folder).report == other.report
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import convolve, gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from lipformer_core.evaluation.metrics import (
     MetricError,
     bootstrap_interval,
+    gradient_energy,
     jitter,
     lmd,
     mouth_boxes,
@@ -16,6 +18,8 @@ from lipformer_core.evaluation.metrics import (
     psnr,
     seam,
     ssim,
+    ssim_map,
+    ssim_maps,
 )
 
 
@@ -99,6 +103,43 @@ def test_seam_is_one_on_the_truth_and_more_where_the_halves_differ(pair):
     edged[:, 32:] += 20
     assert seam(truth, truth) == 1
     assert seam(edged, truth) == pytest.approx(11)  # the step was 2 and is 22
+
+
+def test_gradient_energy_is_that_of_convolved_bottom_halves(pair):
+    for picture, energy in zip(pair[1], gradient_energy(pair[1]), strict=True):
+        bottom = picture[32:].astype(float)
+        across = convolve(bottom, np.array([1.0, -1.0]).reshape(1, 2, 1))[:, :-1]
+        down = convolve(bottom, np.array([1.0, -1.0]).reshape(2, 1, 1))[:-1]
+        assert energy == pytest.approx((across**2).mean() + (down**2).mean(), rel=1e-12)
+
+
+def test_blur_loses_gradient_energy_and_the_upper_half_does_not_count(pair):
+    truth = pair[1]
+    blurred = gaussian_filter(truth, (0, 1, 1, 0))
+    assert (gradient_energy(blurred) < 0.6 * gradient_energy(truth)).all()
+    changed = truth.copy()
+    changed[:, :32] = 0
+    np.testing.assert_array_equal(gradient_energy(changed), gradient_energy(truth))
+
+
+def test_several_stacks_have_the_structure_that_each_has_alone(pair):
+    a, b = pair
+    stacks = [a, b, a[:, ::-1]]
+    for together, stack in zip(ssim_maps(stacks, b), stacks, strict=True):
+        np.testing.assert_array_equal(together, ssim_map(stack, b))
+
+
+def test_unrelated_pictures_are_below_12_db_and_the_truth_is_best_in_every_column(pair):
+    """A scorer that gives strangers a good mark is wrong, whatever else it agrees with."""
+    rng = np.random.default_rng(8)
+    truth, blurred = pair[1], gaussian_filter(pair[1], (0, 1, 1, 0))
+    unrelated = rng.uniform(0, 255, (4, 8, 8, 3)).repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8)
+    boxes = mouth_boxes(_face(4), 64)
+    best, soft, worst = (picture_scores(shown, truth, boxes) for shown in (truth, blurred, unrelated))
+    for column in best:
+        assert (best[column] > soft[column]).all() and (soft[column] > worst[column]).all(), column
+        assert (worst[column] < (12 if "psnr" in column else 0.5)).all(), column
+        assert best[column] == pytest.approx(10 * np.log10(255**2 * 12) if "psnr" in column else 1)
 
 
 def test_lmd_ignores_the_place_unless_asked():

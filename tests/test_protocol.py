@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from lipformer_core.data.audio import mel_windows, silent_rows
-from lipformer_core.errors import NoFaceFound
+from lipformer_core.errors import DataError, NoFaceFound
 from lipformer_core.evaluation.cases import choose_reference, exchange_partner, strangers_of
 from lipformer_core.evaluation.clip_judge import Scorers
+from lipformer_core.evaluation.metrics import ROUNDING_PSNR
 from lipformer_core.evaluation.protocol import evaluate_model
 from lipformer_core.evaluation.report import summary_table, write_report
 from lipformer_core.timing import FPS, MEL_PER_FRAME
@@ -90,11 +91,15 @@ class Perfect:
     def encode_reference(self, image: torch.Tensor) -> torch.Tensor:
         return image
 
-    def reconstruct(self, image: torch.Tensor) -> torch.Tensor:
-        return (image + 0.02).clamp(-1, 1)
+    def encode_bottom(self, bottom: torch.Tensor) -> torch.Tensor:
+        return bottom + 0.02
 
-    def warped_reference(self, upper: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-        return torch.cat([upper, reference[:, :, SIZE // 2 :].expand(len(upper), -1, -1, -1)], dim=2)
+    def look(self, upper: torch.Tensor, reference: torch.Tensor) -> SimpleNamespace:
+        warped = reference[:, :, SIZE // 2 :].expand(len(upper), -1, -1, -1)
+        return SimpleNamespace(upper=upper, warped=SimpleNamespace(bottom=warped))
+
+    def show(self, seen: SimpleNamespace, bottom: torch.Tensor) -> torch.Tensor:
+        return torch.cat([seen.upper, bottom], dim=2).clamp(-1, 1)
 
     def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
         return (audio[:, WINDOW // 2, 0] + 1).clamp_min(REST)
@@ -102,9 +107,9 @@ class Perfect:
     def lips_heard(self, audio: torch.Tensor) -> torch.Tensor | None:
         return self.opening(None, audio)[:, None].repeat(1, 2)
 
-    def generate(self, upper: torch.Tensor, audio: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-        images = self.warped_reference(upper, reference).clone()
-        level = self.opening(upper, audio) * 500 / 127.5 - 1
+    def say(self, seen: SimpleNamespace, audio: torch.Tensor) -> torch.Tensor:
+        images = self.show(seen, seen.warped.bottom)
+        level = self.opening(seen.upper, audio) * 500 / 127.5 - 1
         images[:, :, 42:50, 22:42] = level[:, None, None, None]
         return images
 
@@ -153,7 +158,8 @@ def test_a_perfect_model_follows_the_audio_and_leaks_nothing(corpus):
     assert results["lipformer.silence_motion"] < 0.01
     assert results["lipformer.mouth_psnr"] > results["copy_reference.mouth_psnr"] + 10
     assert results["lipformer.seam"] == pytest.approx(1, abs=0.05)
-    assert results["ceiling.psnr"] == results["codebook.psnr"] == pytest.approx(20 * np.log10(255 / 2.6), abs=1.5)
+    assert results["ceiling.bottom_psnr"] == pytest.approx(20 * np.log10(255 / 2.6), abs=1.5)
+    assert results["ceiling.psnr"] == results["codebook.psnr"] > results["ceiling.bottom_psnr"] + 2
     assert results["n_clips"] == 4 and results["n_persons"] == 4 and results["n_frames"] == 4 * FRAMES
     for key in ("lipformer.leak", "lipformer.silence_motion", "lipformer.mouth_psnr", "meter.truth_corr"):
         assert results[f"{key}.low"] <= results[key] <= results[f"{key}.high"]
@@ -196,6 +202,59 @@ def test_a_mute_model_scores_zero_and_not_nothing(corpus):
     assert results["lipformer.leak"] == 0
     assert results["sound_alone.opening_corr_self"] == 0
     assert results["lipformer.silence_motion"] is None and "does not move" in results["lipformer.silence_motion.why"]
+
+
+class Half(Perfect):
+    """Opens the mouth half as far as it hears, and paints it smooth."""
+
+    def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        return super().opening(upper, audio) / 2
+
+    def say(self, seen: SimpleNamespace, audio: torch.Tensor) -> torch.Tensor:
+        images = super().say(seen, audio)
+        images[:, :, SIZE // 2 : 42] = images[:, :, SIZE // 2 : 42].mean((2, 3), keepdim=True)
+        return images
+
+
+class Stranger(Perfect):
+    """Shows what has nothing to do with the face: the brightest where the true bottom half is dark."""
+
+    def say(self, seen: SimpleNamespace, audio: torch.Tensor) -> torch.Tensor:
+        half = seen.warped.bottom.new_tensor([1.0, -1.0]).repeat(SIZE // 2).expand(seen.warped.bottom.shape)
+        return torch.cat([-half, half], dim=2)
+
+
+def test_motion_and_sharpness_are_shares_of_the_truths(corpus):
+    results, clips = _evaluate(Half(), corpus)
+    true = np.mean([clip.opening.std() for clip in corpus.clips.values()])
+    assert results["ground_truth.motion"] == results["ground_truth.sharpness"] == 1
+    assert results["lipformer.motion"] == pytest.approx(
+        np.mean([clip.series["lipformer"].std() for clip in clips]) / true, abs=0.02
+    )
+    assert results["lipformer.motion"] == pytest.approx(0.5, abs=0.03)
+    assert results["copy_reference.motion"] < 0.01
+    assert results["lipformer.sharpness"] < 0.9 < results["copy_reference.sharpness"]
+    assert results["lipformer.motion.low"] <= results["lipformer.motion"] <= results["lipformer.motion.high"]
+
+
+@pytest.mark.parametrize("model", [Perfect(), Copier(), Half(), Mute(), Stranger()])
+def test_no_row_beats_the_ground_truth(corpus, model):
+    """Whatever a model does, the film itself is best in every column in which it stands."""
+    results, _ = _evaluate(model, corpus)
+    best = {"motion": 1.0, "sharpness": 1.0, "seam": 1.0}  # columns in which nearest to the truth is best
+    for row in ("ceiling", "copy_reference", "warped_reference", "lipformer"):
+        assert results[f"{row}.psnr"] <= ROUNDING_PSNR + 1e-9 and results[f"{row}.ssim"] <= 1 + 1e-9
+        correlation = results.get(f"{row}.opening_corr_self")
+        assert correlation is None or correlation <= results["ground_truth.opening_corr_self"] + 1e-3
+        for column, wanted in best.items():
+            assert abs(results[f"ground_truth.{column}"] - wanted) <= abs(results[f"{row}.{column}"] - wanted)
+
+
+def test_what_has_nothing_to_do_with_the_face_is_below_12_db(corpus):
+    results, _ = _evaluate(Stranger(), corpus)
+    for column in ("psnr", "bottom_psnr", "mouth_psnr"):
+        assert results[f"lipformer.{column}"] < 12
+    assert abs(results["lipformer.opening_corr_self"]) < 0.5
 
 
 def test_one_clip_gives_no_exchange_and_says_why(corpus):
@@ -301,6 +360,37 @@ def test_a_run_without_a_sync_expert_says_how_to_get_one(tmp_path):
     assert "lipformer train sync" in missing["sync_expert.two_sounds_shifted"]
 
 
+def _brightness(corpus: object, folder: object, **_: object) -> SimpleNamespace:
+    """In the place of the mouth meter: the folder it is kept in, and readings that cost nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return SimpleNamespace(read=lambda images: np.repeat(images.mean((1, 2, 3))[:, None] / 500, 2, axis=1))
+
+
+def test_the_meter_is_kept_beside_the_data_and_never_in_the_run(tiny_run, tiny_corpus, tmp_path, monkeypatch):
+    import os
+    import shutil
+
+    from lipformer_core.evaluation import protocol
+
+    monkeypatch.setattr(protocol, "train_meter", _brightness)
+    data = tmp_path / "data"
+    shutil.copytree(tiny_corpus, data)
+    before = sorted(tiny_run.rglob("*"))
+    protocol.evaluate(tiny_run, data, tmp_path / "out", max_clips=1, progress=False)
+    assert (data / "mouth_meter").is_dir() and sorted(tiny_run.rglob("*")) == before
+    (data / "mouth_meter").rmdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != data)
+    protocol.evaluate(tiny_run, data, tmp_path / "out", max_clips=1, progress=False)
+    assert (tmp_path / "out/mouth_meter").is_dir() and not (data / "mouth_meter").exists()
+
+
+def test_without_a_run_the_weights_shipped_are_judged_and_want_crops_of_their_own(tiny_corpus, tmp_path):
+    from lipformer_core.evaluation.protocol import evaluate
+
+    with pytest.raises(DataError, match="--set crop_size=144"):
+        evaluate(None, tiny_corpus, tmp_path / "out", progress=False)
+
+
 def test_a_run_with_a_sync_expert_is_judged_by_it(tiny_run, tiny_config, tiny_corpus, tmp_path, monkeypatch):
     import shutil
 
@@ -311,8 +401,7 @@ def test_a_run_with_a_sync_expert_is_judged_by_it(tiny_run, tiny_config, tiny_co
     shutil.copytree(tiny_run, run)
     config = tiny_config.replace(sync_steps=2, sync_width=8, sync_dim=8, sync_batch=3)
     train_sync(config, tiny_corpus, run, progress=False)
-    brightness = SimpleNamespace(read=lambda images: np.repeat(images.mean((1, 2, 3))[:, None] / 500, 2, axis=1))
-    monkeypatch.setattr(protocol, "train_meter", lambda *_, **__: brightness)
+    monkeypatch.setattr(protocol, "train_meter", lambda corpus, folder, **_: _brightness(corpus, tmp_path / "meter"))
     results = protocol.evaluate(run, tiny_corpus, tmp_path / "out", progress=False)
     for key in ("lipformer.sync_expert_distance", "ground_truth.sync_expert_confidence"):
         assert results[key] is None and "long enough" in results[f"{key}.why"]  # clips of 16 frames

@@ -56,20 +56,25 @@ class Puppet:
         self.reference_image = clip.frames([self.reference_index])[0]
         with torch.no_grad():
             self.reference = model.encode_reference(to_tensor(self.reference_image[None]).to(device))
-        self.seconds: list[tuple[int, float]] = []  # frames and duration of every call of generate
+        self.seconds: list[tuple[int, float]] = []  # frames and duration of every `look_and_speak`
 
-    def rows(self, truth: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
+    @torch.no_grad()
+    def look(self, truth: NDArray[np.uint8]) -> Any:
+        """What the model sees of the upper halves of frames (k, S, S, 3), for `rows` and any number of `speak`."""
+        return self.model.look(to_tensor(truth[:, : truth.shape[1] // 2]).to(self.device), self.reference)
+
+    @torch.no_grad()
+    def rows(self, truth: NDArray[np.uint8], seen: Any) -> dict[str, NDArray[np.uint8]]:
         """Pictures that need no audio, of true frames (k, S, S, 3): the ceiling and the two copies."""
-        images = to_tensor(truth).to(self.device)
         half = truth.shape[1] // 2
         copied = truth.copy()
         copied[:, half:] = self.reference_image[half:]
-        with torch.no_grad():
-            return {
-                "ceiling": to_images(self.model.reconstruct(images)),
-                "copy_reference": copied,
-                "warped_reference": to_images(self.model.warped_reference(images[:, :, :half], self.reference)),
-            }
+        own = self.model.encode_bottom(to_tensor(truth[:, half:]).to(self.device))
+        return {
+            "ceiling": to_images(self.model.show(seen, own)),
+            "copy_reference": copied,
+            "warped_reference": to_images(self.model.show(seen, seen.warped.bottom)),
+        }
 
     def hear(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Lips (k, 2) that the model reads from sound (k, window, columns) alone; None where it has not learned to."""
@@ -77,17 +82,21 @@ class Puppet:
         lips = self.model.lips_heard(windows)
         return None if lips is None else lips.cpu().numpy()
 
-    def speak(self, truth: NDArray[np.uint8], audio: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """LipFormer's pictures: upper halves of (k, S, S, 3), driven by sound (k, window, columns)."""
-        upper = to_tensor(truth[:, : truth.shape[1] // 2]).to(self.device)
+    @torch.no_grad()
+    def speak(self, seen: Any, audio: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """LipFormer's pictures (k, S, S, 3) of what `look` gave, driven by sound (k, window, columns)."""
         windows = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)).to(self.device)
+        return to_images(self.model.say(seen, windows))
+
+    def look_and_speak(self, truth: NDArray[np.uint8], audio: NDArray[np.float32]) -> tuple[Any, NDArray[np.uint8]]:
+        """`look` and `speak` with a stop-watch: a frame's whole way through the model, noted in `seconds`."""
         self._wait()
         start = time.perf_counter()
-        with torch.no_grad():
-            pictures = self.model.generate(upper, windows, self.reference)
+        seen = self.look(truth)
+        spoken = self.speak(seen, audio)
         self._wait()
         self.seconds.append((len(truth), time.perf_counter() - start))
-        return to_images(pictures)
+        return seen, spoken
 
     def silence(self, frames: int) -> NDArray[np.float32]:
         """Windows without any sound, as the clip's speaker would be silent: (frames, window, columns)."""

@@ -15,11 +15,22 @@ from lipformer_core.model.syncnet import SyncNet
 
 from .cases import Puppet
 from .landmark_check import LandmarkReader
-from .metrics import MOUTH, border_step, jitter, lmd, mouth_boxes, partial_correlation, pearson, picture_scores
+from .metrics import (
+    MOUTH,
+    border_step,
+    gradient_energy,
+    jitter,
+    lmd,
+    mouth_boxes,
+    partial_correlation,
+    pearson,
+    picture_scores,
+    ssim_maps,
+)
 from .pretrained_metrics import Fid, FidStatistics, Lpips
 from .sync import embed_mouths, embed_sounds, mouths, read_sync
 
-BATCH = 32  # frames at once
+BATCH = 16  # frames at once: what lies between layers then fits a CPU's cache
 FEWEST_FRAMES = 12  # a shorter series has no meaningful correlation
 REFERENCE_GAP = 5  # frames around the reference that picture scores leave out: there, copying is no achievement
 FEWEST_MOTION = 1e-3  # deviation of the true opening below which a clip asks nothing of the mouth
@@ -60,6 +71,7 @@ class ClipJudge:
         self.lips: dict[str, list] = defaultdict(list)  # case to readings (k, 2)
         self.scores: dict[str, list] = defaultdict(list)  # `row.column` to one number a frame
         self.steps: dict[str, list] = defaultdict(list)  # row to border steps
+        self.edges: dict[str, list] = defaultdict(list)  # row to gradient energies
         self.landmarks: dict[str, list] = defaultdict(list)
         self.mouths: dict[str, list] = defaultdict(list)  # row or case to what the sync expert sees
         self.pictures: dict[str, list] = defaultdict(list)
@@ -97,18 +109,17 @@ class ClipJudge:
     ) -> None:
         clip = puppet.clip
         truth = clip.frames(frames)
-        rows = {"ground_truth": truth} | puppet.rows(truth)
         own = puppet.sound(clip, frames)
-        rows["lipformer"] = puppet.speak(truth, own)
+        seen, spoken = puppet.look_and_speak(truth, own)
+        rows = {"ground_truth": truth} | puppet.rows(truth, seen) | {"lipformer": spoken}
         if (heard := puppet.hear(own)) is not None:
             self.lips["sound_alone"].append(heard)
-        cases = {"silence": puppet.speak(truth, puppet.silence(len(frames)))}
+        cases = {"silence": puppet.speak(seen, puppet.silence(len(frames)))}
         exchanged = np.isin(frames, both)
         if driver is not None and exchanged.any():
-            audio = puppet.sound(driver, frames[exchanged])
-            cases["exchanged"] = puppet.speak(truth[exchanged], audio)
+            cases["exchanged"] = puppet.speak(seen, puppet.sound(driver, frames))[exchanged]
         if self.shift:
-            cases["shifted"] = puppet.speak(truth, puppet.sound(clip, frames + self.shift))
+            cases["shifted"] = puppet.speak(seen, puppet.sound(clip, frames + self.shift))
         for name, images in (rows | cases).items():
             self.lips[name].append(self.meter.read(images))
         if self.scorers.sync is not None:
@@ -117,6 +128,7 @@ class ClipJudge:
                     self.mouths[name].append(mouths(images))
         for name, images in rows.items():
             self.steps[name].append(border_step(images))
+            self.edges[name].append(gradient_energy(images))
         self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames])
         if self.scorers.landmarks is not None:
             for name in ("ground_truth", "lipformer"):
@@ -133,8 +145,9 @@ class ClipJudge:
             return
         truth = rows["ground_truth"][use]
         boxes = mouth_boxes(landmarks[use], truth.shape[1])
-        for row in SCORED:
-            columns = picture_scores(rows[row][use], truth, boxes)
+        structures = ssim_maps([rows[row][use] for row in SCORED], truth)
+        for row, structure in zip(SCORED, structures, strict=True):
+            columns = picture_scores(rows[row][use], truth, boxes, structure)
             if self.scorers.lpips is not None:
                 columns["lpips"] = self.scorers.lpips(rows[row][use], truth)
             for column, numbers in columns.items():
@@ -154,17 +167,19 @@ class ClipJudge:
             "lipformer.width_corr_self": _follows(own[:, 1], width),
             "ground_truth.width_corr_self": _follows(lips["ground_truth"][:, 1], width),
             "lipformer.silence_deviation": float(lips["silence"][:, 0].std()),
-            "warped_reference.deviation": float(lips["warped_reference"][:, 0].std()),
             "lipformer.speech_deviation": float(own[:, 0].std()),
         }
         if "sound_alone" in lips:
             values["sound_alone.opening_corr_self"] = _follows(lips["sound_alone"][:, 0], opening)
-        border = {row: float(np.concatenate(steps).mean()) for row, steps in self.steps.items()}
         for row in ("ground_truth", "ceiling", "lipformer"):
             values[f"{row}.opening_corr_self"] = _follows(lips[row][:, 0], opening)
             values[f"{row}.jitter"] = jitter(lips[row][:, 0])
-        for row in border:
-            values[f"{row}.seam"] = border[row] / border["ground_truth"] if border["ground_truth"] else float("nan")
+        for row in ("ground_truth", *SCORED):
+            values[f"{row}.deviation"] = float(lips[row][:, 0].std())
+        for column, gathered in (("seam", self.steps), ("sharpness", self.edges)):
+            means = {row: float(np.concatenate(parts).mean()) for row, parts in gathered.items()}
+            truth = means["ground_truth"] or float("nan")
+            values |= {f"{row}.{column}": mean / truth for row, mean in means.items()}
         if self.shift:
             source = frames + self.shift
             inside = (source >= 0) & (source < len(clip.opening))

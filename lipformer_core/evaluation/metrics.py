@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import correlate1d
 
 from lipformer_core.errors import LipFormerError
 
@@ -58,12 +57,44 @@ def psnr(a: NDArray, b: NDArray, *, peak: float | None = None) -> NDArray[np.flo
 
 
 def _blur(x: NDArray) -> NDArray:
-    """Gaussian window over the last two axes; only positions whose whole window lies inside are kept."""
+    """Gaussian window over one picture (H, W, C); only positions whose whole window lies inside are kept."""
+    import cv2
+
     offsets = np.arange(-SSIM_RADIUS, SSIM_RADIUS + 1)
     window = np.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
     window /= window.sum()
-    x = correlate1d(correlate1d(x, window, axis=-1), window, axis=-2)
-    return x[..., SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS]
+    blurred = cv2.sepFilter2D(x, -1, window, window).reshape(x.shape)
+    return blurred[SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS]
+
+
+def _local_moments(x: NDArray) -> tuple[NDArray, NDArray]:
+    """Mean and variance in the window around every position of one picture (H, W, C): (H-10, W-10, C) each."""
+    mean = _blur(x)
+    return mean, _blur(x * x) - mean**2
+
+
+def ssim_maps(several: Sequence[NDArray], truth: NDArray, *, peak: float | None = None) -> list[NDArray[np.float64]]:
+    """`ssim_map` of several stacks against one, whose own means and variances are computed once."""
+    pairs = [_pictures(stack, truth, peak) for stack in several]
+    height, width, channels = np.shape(truth)[-3:]
+    side = 2 * SSIM_RADIUS + 1
+    if min(height, width) < side:
+        raise MetricError(f"SSIM needs pictures of at least {side}x{side} pixels, not {height}x{width}")
+    inside = height - side + 1, width - side + 1
+    _, true, peak = pairs[0]
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    maps = [np.empty((*true.shape[:-3], *inside)) for _ in pairs]
+    for where in np.ndindex(true.shape[:-3]):  # picture by picture, so that all of it stays in the cache
+        b = true[where]
+        mean_b, var_b = _local_moments(b)
+        for (stack, _, _), out in zip(pairs, maps, strict=True):
+            a = stack[where]
+            mean_a, var_a = _local_moments(a)
+            covariance = _blur(a * b) - mean_a * mean_b
+            ratio = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+            ratio /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+            out[where] = ratio @ np.full(channels, 1 / channels)
+    return maps
 
 
 def ssim_map(a: NDArray, b: NDArray, *, peak: float | None = None) -> NDArray[np.float64]:
@@ -72,17 +103,7 @@ def ssim_map(a: NDArray, b: NDArray, *, peak: float | None = None) -> NDArray[np
     (..., H, W, C) twice -> (..., H-10, W-10). Entry (y, x) is centred on pixel (y+5, x+5). The mean over a part of
     the map equals the SSIM of the pictures cut to that part plus 5 pixels all round.
     """
-    a, b, peak = _pictures(a, b, peak)
-    side = 2 * SSIM_RADIUS + 1
-    if min(a.shape[-3:-1]) < side:
-        raise MetricError(f"SSIM needs pictures of at least {side}x{side} pixels, not {a.shape[-3]}x{a.shape[-2]}")
-    a, b = (np.ascontiguousarray(np.moveaxis(x, -1, 0)) for x in (a, b))  # (C, ..., H, W): fast to blur
-    mean_a, mean_b, square_a, square_b, product = (_blur(x) for x in (a, b, a * a, b * b, a * b))
-    var_a, var_b, covariance = square_a - mean_a**2, square_b - mean_b**2, product - mean_a * mean_b
-    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    ratio = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    ratio /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
-    return ratio.mean(axis=0)
+    return ssim_maps([a], b, peak=peak)[0]
 
 
 def ssim(a: NDArray, b: NDArray, *, peak: float | None = None) -> NDArray[np.float64]:
@@ -107,13 +128,16 @@ def mouth_boxes(landmarks: NDArray, size: int) -> NDArray[np.int64]:
     return np.stack([top, top + height, left, left + width], axis=1).astype(np.int64)
 
 
-def picture_scores(generated: NDArray, truth: NDArray, boxes: NDArray) -> dict[str, NDArray[np.float64]]:
+def picture_scores(
+    generated: NDArray, truth: NDArray, boxes: NDArray, structure: NDArray | None = None
+) -> dict[str, NDArray[np.float64]]:
     """PSNR and SSIM of the whole crop, its bottom half and the mouth box: uint8 (n, S, S, 3) twice -> (n,) each.
 
     PSNR ends at 58.9 dB, so that a single frame identical to the truth cannot make a clip's mean infinite.
+    structure: their `ssim_map`, where it is there already.
     """
     half = truth.shape[1] // 2
-    structure = ssim_map(generated, truth)
+    structure = ssim_map(generated, truth) if structure is None else structure
     scores = {
         "psnr": psnr(generated, truth),
         "bottom_psnr": psnr(generated[:, half:], truth[:, half:]),
@@ -133,6 +157,17 @@ def border_step(images: NDArray) -> NDArray[np.float64]:
     row = images.shape[-3] // 2
     pair = np.asarray(images[..., row - 1 : row + 1, :, :], dtype=np.float64)
     return np.abs(pair[..., 1, :, :] - pair[..., 0, :, :]).mean(axis=(-2, -1))
+
+
+def gradient_energy(images: NDArray) -> NDArray[np.float64]:
+    """How sharp the bottom halves are: mean squared step between neighbours, across plus down.
+
+    (n, S, S, 3) of any type -> (n,) in its units squared. The ratio to the truth's is the column `sharpness`: below 1
+    where a generator blurs, above where it invents edges.
+    """
+    bottom = np.asarray(images[..., images.shape[-3] // 2 :, :, :], dtype=np.float64)
+    steps = np.diff(bottom, axis=-2), np.diff(bottom, axis=-3)
+    return sum(np.square(step).mean(axis=(-3, -2, -1)) for step in steps)
 
 
 def seam(generated: NDArray, truth: NDArray) -> float:

@@ -5,6 +5,7 @@ meter is trained on true crops only, sees only the bottom half, and its own agre
 has never seen stands beside every number that it produces.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,11 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lipformer_core.errors import DataError
 
+from ..files import atomic, write_json
 from ..progress import tqdm
 
 INPUT = (48, 64)  # height and width of what the meter sees: the bottom half without a sixth on either side
@@ -74,8 +76,9 @@ class MouthMeter(nn.Module):
     def save(self, folder: Path) -> None:
         """Write meter.safetensors and meter.json; the JSON last, so that an interrupted save is seen as none."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(self.state_dict(), folder / "meter.safetensors")
-        (folder / "meter.json").write_text(json.dumps(self.report, indent=2) + "\n")
+        with atomic(folder / "meter.safetensors") as file:
+            file.write(save(self.state_dict()))
+        write_json(folder / "meter.json", self.report)
 
     @classmethod
     def load(cls, folder: Path) -> "MouthMeter":
@@ -105,11 +108,13 @@ def bottom_halves(images: NDArray) -> Tensor:
 def train_meter(corpus: Any, folder: Path, *, progress: bool = True, **settings: Any) -> MouthMeter:
     """The meter of a prepared corpus, from `folder` if the same one was trained before, else trained and saved there.
 
-    corpus: PreparedCorpus; its `train` people teach, its `val` people decide when to stop.
+    The same: of these data, these settings and this very source file. corpus: PreparedCorpus; its `train` people
+    teach, its `val` people decide when to stop.
     settings: fields of MeterConfig. Deterministic for a seed and a machine; about half a minute on two cores.
     """
     config = MeterConfig(**settings)
-    key = {"config": asdict(config), "corpus": corpus.hash}
+    sources = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    key = {"config": asdict(config), "corpus": corpus.hash, "sources": sources}
     if (folder / "meter.json").is_file():
         meter = MouthMeter.load(folder)
         if {name: meter.report.get(name) for name in key} == key:

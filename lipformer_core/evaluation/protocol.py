@@ -5,13 +5,14 @@ reference without Transformer, LipFormer. Cases: own audio, another person's aud
 What the mouth does is read from pixels by the mouth meter; its own agreement with the truth is in the table.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lipformer_core.checkpoint import load_lipformer, load_sync
+from lipformer_core.checkpoint import SHIPPED, load_lipformer, load_sync
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
 
@@ -26,12 +27,13 @@ from .report import summarise, write_report
 from .sync import sync_accuracy
 
 SHIFT = 5  # frames: 0.2 s
+METER = "mouth_meter"  # folder of the mouth meter, within that of the data
 HEARD = "sound_alone.opening_corr_self"
 ACCURACY = ("sync_expert.two_sounds_shifted", "sync_expert.two_sounds_foreign")
 
 
 def evaluate(
-    run: Path | str,
+    run: Path | str | None,
     data: Path | str,
     out: Path | str,
     *,
@@ -43,24 +45,30 @@ def evaluate(
 ) -> dict[str, object]:
     """Judge the trained LipFormer of a run on a split of a prepared corpus and write the report to `out`.
 
-    run, data: folders of a training run and of a prepared corpus. max_clips: the first so many clips, all if None.
+    run: folder of a training run; None: the weights that come with the package. data: folder of a prepared corpus.
+    max_clips: the first so many clips, all if None.
     landmark_check: also read the lips by a landmark network; None: on real footage only.
-    Writes results.json, table.csv, summary.md, series.npz and pictures; returns the results. The mouth meter is
-    trained once and kept in `run`/evaluation. Where the run has a sync expert (`lipformer train sync`), it judges every
-    row, and its own accuracy on the split stands beside. Raises CheckpointError, DataError.
+    Writes results.json, table.csv, summary.md, series.npz and pictures; returns the results. The mouth meter of the
+    data is trained once and kept beside them, or in `out` where their folder cannot be written; nothing is written
+    into the run. Where the run has a sync expert (`lipformer train sync`), it judges every row, and its own accuracy
+    on the split stands beside. Raises CheckpointError, DataError.
     """
     corpus = PreparedCorpus(data)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = load_lipformer(run).to(target)
     if model.config.crop_size != corpus.crop_size:
-        raise DataError(f"{data}: crops of {corpus.crop_size} pixels, but the model takes {model.config.crop_size}")
+        raise DataError(
+            f"{data}: crops of {corpus.crop_size} pixels, but the model takes {model.config.crop_size}; "
+            f"prepare them with --set crop_size={model.config.crop_size}"
+        )
     clip_ids = [info.clip_id for info in corpus.clips(split, stills=False)][:max_clips]
     if not clip_ids:
         raise DataError(f"{data}: no clips in the split {split!r}; the splits are train, val and test")
-    meter = train_meter(corpus, Path(run) / "evaluation", progress=progress)
+    beside = corpus.folder if os.access(corpus.folder, os.W_OK) else Path(out)
+    meter = train_meter(corpus, beside / METER, progress=progress)
     if landmark_check is None:
         landmark_check = corpus.manifest["settings"]["corpus"] != "synthetic"
-    scorers = open_scorers(Path(run), target, landmark_check)
+    scorers = open_scorers(SHIPPED if run is None else Path(run), target, landmark_check)
     results, clips = evaluate_model(model, meter, corpus, clip_ids, device=target, scorers=scorers, progress=progress)
     if scorers.sync is not None:
         results |= _expert_accuracy(scorers.sync, corpus, split)
@@ -124,9 +132,9 @@ def evaluate_model(
 ) -> tuple[dict[str, object], list[ClipScores]]:
     """Score a model on clips: (flat results as in `report.summarise`, one ClipScores a clip).
 
-    model: anything with LipFormer's `config`, encode_reference, generate, reconstruct, warped_reference and
-    lips_heard; meter: anything with `read`; corpus: anything with `open`. shift: frames by which the audio is shifted
-    in the shifted case (every other clip the other way), 0 for none. sheets: clips that keep pictures.
+    model: anything with LipFormer's `config`, encode_reference, encode_bottom, look, say, show and lips_heard; meter:
+    anything with `read`; corpus: anything with `open`. shift: frames by which the audio is shifted in the shifted case
+    (every other clip the other way), 0 for none. sheets: clips that keep pictures.
     """
     scorers = scorers or Scorers()
     persons = [corpus.open(clip_id).info.person for clip_id in clip_ids]

@@ -8,7 +8,7 @@ import numpy as np
 
 from lipformer_core.results import write_results
 
-from .clip_judge import ClipScores
+from .clip_judge import SCORED, ClipScores
 from .metrics import bootstrap_interval
 
 ENDINGS = ("", ".low", ".high", ".why", ".low.why", ".high.why")
@@ -18,7 +18,9 @@ ALONE = "an interval over clips needs at least two"
 # columns that are a quotient of two means over clips: quotients of single clips explode where a clip is nearly still
 RATIOS = {
     "lipformer.silence_motion": ("lipformer.silence_deviation", "lipformer.speech_deviation"),
-    "warped_reference.motion": ("warped_reference.deviation", "lipformer.speech_deviation"),  # the meter's own floor
+    # motion that the meter reads where no mouth was driven: the floor of silence_motion
+    "warped_reference.silence_motion": ("warped_reference.deviation", "lipformer.speech_deviation"),
+    **{f"{row}.motion": (f"{row}.deviation", "ground_truth.deviation") for row in ("ground_truth", *SCORED)},
 }
 SAME = {
     "codebook.psnr": "ceiling.psnr",
@@ -32,6 +34,7 @@ ALWAYS = (
     *("lipformer.opening_corr_self", "lipformer.opening_corr_exchanged", "lipformer.leak"),
     *("lipformer.leak_floor", "lipformer.leak_excess"),
     *("lipformer.silence_deviation", "lipformer.speech_deviation", "warped_reference.deviation"),
+    *("lipformer.sharpness", "ground_truth.deviation", "lipformer.deviation"),
     *("ground_truth.opening_corr_self", "ceiling.opening_corr_self", "sound_alone.opening_corr_self"),
     *("lipformer.opening_corr_self_landmarks", "ground_truth.opening_corr_self_landmarks", "lipformer.lmd"),
 )
@@ -57,6 +60,8 @@ COLUMNS = {
     "silence_motion": "motion in silence",
     "sync_expert_distance": "sync expert, distance",
     "sync_expert_confidence": "sync expert, confidence",
+    "motion": "motion, over the truth's",
+    "sharpness": "sharpness, over the truth's",
     "jitter": "jitter",
     "seam": "seam",
 }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lipformer_core import checkpoint
 from lipformer_core.data.clips import Clip, PreparedCorpus
 from lipformer_core.model.lipformer import LipFormer
-from lipformer_core.training.sampling import to_images, to_tensor
+from lipformer_core.training.sampling import to_images
 
 from .cases import Puppet, exchange_partner
 
@@ -32,12 +32,13 @@ def under_sounds(model: LipFormer, clip: Clip, driver: Clip, frames: Sequence[in
     puppet = Puppet(model, clip, next(model.parameters()).device)
     frames = np.asarray(frames)
     truth = clip.frames(frames)
+    seen = puppet.look(truth)
     return {
         "truth": truth,
-        "reconstruction": puppet.rows(truth)["ceiling"],
-        "generated, own audio": puppet.speak(truth, puppet.sound(clip, frames)),
-        "generated, other's audio": puppet.speak(truth, puppet.sound(driver, frames)),
-        "generated, silence": puppet.speak(truth, puppet.silence(len(frames))),
+        "reconstruction": puppet.rows(truth, seen)["ceiling"],
+        "generated, own audio": puppet.speak(seen, puppet.sound(clip, frames)),
+        "generated, other's audio": puppet.speak(seen, puppet.sound(driver, frames)),
+        "generated, silence": puppet.speak(seen, puppet.silence(len(frames))),
     }
 
 
@@ -67,16 +68,15 @@ def soft_codes(
     device = next(model.parameters()).device
     puppet = Puppet(model, clip, device)
     truth = clip.frames(frames)
-    images = to_tensor(truth).to(device)
-    audio = torch.from_numpy(puppet.sound(clip, np.asarray(frames))).to(device)
-    upper = model.encode_upper(images[:, :, : images.shape[2] // 2])
-    logits = model.lip_logits(model.warp(upper, puppet.reference), audio)
+    sound = puppet.sound(clip, np.asarray(frames))
+    seen = puppet.look(truth)
+    logits = model.lip_logits(seen.warped, torch.from_numpy(sound).to(device))
     label = "expected codes" if model.config.expected_codes else "arg-max"
-    rows = {"truth": truth, label: puppet.speak(truth, puppet.sound(clip, np.asarray(frames)))}
+    rows = {"truth": truth, label: puppet.speak(seen, sound)}
     peaks = {}
     for tau in taus:
         weights = (logits / tau).softmax(-1)
-        rows[f"softmax, tau {tau:g}"] = to_images(model.decode(upper, weights @ model.codes))
+        rows[f"softmax, tau {tau:g}"] = to_images(model.decode(seen.upper, weights @ model.codes))
         peaks[tau] = float(weights.amax(-1).mean())
     return rows, peaks
 

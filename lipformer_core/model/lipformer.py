@@ -11,7 +11,7 @@ from .audio_encoder import AudioEncoder
 from .autoencoder import FaceAutoencoder, split_halves
 from .lip_reader import LipReader
 from .precision import full_precision
-from .transformer import LipTransformer
+from .transformer import Attended, LipTransformer
 from .warping import AdaptiveFaceWarping, Warped
 
 
@@ -20,6 +20,17 @@ class Reference(NamedTuple):
 
     upper: Tensor
     bottom: Tensor
+
+
+class Seen(NamedTuple):
+    """What the pictures alone give, from `LipFormer.look`; several sounds can share it.
+
+    upper : (B, d, h/2, w), H_TU; warped : H^_RB; attended : the Transformer before any sound
+    """
+
+    upper: Tensor
+    warped: Warped
+    attended: Attended
 
 
 def lip_codes(logits: Tensor, codes: Tensor, tau: float | None, expected: bool = False) -> Tensor:
@@ -123,9 +134,18 @@ class LipFormer(nn.Module):
 
     def forward(self, target_upper: Tensor, audio: Tensor, reference: Reference, tau: float | None = None) -> Tensor:
         """I_Gen with gradients; tau as in `lip_codes`. Shapes as in `generate`."""
+        return self.say(self.look(target_upper, reference), audio, tau)
+
+    def look(self, target_upper: Tensor, reference: Reference) -> Seen:
+        """The part of `forward` that no sound changes. Shapes as in `generate`."""
         upper_codes = self.encode_upper(target_upper)
-        logits = self.lip_logits(self.warp(upper_codes, reference), audio)
-        return self.decode(upper_codes, lip_codes(logits, self.codes, tau, self.config.expected_codes))
+        warped = self.warp(upper_codes, reference)
+        return Seen(upper_codes, warped, self.transformer.attend(warped, self.codes))
+
+    def say(self, seen: Seen, audio: Tensor, tau: float | None = None) -> Tensor:
+        """The rest of `forward`: what was seen, driven by a sound for each of its faces."""
+        logits = self.transformer.listen(seen.attended, self.codes, self.audio_encoder(audio))[0]
+        return self.decode(seen.upper, lip_codes(logits, self.codes, tau, self.config.expected_codes))
 
     # --- inference ------------------------------------------------------------------------------
     @torch.no_grad()
@@ -147,7 +167,10 @@ class LipFormer(nn.Module):
         return self.autoencoder.decode(upper, bottom).clamp(-1, 1)
 
     @torch.no_grad()
-    def warped_reference(self, target_upper: Tensor, reference: Reference) -> Tensor:
-        """The warped reference decoded without the Transformer: (B, 3, S, S) in [-1, 1]."""
-        upper_codes = self.encode_upper(target_upper)
-        return self.autoencoder.decode(upper_codes, self.warp(upper_codes, reference).bottom).clamp(-1, 1)
+    def show(self, seen: Seen, bottom_codes: Tensor) -> Tensor:
+        """The upper half that was seen over any bottom codes (B, d, h/2, w): (B, 3, S, S) in [-1, 1].
+
+        With `seen.warped.bottom` that is the warped reference without the Transformer, with the target's own bottom
+        codes what `reconstruct` gives.
+        """
+        return self.autoencoder.decode(seen.upper, bottom_codes).clamp(-1, 1)

@@ -1,5 +1,7 @@
 """The Transformer of Figure 2b: N layers of MHCA, CLN and FFN that turn the warped reference into lip codes."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -71,6 +73,18 @@ class ConditionalLayerNorm(nn.Module):
         return (1 + scale) * F.layer_norm(x, (self.dim,)) + shift
 
 
+class Attended(NamedTuple):
+    """The tokens up to the first layer norm: all that no sound changes, so that several sounds can share it.
+
+    tokens : (B, n, d), the warped reference; queries : (B, n, dim) of every layer, None where they are z itself
+    z : (B, n, dim), after the first layer's MHCA
+    """
+
+    tokens: Tensor
+    queries: Tensor | None
+    z: Tensor
+
+
 class LipLayer(nn.Module):
     """One MHCA, CLN, FFN block."""
 
@@ -82,11 +96,15 @@ class LipLayer(nn.Module):
         self.norm = ConditionalLayerNorm(dim, config.audio_dim)
         self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), nn.GELU(), nn.Linear(config.ffn_dim, dim))
 
-    def forward(self, z: Tensor, reference: Tensor | None, keys_values: tuple[Tensor, Tensor], audio: Tensor) -> Tensor:
-        """z : (B, n, dim); reference : query tokens if not z itself; audio : (B, audio_dim)."""
+    def attend(self, z: Tensor, queries: Tensor | None, codes: Tensor) -> Tensor:
+        """MHCA with its residual. z : (B, n, dim); queries : tokens if not z itself; codes : (K, d), C_B."""
         if self.self_attention is not None:
             z = z + self.self_attention(z)
-        z = z + self.cross_attention(z if reference is None else reference, keys_values)  # Eq. 9
+        keys_values = self.cross_attention.keys_values(codes)
+        return z + self.cross_attention(z if queries is None else queries, keys_values)  # Eq. 9
+
+    def listen(self, z: Tensor, audio: Tensor) -> Tensor:
+        """CLN and FFN. z : (B, n, dim), from `attend`; audio : (B, audio_dim)."""
         z = self.norm(z, audio)
         return z + self.ffn(z)
 
@@ -128,20 +146,30 @@ class LipTransformer(nn.Module):
         audio : torch.Tensor, shape = (B, audio_dim), F_Aud
         returns (logits (B, h/2 * w, K), the residual head's latents (B, h/2 * w, d) or None); float32, also by autocast
         """
+        return self.listen(self.attend(warped, codes), codes, audio)
+
+    def attend(self, warped: Warped, codes: Tensor) -> Attended:
+        """The part of `forward` that comes before the sound does."""
         tokens = warped.bottom.flatten(2).transpose(1, 2)  # (B, n, d)
         z = self.embed(tokens)
         if self.between is not None:
             z = z + self.between(warped.corners).flatten(2).transpose(1, 2)
         if self.position is not None:
             z = z + self.position
-        reference = None if self.query_source == "z" else z
-        for layer in self.layers:
-            z = layer(z, reference, layer.cross_attention.keys_values(codes), audio)
+        queries = None if self.query_source == "z" else z
+        return Attended(tokens, queries, self.layers[0].attend(z, queries, codes))
+
+    def listen(self, attended: Attended, codes: Tensor, audio: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The rest of `forward`, from the first layer norm that the sound conditions."""
+        tokens, queries, z = attended
+        for number, layer in enumerate(self.layers):
+            z = layer.listen(layer.attend(z, queries, codes) if number else z, audio)
         with full_precision(z):
             out = self.head(z.float())
             if not self.residual_head:
                 return out, None
             # nearest-code logits around the warped reference: before any training this copies it
             latent = tokens.float() + out
-            distance = codes.square().sum(1) / 2 - latent @ codes.T  # (B, n, K), up to the token's own norm
-            return -distance * self.log_sharpness.exp() / codes.var(0).sum().detach(), latent
+            sharpness = self.log_sharpness.exp() / codes.var(0).sum().detach()
+            # minus half the squared distance, up to the token's own norm, in one pass over (B, n, K)
+            return F.linear(latent * sharpness, codes, codes.square().sum(1) * (-sharpness / 2)), latent

@@ -76,6 +76,9 @@ Corpora = Annotated[
 ]
 Run = Annotated[Path, typer.Option(help="Folder of the checkpoints.")]
 Start = Annotated[Path | None, typer.Option("--from", help="A run whose weights are gone on from.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 … or mps; none: a GPU where one works, else the CPU.")
+]
 Progress = Annotated[bool, typer.Option("--progress/--quiet", help="Show progress bars.")]
 
 
@@ -279,6 +282,7 @@ def dub(
     policy: Annotated[Policy, typer.Option(help="When the audio outlasts the video.")] = Policy.pingpong,
     landmarks: Annotated[Path | None, typer.Option(help="Landmarks from a file instead of a tracker.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write what was done, frame ranges included, as JSON.")] = None,
+    device: Device = None,
     progress: Progress = True,
 ) -> None:
     """Make the person in VIDEO say AUDIO; only the lower face changes.
@@ -297,7 +301,7 @@ def dub(
     if face != "largest" and not face.isdecimal():
         raise ConfigError(f"--face {face}: write `largest` or a number from 0")
     run_dub(
-        load_lipformer(run),
+        load_lipformer(run, device=device),
         video,
         audio,
         out,
@@ -317,6 +321,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     max_clips: Annotated[int | None, typer.Option(min=1, help="The first so many clips; all otherwise.")] = None,
+    device: Device = None,
     progress: Progress = True,
 ) -> None:
     """Measure the model against ground truth, its ceiling and the baselines, on people it never saw.
@@ -327,7 +332,7 @@ def evaluate(
     """
     from .evaluation.protocol import evaluate as run_evaluate
 
-    run_evaluate(run, data, out, split=split, max_clips=max_clips, progress=progress)
+    run_evaluate(run, data, out, split=split, max_clips=max_clips, device=device, progress=progress)
     typer.echo(f"evaluated: {out}")
 
 

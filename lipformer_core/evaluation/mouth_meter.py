@@ -68,7 +68,7 @@ class MouthMeter(nn.Module):
         for start in range(0, len(images), READ_BATCH):
             bottom = bottom_halves(images[start : start + READ_BATCH])
             reading = self(bottom.to(self.target_mean.device)) * self.target_std + self.target_mean
-            readings.append(reading.double().cpu().numpy())
+            readings.append(reading.cpu().double().numpy())
         return np.concatenate(readings) if readings else np.empty((0, 2))
 
     def save(self, folder: Path) -> None:

@@ -56,7 +56,7 @@ class Lpips:
     def __call__(self, generated: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.float64]:
         """uint8 (n, S, S, 3) twice -> (n,)."""
         a, b = (_pixels(x, self.device) * 2 - 1 for x in (generated, truth))
-        return self.network(a, b).double().flatten().cpu().numpy()
+        return self.network(a, b).flatten().cpu().double().numpy()
 
 
 class FidStatistics:
@@ -103,7 +103,7 @@ class Fid:
     @torch.no_grad()
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """uint8 (n, S, S, 3) -> (n, 2048)."""
-        return self.network(_pixels(images, self.device))[0].flatten(1).double().cpu().numpy()
+        return self.network(_pixels(images, self.device))[0].flatten(1).cpu().double().numpy()
 
     @staticmethod
     def distance(generated: FidStatistics, truth: FidStatistics) -> float:

@@ -13,6 +13,7 @@ import torch
 
 from lipformer_core.checkpoint import load_lipformer, load_sync
 from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
 
 from ..model.syncnet import SyncNet
@@ -47,11 +48,12 @@ def evaluate(
     landmark_check: also read the lips by a landmark network; None: on real footage only.
     Writes results.json, table.csv, summary.md, series.npz and pictures; returns the results. The mouth meter is
     trained once and kept in `run`/evaluation. Where the run has a sync expert (`lipformer train sync`), it judges every
-    row, and its own accuracy on the split stands beside. Raises CheckpointError, DataError.
+    row, and its own accuracy on the split stands beside. device: as of `load_lipformer`. Raises CheckpointError,
+    ConfigError, DataError.
     """
     corpus = PreparedCorpus(data)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = load_lipformer(run).to(target)
+    target = choose_device(device)
+    model = load_lipformer(run, device=target)
     if model.config.crop_size != corpus.crop_size:
         raise DataError(f"{data}: crops of {corpus.crop_size} pixels, but the model takes {model.config.crop_size}")
     clip_ids = [info.clip_id for info in corpus.clips(split, stills=False)][:max_clips]

@@ -91,14 +91,14 @@ def embed_mouths(net: SyncNet, seen: Tensor) -> NDArray[np.float64]:
     """Embeddings (n - sync_frames + 1, E) of every window of frames from `mouths` (n, 3, 48, 64)."""
     cut = windows(seen[None], net.config.sync_frames)[0]
     found = [net.embed_faces(part.to(net.log_scale.device)) for part in cut.split(BATCH)]
-    return torch.cat(found).double().cpu().numpy()
+    return torch.cat(found).cpu().double().numpy()
 
 
 @torch.no_grad()
 def embed_sounds(net: SyncNet, sounds: NDArray[np.float32]) -> NDArray[np.float64]:
     """Embeddings (w, E) of log-mel windows (w, sync_audio_window, 80)."""
     parts = torch.from_numpy(sounds).to(net.log_scale.device).split(BATCH)
-    return torch.cat([net.embed_sounds(part) for part in parts]).double().cpu().numpy()
+    return torch.cat([net.embed_sounds(part) for part in parts]).cpu().double().numpy()
 
 
 def similarities(faces: NDArray, sounds: NDArray, reach: int) -> NDArray[np.float64]:

@@ -30,11 +30,11 @@ from .errors import (
     AudioTooLong,
     ConfigError,
     DataError,
-    MediaError,
     NoAudioStream,
     NoFaceFound,
     NoVideoStream,
 )
+from .files import check_outputs
 from .progress import tqdm
 from .timing import FPS, N_MELS, SAMPLE_RATE
 
@@ -84,7 +84,8 @@ def dub(
         crf: quality of the written video, 0 (lossless) to 51.
 
     Raises:
-        NoVideoStream, NoAudioStream, UnreadableMedia, MediaError: an input or output that cannot be used.
+        NoVideoStream, NoAudioStream, UnreadableMedia: an input that cannot be used.
+        OutputError, MediaError: `out` or `report` cannot be written, or would replace an input or each other.
         AudioTooLong: under the policy `error`.
         NoFaceFound: no frame shows the face.
         ConfigError: an unknown policy.
@@ -94,7 +95,12 @@ def dub(
     started = time.perf_counter()
     clock = _Clock()
     video, audio, out = Path(video), Path(audio), Path(out)
-    _check_arguments(video, audio, out, policy)
+    if policy not in POLICIES:
+        raise ConfigError(f"policy is {policy!r}; choose one of {', '.join(POLICIES)}")
+    outputs, inputs = (
+        [Path(path) for path in paths if path is not None] for paths in ((out, report), (video, audio, landmarks))
+    )
+    check_outputs(outputs, inputs)
     source, sound = probe(video), probe(audio)
     if not source.has_video:
         raise NoVideoStream(f"{video}: no pictures inside; give a video or a portrait")
@@ -225,14 +231,6 @@ class _Clock:
             yield
         finally:
             self.seconds[stage] += time.perf_counter() - begun
-
-
-def _check_arguments(video: Path, audio: Path, out: Path, policy: str) -> None:
-    if policy not in POLICIES:
-        raise ConfigError(f"policy is {policy!r}; choose one of {', '.join(POLICIES)}")
-    for given in (video, audio):
-        if out.resolve() == given.resolve() or (out.exists() and given.exists() and out.samefile(given)):
-            raise MediaError(f"{out}: the output would replace the input; choose another name")
 
 
 def _track(

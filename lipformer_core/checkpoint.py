@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .config import Config, from_dict
+from .device import choose_device
 from .errors import CheckpointError
 
 SHIPPED = Path(__file__).parent / "pretrained"  # the run folder of the weights that come with the package
@@ -101,16 +102,20 @@ def load_codebook(run: Path | str) -> "nn.Module":
     return _restore(FaceAutoencoder(from_dict(header["config"])), part(tensors, prefix))
 
 
-def load_lipformer(run: Path | str | None = None, phase: str = "lipformer") -> "nn.Module":
+def load_lipformer(
+    run: Path | str | None = None, phase: str = "lipformer", device: str | torch.device | None = None
+) -> "nn.Module":
     """The trained LipFormer of a run folder, in evaluation mode. CheckpointError if there is none.
 
     run : None: the weights that come with the package; `pretrained/README.md` beside them says what they are good for
     phase : "lipformer", the finished model, or an earlier phase of stage 2: "warping", "listening", "cached"
+    device : "cpu", "cuda", "cuda:1" or "mps"; None: a GPU where one works, else the CPU. ConfigError for any other
     """
     from .model.lipformer import LipFormer
 
+    device = choose_device(device)
     header, tensors = load(Path(SHIPPED if run is None else run) / phase / "model.safetensors")
-    return _restore(LipFormer(from_dict(header["config"])), tensors)
+    return _restore(LipFormer(from_dict(header["config"])), tensors).to(device)
 
 
 def load_sync(run: Path | str) -> "nn.Module":
@@ -128,7 +133,7 @@ def load_autoencoder(run: Path | str) -> "nn.Module":
     CheckpointError if there is neither.
     """
     if (Path(run) / "lipformer" / "model.safetensors").is_file():
-        return load_lipformer(run).autoencoder
+        return load_lipformer(run, device="cpu").autoencoder
     return load_codebook(run)
 
 

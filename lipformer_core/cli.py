@@ -5,6 +5,10 @@ Heavy libraries are imported inside the commands, so that `lipformer --help` ans
 
 import contextlib
 import enum
+import errno
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,14 +22,25 @@ from . import __version__
 from .data.corpora import CORPORA, printable
 from .errors import ConfigError, LipFormerError
 
+# What the system says where a user can help: full disks, read-only folders, names that are too long, and the like.
+MENDABLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
+}
+
 
 class _Group(typer.core.TyperGroup):
-    """Turns our typed errors into one message on stderr and exit code 2; any other exception is a bug and is shown."""
+    """Turns our typed errors, and the system's MENDABLE ones, into one message on stderr and exit code 2.
+
+    Any other exception is a bug and is shown.
+    """
 
     def invoke(self, ctx: typer.Context) -> object:
         try:
             return super().invoke(ctx)
-        except LipFormerError as error:
+        except (LipFormerError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in MENDABLE:
+                raise
             console = Console(stderr=True, soft_wrap=True, highlight=False)
             console.print("error:", style="bold red", end=" ")
             console.print(str(error), markup=False)
@@ -77,6 +92,9 @@ Corpora = Annotated[
 Run = Annotated[Path, typer.Option(help="Folder of the checkpoints.")]
 ShippedRun = Annotated[Path | None, typer.Option(help="Folder of the checkpoints; none: the weights shipped.")]
 Start = Annotated[Path | None, typer.Option("--from", help="A run whose weights are gone on from.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 … or mps; none: a GPU where one works, else the CPU.")
+]
 Progress = Annotated[bool, typer.Option("--progress/--quiet", help="Show progress bars.")]
 
 
@@ -291,6 +309,7 @@ def dub(
     policy: Annotated[Policy, typer.Option(help="When the audio outlasts the video.")] = Policy.pingpong,
     landmarks: Annotated[Path | None, typer.Option(help="Landmarks from a file instead of a tracker.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write what was done, frame ranges included, as JSON.")] = None,
+    device: Device = None,
     progress: Progress = True,
 ) -> None:
     """Make the person in VIDEO say AUDIO; only the lower face changes.
@@ -305,11 +324,13 @@ def dub(
     """
     from .checkpoint import load_lipformer
     from .dubbing import dub as run_dub
+    from .files import check_outputs
 
     if face != "largest" and not face.isdecimal():
         raise ConfigError(f"--face {face}: write `largest` or a number from 0")
+    check_outputs([out] if report is None else [out, report], [] if run is None else [*run.glob("*/model.*")])
     run_dub(
-        load_lipformer(run),
+        load_lipformer(run, device=device),
         video,
         audio,
         out,
@@ -329,6 +350,7 @@ def evaluate(
     run: ShippedRun = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     max_clips: Annotated[int | None, typer.Option(min=1, help="The first so many clips; all otherwise.")] = None,
+    device: Device = None,
     progress: Progress = True,
 ) -> None:
     """Measure the model against ground truth, its ceiling and the baselines, on people it never saw.
@@ -341,7 +363,7 @@ def evaluate(
     """
     from .evaluation.protocol import evaluate as run_evaluate
 
-    run_evaluate(run, data, out, split=split, max_clips=max_clips, progress=progress)
+    run_evaluate(run, data, out, split=split, max_clips=max_clips, device=device, progress=progress)
     typer.echo(f"evaluated: {out}")
 
 
@@ -410,7 +432,30 @@ def info() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    _open_streams()
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _end)
     app()
+
+
+def _open_streams() -> None:
+    """Give closed standard streams the null device: a file opened later would get their number, and their output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open to the end
+
+
+def _end(number: int, _: object) -> None:
+    """End as by an exception, so that what is unfinished is removed; another signal must not interrupt that."""
+    for other in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM), signal.SIGINT):
+        signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":  # accelerate launch -m lipformer_core.cli train …

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .compositing import lower_face_mask, paste
-from .data.alignment import crop_transforms, mouth_opening, transform_points, valid_runs, warp_crop
+from .data.alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
 from .data.audio import SILENCE, band_means, mel_windows
 from .data.faces import Tracker, open_tracker
 from .data.media import (
@@ -34,18 +34,19 @@ from .data.media import (
     read_audio,
 )
 from .data.pictures import square_size
+from .data.references import references
 from .data.speech import sound_rows
-from .data.tracking import FaceTrack, load_track, track_faces
+from .data.tracking import FaceTrack, appearances, load_track, track_faces
 from .dub_report import COMMENT, DubReport, frame_statuses, quality_warnings, size_warnings, status_ranges
 from .errors import (
     AudioTooLong,
     ConfigError,
     DataError,
-    MediaError,
     NoAudioStream,
     NoFaceFound,
     NoVideoStream,
 )
+from .files import check_outputs
 from .progress import tqdm
 from .timing import FPS, N_MELS, SAMPLE_RATE
 
@@ -56,9 +57,7 @@ if TYPE_CHECKING:
 
 POLICIES = ("pingpong", "loop", "cut", "error")
 CHUNK = 16  # pictures generated at once, fewer where they are large
-SIGMA_S = 1.5 / FPS  # smoothing of the crop over time, seconds
 JAW_SIGMA_S = 3 / FPS  # smoothing of the mask's outline
-REFERENCE_OPENING = 0.06  # a mouth that shows some teeth, yet is not in the middle of a vowel
 CLOCK_SLACK = 2e-3  # seconds: containers round presentation times to milliseconds
 
 
@@ -98,7 +97,8 @@ def dub(
         crf: quality of the written video, 0 (lossless) to 51.
 
     Raises:
-        NoVideoStream, NoAudioStream, UnreadableMedia, MediaError: an input or output that cannot be used.
+        NoVideoStream, NoAudioStream, UnreadableMedia: an input that cannot be used.
+        OutputError, MediaError: `out` or `report` cannot be written, or would replace an input or each other.
         AudioTooLong: under the policy `error`.
         NoFaceFound: no frame shows the face.
         ConfigError: an unknown policy.
@@ -108,7 +108,12 @@ def dub(
     started = time.perf_counter()
     clock = _Clock()
     video, audio, out = Path(video), Path(audio), Path(out)
-    _check_arguments(video, audio, out, policy)
+    if policy not in POLICIES:
+        raise ConfigError(f"policy is {policy!r}; choose one of {', '.join(POLICIES)}")
+    outputs, inputs = (
+        [Path(path) for path in paths if path is not None] for paths in ((out, report), (video, audio, landmarks))
+    )
+    check_outputs(outputs, inputs)
     source, sound = probe(video), probe(audio)
     if not source.has_video:
         raise NoVideoStream(f"{video}: no pictures inside that can be decoded; give a video or a portrait")
@@ -140,15 +145,15 @@ def dub(
     size, config = model.config.crop_size, model.config
     mean = band_means(rows) if config.mean_normalise_audio else 0.0
     own_rate, rate = float(source.fps), float(source.result_fps)
-    transforms = crop_transforms(track.landmarks, track.valid, size, SIGMA_S * own_rate, track.shot)
+    sigma = config.transform_sigma * own_rate / FPS  # as in training, where a frame lasts 1/25 s
+    transforms = crop_transforms(track.landmarks, track.valid, size, sigma, track.shot)
     outline = _smooth_runs(transform_points(transforms, track.landmarks), track, JAW_SIGMA_S * own_rate)
     lowest_chin = float(outline[track.valid][:, 6:11, 1].max())
     transforms = transforms @ _square_pixels(source)
     chunk = CHUNK if source.is_image else min(CHUNK, frames_held(source.height, source.width))
     with FrameReader(video, times, (source.width, source.height), seekable=not seen.leaps) as reader:
         with clock("reference"):
-            chosen, picture = _choose_reference(reader, track, transforms, size)
-            reference = _encode_reference(model, picture)
+            lender, encoded, lent = _lend(model, reader, track, transforms, order)
         with writer, _bar(len(order), "dubbing", progress) as bar:
             for first in range(0, len(order), chunk):
                 indices = order[first : first + chunk]
@@ -162,7 +167,7 @@ def dub(
                     with clock("model"):
                         moments = (first + np.array(shown)) / rate
                         windows = mel_windows(rows, moments, config.audio_window) - mean
-                        generated = _generate(model, crops, windows, reference)
+                        generated = _generate(model, crops, windows, lender[indices[shown]], encoded)
                 new = dict(zip(shown, zip(crops, generated, strict=True), strict=True))
                 for k, i in enumerate(indices):
                     picture = frames[i]
@@ -190,12 +195,14 @@ def dub(
         duration_s=len(order) / rate,
         policy=policy,
         face=face,
-        reference_frame=chosen,
+        reference_frame=lent[0]["reference_frame"],
+        references=lent,
         statuses={name: int((statuses == name).sum()) for name in ("generated", "interpolated", "passed through")},
         ranges=status_ranges(statuses, rate),
         seconds={name: round(spent, 3) for name, spent in {**clock.seconds, "total": total}.items()},
         frames_per_second=round(len(order) / total, 2),
         warnings=warnings,
+        device=str(_weight(model).device),
     )
     if report is not None:
         result.save(report)
@@ -257,14 +264,6 @@ class _Clock:
             self.seconds[stage] += time.perf_counter() - begun
 
 
-def _check_arguments(video: Path, audio: Path, out: Path, policy: str) -> None:
-    if policy not in POLICIES:
-        raise ConfigError(f"policy is {policy!r}; choose one of {', '.join(POLICIES)}")
-    for given in (video, audio):
-        if out.resolve() == given.resolve() or (out.exists() and given.exists() and out.samefile(given)):
-            raise MediaError(f"{out}: the output would replace the input; choose another name")
-
-
 def _track(
     source: MediaInfo,
     landmarks: str | os.PathLike | None,
@@ -310,50 +309,66 @@ def _square_pixels(source: MediaInfo) -> np.ndarray:
     return matrix
 
 
-def _choose_reference(
-    reader: FrameReader, track: FaceTrack, transforms: np.ndarray, size: int
-) -> tuple[int, np.ndarray]:
-    """Pick the picture that lends its texture: frontal, mouth slightly open, really seen, and not a blank one."""
-    seen = np.flatnonzero(track.valid & ~track.interpolated)
-    yaw, pitch = np.abs(track.pose[seen, 0]), np.abs(track.pose[seen, 1] - np.median(track.pose[seen, 1]))
-    cost = yaw / 15 + pitch / 15 + np.abs(mouth_opening(track.landmarks[seen]) - REFERENCE_OPENING) / 0.06
-    best, best_contrast, best_crop = int(seen[0]), -1.0, None
-    for index in seen[np.argsort(cost, kind="stable")][:8]:
-        crop = warp_crop(reader[int(index)], transforms[index], size)
-        contrast = float(crop.std())
-        if contrast > best_contrast:
-            best, best_contrast, best_crop = int(index), contrast, crop
-        if contrast >= 12:  # grey or black frames, with which some recordings begin, stay below
-            return int(index), crop
-    return best, best_crop
+def _lend(
+    model: LipFormer, reader: FrameReader, track: FaceTrack, transforms: np.ndarray, order: np.ndarray
+) -> tuple[np.ndarray, dict[int, object], list[dict]]:
+    """References of the source's frames, as far as they are shown, chosen by `data.references` for each appearance.
 
-
-def _encode_reference(model: LipFormer, crop: np.ndarray) -> object:
+    Returns:
+        `(n,)` int64, the frame that lends to each (-1: none); the model's encoding of each lender; and
+        `DubReport.references`.
+    """
     import torch
 
-    with torch.inference_mode():
-        return model.encode_reference(_to_tensor(crop[None], model))
+    size, part = model.config.crop_size, appearances(track)
+    usable = track.valid & ~track.interpolated & np.isin(part, part[order])
+    lender, encoded, listed = np.full(len(track), -1), {}, []
+
+    def crop(index: int) -> np.ndarray:
+        return warp_crop(reader[index], transforms[index], size)
+
+    opening = mouth_shape(track.landmarks)[0]
+    for borrowers, index, picture in references(opening, track.pose, usable, crop, part):
+        with torch.inference_mode():
+            encoded[index] = model.encode_reference(_to_tensor(picture[None], model))
+        lender[borrowers] = index
+        shown = borrowers[track.valid[borrowers]]
+        listed.append({"first": int(shown[0]), "last": int(shown[-1]), "reference_frame": index})
+    return lender, encoded, listed
 
 
-def _generate(model: LipFormer, crops: np.ndarray, windows: np.ndarray, reference: object) -> np.ndarray:
-    """Crops `(B, S, S, 3)` uint8 and sound `(B, W, columns)` to generated crops `(B, S, S, 3)` uint8."""
+def _generate(
+    model: LipFormer, crops: np.ndarray, windows: np.ndarray, lenders: np.ndarray, encoded: dict[int, object]
+) -> np.ndarray:
+    """Crops `(B, S, S, 3)` uint8, sound `(B, W, columns)` and who lends `(B,)` to generated crops `(B, S, S, 3)`."""
     import torch
 
-    images = _to_tensor(crops, model)
-    with torch.inference_mode():
-        sound = torch.from_numpy(windows).to(images)
-        result = model.generate(images[:, :, : images.shape[2] // 2], sound, reference)
-    pixels = ((result.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).cpu().numpy()
+    generated = np.empty_like(crops)
+    for lender in np.unique(lenders):
+        same = lenders == lender
+        images = _to_tensor(crops[same], model)
+        with torch.inference_mode():
+            sound = torch.from_numpy(windows[same]).to(images)
+            result = model.generate(images[:, :, : images.shape[2] // 2], sound, encoded[int(lender)])
+        pixels = ((result.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        generated[same] = pixels.permute(0, 2, 3, 1).cpu().numpy()
+    return generated
 
 
 def _to_tensor(crops: np.ndarray, model: LipFormer) -> torch.Tensor:
     """`(B, S, S, 3)` uint8 to `(B, 3, S, S)` in [-1, 1] where the model lives."""
     import torch
 
-    weight = next(iter(model.parameters()), torch.zeros(()))
+    weight = _weight(model)
     images = torch.from_numpy(np.ascontiguousarray(crops)).to(weight.device)
     return images.permute(0, 3, 1, 2).to(weight.dtype) / 127.5 - 1
+
+
+def _weight(model: LipFormer) -> torch.Tensor:
+    """One of the model's parameters; it says where the model is and in which precision."""
+    import torch
+
+    return next(iter(model.parameters()), torch.zeros(()))
 
 
 def _smooth_runs(points: np.ndarray, track: FaceTrack, sigma: float) -> np.ndarray:

@@ -13,6 +13,10 @@ class MediaError(LipFormerError):
     """A media file that cannot be used; the message names the file and the reason."""
 
 
+class OutputError(MediaError):
+    """A result that cannot be written where it should be, or that would replace an input or another result."""
+
+
 class NoVideoStream(MediaError):
     """A file without pictures was given where a video is needed."""
 

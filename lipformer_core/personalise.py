@@ -12,13 +12,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from . import checkpoint
 from .config import Config
 from .data.clips import PreparedCorpus
 from .data.prepare import prepare
 from .data.shards import SPLITS
+from .device import choose_device
 from .errors import CheckpointError, ConfigError, DataError
 from .evaluation.clip_judge import Scorers
 from .evaluation.mouth_meter import MouthMeter, train_meter
@@ -85,7 +84,7 @@ def personalise(
     """
     began = time.monotonic()
     video, run, out = Path(video), Path(run), Path(out)
-    model = checkpoint.load_lipformer(run)
+    model = checkpoint.load_lipformer(run, device="cpu")
     config = personal_config(model.config, **overrides)
     if config.crop_size != model.config.crop_size:
         raise ConfigError(f"crop_size: the run takes {model.config.crop_size}, and a person's run has to take the same")
@@ -140,7 +139,7 @@ def _claim(video: Path, start: str, out: Path) -> bool:
 
 def _judge(model: LipFormer, meter: MouthMeter, corpus: PreparedCorpus, progress: bool) -> dict[str, object]:
     """FIGURES on the held-out end, None with its reason under `<key>.why`."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     clips = [info.clip_id for info in corpus.clips("test")]
     scorers = Scorers(missing={"lipformer.opening_corr_exchanged": ALONE} if len(clips) == 1 else {})
     results, _ = evaluate_model(

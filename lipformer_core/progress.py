@@ -1,9 +1,10 @@
-"""tqdm's bar, silent where TQDM_DISABLE is set: tests and committed notebooks show none.
+"""tqdm's bar, silent where TQDM_DISABLE is set (tests and committed notebooks show none) and where stderr is closed.
 
 tqdm reads that variable itself, but its notebook bar does not.
 """
 
 import os
+import sys
 from collections.abc import Iterable
 
 
@@ -11,4 +12,4 @@ def tqdm(iterable: Iterable | None = None, *, disable: bool = False, **options: 
     """`tqdm.auto.tqdm` with the same options."""
     from tqdm.auto import tqdm as bar
 
-    return bar(iterable, disable=disable or bool(os.environ.get("TQDM_DISABLE")), **options)
+    return bar(iterable, disable=disable or bool(os.environ.get("TQDM_DISABLE")) or sys.stderr is None, **options)

@@ -94,12 +94,14 @@ def _dub_uploads(model: LipFormer, video: object, audio: object, folder: Path, p
 
     from .dubbing import dub
     from .errors import LipFormerError
+    from .files import KEPT
 
-    picture, sound = save_upload(video, folder), save_upload(audio, folder)
+    # each in a folder of its own: a video and its sound may well have the same name
+    picture, sound = save_upload(video, folder / "video"), save_upload(audio, folder / "speech")
     if picture is None or sound is None:
         print("choose a video (or a portrait) and a sound first")
         return
-    out = folder / f"{picture.stem}_says_{sound.stem}.mp4"
+    out = folder / f"{picture.stem[:KEPT]}_says_{sound.stem[:KEPT]}.mp4"
     try:
         dub(model, picture, sound, out, policy=policy)
     except LipFormerError as error:

@@ -14,6 +14,12 @@ TINY = dict(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def models_on_the_cpu(monkeypatch):
+    """Loaded models stay where the tests' tensors are, also on a machine with a GPU; training takes it there."""
+    monkeypatch.setattr("lipformer_core.device.GPUS", ())
+
+
 @pytest.fixture(scope="session")
 def tiny_config():
     """The preset `quick` at a size that trains in seconds."""

@@ -97,7 +97,7 @@ def test_the_commands_fit_the_functions_that_they_call():
     options = dict(face="largest", policy="loop", landmarks=None, report=None, progress=True)
     inspect.signature(dub).bind(None, "v", "a", "o", **options)
     inspect.signature(personalise).bind("v", "r", "o", progress=True, joint_steps=9)
-    inspect.signature(evaluate).bind("r", "d", "o", split="test", max_clips=None, progress=True)
+    inspect.signature(evaluate).bind("r", "d", "o", split="test", max_clips=None, device="cpu", progress=True)
 
 
 def test_dub_loads_the_run_and_passes_the_face_as_a_number(calls):

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+
 import numpy as np
 
 from ..timing import F_MAX, F_MIN, HOP, MEL_RATE, N_FFT, N_MELS, SAMPLE_RATE, WINDOW
@@ -26,8 +33,7 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: `samples` is not one-dimensional.
     """
-    import librosa
-
+    librosa = _librosa()
     samples = np.asarray(samples, dtype=np.float32)
     if samples.ndim != 1:
         raise ValueError(f"log_mel takes mono samples of shape (n,), got {samples.shape}")
@@ -44,6 +50,25 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
         mel[first:last] = np.einsum("ft,mf->tm", np.abs(spectrum) ** 2.0, bands, optimize=True)
     # The division comes before the logarithm so that the floor gives log10(1) = 0 and hence exactly -1.
     return (2.0 / DECADES * np.log10(np.maximum(mel / MEL_FLOOR, 1.0)) + SILENCE).astype(np.float32)
+
+
+@cache
+def _librosa() -> ModuleType:
+    """librosa, which cannot be imported where numba finds no folder to keep compiled functions in: it gets one."""
+    import numba
+
+    def compiled() -> None:
+        """Stands in librosa's folder, as far as numba can see."""
+
+    compiled.__code__ = compiled.__code__.replace(co_filename=find_spec("librosa").origin)
+    try:
+        numba.njit(cache=True)(compiled)
+    except RuntimeError:  # neither librosa's folder nor the user's cache can be written to
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="lipformer-numba-")
+        atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
+    import librosa
+
+    return librosa
 
 
 def silent_rows(count: int, width: int = N_MELS) -> np.ndarray:

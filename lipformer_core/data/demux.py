@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import NoVideoStream, UnreadableMedia
+from ..files import media_url
 from ..timing import FPS
 from .packets import Damage, decoded, steady_packets
 from .pictures import Pictures, angle, notes, orientation, upright_aspect, upright_size
@@ -151,12 +152,12 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
     import av
 
     av.logging.set_level(None)  # libav would write its own complaints to the terminal as well
-    if not path.is_file():
+    if not os.path.isfile(path):  # also where the name is too long to be one
         raise UnreadableMedia(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise UnreadableMedia(f"{path}: the file is empty (0 bytes)")
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(media_url(path), metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         hint = "it is cut off, damaged, or no media file"
         raise UnreadableMedia(f"{path}: cannot be read as video or sound ({hint}): {error}") from error

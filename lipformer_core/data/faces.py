@@ -249,7 +249,12 @@ def _native_stderr_silenced():  # noqa: ANN202
     """Keep MediaPipe, and what it imports, from writing to the terminal; what matters comes as an exception."""
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed: there is no terminal to write to
+        yield
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(sink, 2)
         yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import MediaError, NoAudioStream, UnreadableMedia
+from ..files import check_writable, claimed, hidden_beside, media_url, not_written, sweep
 from .demux import MediaInfo, converter, frame_times, iter_frames, opened, probe, timed_frames
 from .packets import Damage
 from .pictures import Pictures
@@ -163,7 +165,8 @@ class FrameReader:
 class VideoWriter:
     """Writes H.264 and AAC to a hidden file beside the target, which appears only when it is complete.
 
-    Used as a context manager; leaving it by an exception, Ctrl-C included, removes the hidden file. The picture is
+    Used as a context manager; leaving it by an exception, Ctrl-C included, removes the hidden file, and what processes
+    that were killed have left in that folder goes when the next one begins. The picture is
     yuv420p, which every player shows, but yuv444p where a side is odd: 4:2:0 H.264 cannot hold such a size, and the
     output must keep the source's. Colours are written and tagged as BT.709.
     """
@@ -196,13 +199,15 @@ class VideoWriter:
 
         Raises:
             MediaError: another file ending, or a folder that does not exist.
+            OutputError: nothing can be written under that name.
         """
         self.path = Path(path)
         if self.path.suffix.lower() not in CONTAINERS:
             raise MediaError(f"{self.path}: cannot write {self.path.suffix or 'no ending'}; use one of {CONTAINERS}")
         if not self.path.parent.is_dir():
             raise MediaError(f"{self.path.parent}: no such folder to write to")
-        self.partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.partial{self.path.suffix}")
+        check_writable(self.path)
+        self.partial = hidden_beside(self.path.with_suffix(""), f".partial{self.path.suffix}")
         self.width, self.height, self.fps = width, height, Fraction(fps).limit_denominator(1_001)
         self.frames_written = 0
         self._audio, self._metadata = audio, metadata or {}
@@ -214,11 +219,20 @@ class VideoWriter:
         self._waiting: np.ndarray | None = None  # of a block of sound, what belongs to pictures to come
 
     def __enter__(self) -> VideoWriter:
+        sound = self._sound_source()  # before any file exists: it may not be readable
+        sweep(self.path.parent, ".partial.*")
+        with ExitStack() as undo, self._as_ours():
+            undo.callback(self.partial.unlink, missing_ok=True)
+            undo.enter_context(claimed(self.partial))
+            self._open(sound)
+            self._undo = undo.pop_all()
+        return self
+
+    def _open(self, sound: tuple[int, str, Iterator[np.ndarray]] | None) -> None:
         import av
 
-        sound = self._sound_source()  # before any file exists: it may not be readable
         faststart = {} if self.path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
-        self._container = av.open(str(self.partial), "w", options=faststart)
+        self._container = av.open(media_url(self.partial), "w", options=faststart)
         self._container.metadata.update(self._metadata)
         self._video = self._container.add_stream("libx264", rate=self.fps, options=self._options)
         self._video.width, self._video.height = self.width, self.height
@@ -233,13 +247,13 @@ class VideoWriter:
             self._rate, layout, self._blocks = sound
             self._sound = self._container.add_stream("aac", rate=self._rate, layout=layout)
             self._layout = layout
-        return self
 
     def write(self, frame: np.ndarray) -> None:
         """Append one `(H, W, 3)` uint8 RGB picture, and the sound that belongs to the time before it.
 
         Raises:
             ValueError: a picture of another size or type.
+            OutputError: the disk is full, or gone.
         """
         import av
         from av.video.reformatter import ColorRange, Colorspace
@@ -250,24 +264,42 @@ class VideoWriter:
             format=self._video.pix_fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
         picture.pts, picture.time_base, picture.duration = self.frames_written, 1 / self.fps, 1
-        self._container.mux(self._video.encode(picture))
-        self.frames_written += 1
-        self._write_sound()
+        with self._as_ours():
+            self._container.mux(self._video.encode(picture))
+            self.frames_written += 1
+            self._write_sound()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        import av
+
+        with self._undo, self._as_ours():
+            try:
+                if kind is None:
+                    self._finish()
+            finally:
+                self.partial.unlink(missing_ok=True)  # first: an unfinished file need not be put in order on closing
+                with suppress(OSError, av.error.FFmpegError):
+                    self._container.close()
+
+    def _finish(self) -> None:
+        if not self.frames_written:
+            raise MediaError(f"{self.path}: nothing to write, not a single picture came")
+        self._container.mux(self._video.encode(None))
+        if self._blocks is not None:
+            self._write_sound()
+            self._container.mux(self._sound.encode(None))
+        self._container.close()
+        os.replace(self.partial, self.path)
+
+    @contextmanager
+    def _as_ours(self) -> Iterator[None]:
+        """Say in a typed error what keeps the file from being written."""
+        import av
+
         try:
-            if kind is None:
-                if not self.frames_written:
-                    raise MediaError(f"{self.path}: nothing to write, not a single picture came")
-                self._container.mux(self._video.encode(None))
-                if self._blocks is not None:
-                    self._write_sound()
-                    self._container.mux(self._sound.encode(None))
-            self._container.close()
-            if kind is None:
-                os.replace(self.partial, self.path)
-        finally:
-            self.partial.unlink(missing_ok=True)
+            yield
+        except (OSError, av.error.FFmpegError) as error:
+            raise not_written(self.path, error) from error
 
     def _sound_source(self) -> tuple[int, str, Iterator[np.ndarray]] | None:
         if self._audio is None:

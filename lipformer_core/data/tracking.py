@@ -73,6 +73,20 @@ def load_track(path: str | os.PathLike) -> FaceTrack:
     return FaceTrack(landmarks, pose, valid & np.isfinite(landmarks).all((1, 2)), np.zeros(n, bool), shot)
 
 
+def appearances(track: FaceTrack) -> np.ndarray:
+    """Number of each frame's appearance, `(n,)` int32 that never falls: a stretch with one person, for all we know.
+
+    A cut begins a new one, and so does a face that comes back in another place after more than `MAX_GAP` frames.
+    """
+    begins, last_end, last_shot = np.zeros(len(track), np.int32), None, None
+    for first, end in valid_runs(track.valid, track.shot):
+        if last_end is not None:
+            elsewhere = _overlap(_box(track.landmarks[last_end - 1]), _box(track.landmarks[first])) < MIN_OVERLAP
+            begins[first] = track.shot[first] != last_shot or (first - last_end > MAX_GAP and elsewhere)
+        last_end, last_shot = end, track.shot[first]
+    return np.cumsum(begins, dtype=np.int32)
+
+
 def track_faces(
     frames: Iterable[np.ndarray],
     tracker: Tracker,

@@ -8,30 +8,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lipformer_core.data.references import FEWEST_CONTRAST, references
 from lipformer_core.errors import NoFaceFound
 from lipformer_core.training.sampling import to_images, to_tensor
 
-NEARLY_CLOSED = 0.2  # share of a clip's frames, the least open ones, among which the reference is looked for
 STRANGERS = 10  # clips over which the floor of the leak is averaged
-FEWEST_CONTRAST = 8.0  # grey levels of deviation; a faded or grey frame is no reference
 
 
 def choose_reference(clip: Any) -> int:
-    """The one reference frame of a clip: a face was found, the mouth is nearly closed, the head nearly frontal.
+    """The one reference frame of a clip, by the rule of `data.references`, as dubbing has it.
 
-    A rule and not frame 0, because clips begin with faded, grey or turned frames. Raises NoFaceFound if no frame
-    of the clip can serve.
+    Raises NoFaceFound if no frame of the clip can serve.
     """
-    valid = np.flatnonzero(clip.valid)
-    if not len(valid):
+    opening, pose, valid = (np.asarray(x) for x in (clip.opening, clip.pose, clip.valid))
+    found = next(references(opening, pose, valid, lambda index: clip.frames([index])[0]), None)
+    if found is None:
         raise NoFaceFound(f"{clip.info.clip_id}: no frame shows a face, so there is no reference")
-    opening = np.asarray(clip.opening)[valid]
-    turned = np.hypot(*np.asarray(clip.pose)[valid, :2].T)
-    closed = opening <= np.quantile(opening, NEARLY_CLOSED)
-    for index in valid[np.lexsort((turned, ~closed))]:
-        if clip.frames([index])[0].std() >= FEWEST_CONTRAST:
-            return int(index)
-    raise NoFaceFound(f"{clip.info.clip_id}: every frame is nearly uniform, so there is no reference")
+    _, lender, crop = found
+    if crop.std() < FEWEST_CONTRAST:
+        raise NoFaceFound(f"{clip.info.clip_id}: every frame is nearly uniform, so there is no reference")
+    return lender
 
 
 def exchange_partner(position: int, persons: Sequence[str]) -> int | None:

@@ -14,6 +14,7 @@ import torch
 
 from lipformer_core.checkpoint import SHIPPED, load_lipformer, load_sync
 from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
 
 from ..model.syncnet import SyncNet
@@ -51,11 +52,11 @@ def evaluate(
     Writes results.json, table.csv, summary.md, series.npz and pictures; returns the results. The mouth meter of the
     data is trained once and kept beside them, or in `out` where their folder cannot be written; nothing is written
     into the run. Where the run has a sync expert (`lipformer train sync`), it judges every row, and its own accuracy
-    on the split stands beside. Raises CheckpointError, DataError.
+    on the split stands beside. device: as of `load_lipformer`. Raises CheckpointError, ConfigError, DataError.
     """
     corpus = PreparedCorpus(data)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = load_lipformer(run).to(target)
+    target = choose_device(device)
+    model = load_lipformer(run, device=target)
     if model.config.crop_size != corpus.crop_size:
         raise DataError(
             f"{data}: crops of {corpus.crop_size} pixels, but the model takes {model.config.crop_size}; "

@@ -83,6 +83,6 @@ def soft_codes(
 
 def frozen_parts(run: Path | str) -> dict[str, bool]:
     """Whether each part of stage 1 is bit-identical after stage 2; the decoder is fine-tuned, the rest is frozen."""
-    before, after = checkpoint.load_codebook(run), checkpoint.load_lipformer(run).autoencoder
+    before, after = checkpoint.load_codebook(run), checkpoint.load_lipformer(run, device="cpu").autoencoder
     parts = (*FROZEN, "decoder")
     return {p: checkpoint.fingerprint(getattr(before, p)) == checkpoint.fingerprint(getattr(after, p)) for p in parts}

@@ -89,7 +89,7 @@ def train_lipformer(
             torch.manual_seed(config.seed)
             model = LipFormer(config, autoencoder)
             if start is not None:
-                earlier = checkpoint.load_lipformer(start)
+                earlier = checkpoint.load_lipformer(start, device="cpu")
                 origin = checkpoint.fingerprint(earlier)
             accelerator = make_accelerator(config)
             model.to(accelerator.device)

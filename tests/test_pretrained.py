@@ -1,8 +1,15 @@
-"""The weights that come with the package: small, described, loaded by default, and able to move a mouth."""
+"""The weights that come with the package: small, described, loaded by default, and able to move a mouth.
 
+The golden figures are those of these weights by this code; the bounds are what another machine's rounding or another
+reference frame may move them by. Whoever changes the weights measures them anew; anybody else has broken the lips.
+"""
+
+import csv
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import lipformer_core as lf
@@ -10,8 +17,90 @@ from lipformer_core import checkpoint
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.data.prepare import prepare
 from lipformer_core.evaluation.cases import Puppet
+from lipformer_core.evaluation.mouth_meter import bottom_halves
+from lipformer_core.evaluation.protocol import evaluate_model
 
 CARD = (checkpoint.SHIPPED / "README.md").read_text()
+RIDGE = 3.0
+PEOPLE = {  # two synthetic persons: figure and how far it may be off
+    "ground_truth.opening_corr_self": (0.967, 0.02),
+    "sound_alone.opening_corr_self": (0.990, 0.03),
+    "lipformer.opening_corr_self": (0.946, 0.05),
+    "lipformer.opening_corr_exchanged": (0.892, 0.07),
+    "lipformer.leak": (0.16, 0.20),
+    "lipformer.silence_motion": (0.28, 0.12),
+    "lipformer.motion": (0.99, 0.20),
+    "lipformer.sharpness": (0.146, 0.04),
+    "lipformer.mouth_psnr": (23.0, 1.0),
+    "ceiling.mouth_psnr": (27.4, 0.7),
+}
+STRANGER = {  # one clip of GRID's person b
+    "ground_truth.opening_corr_self": (0.970, 0.02),
+    "sound_alone.opening_corr_self": (0.711, 0.08),
+    "lipformer.opening_corr_self": (0.752, 0.12),
+    "lipformer.silence_motion": (0.15, 0.12),
+    "lipformer.motion": (0.54, 0.15),
+    "lipformer.sharpness": (0.36, 0.10),
+    "lipformer.mouth_psnr": (26.9, 1.0),
+    "ceiling.mouth_psnr": (31.0, 0.7),
+}
+
+
+class Ridge:
+    """Opening and width of the lips as a linear function of pixels, fitted on the films themselves.
+
+    Needs no training as the mouth meter does, and gives the same numbers everywhere.
+    """
+
+    def __init__(self, clips: Iterable) -> None:
+        clips = list(clips)
+        frames = [np.flatnonzero(clip.valid) for clip in clips]
+        pixels = np.concatenate([self._pixels(clip.frames(k)) for clip, k in zip(clips, frames, strict=True)])
+        lips = np.concatenate([np.stack([c.opening, c.width], 1)[k] for c, k in zip(clips, frames, strict=True)])
+        self.mean, self.lips = pixels.mean(0), lips.mean(0)
+        pixels = pixels - self.mean
+        gram = pixels.T @ pixels + RIDGE * np.eye(pixels.shape[1])
+        self.map = np.linalg.solve(gram, pixels.T @ (lips - self.lips))
+
+    @staticmethod
+    def _pixels(images: np.ndarray) -> np.ndarray:
+        return torch.nn.functional.avg_pool2d(bottom_halves(images), 4).flatten(1).double().numpy()
+
+    def read(self, images: np.ndarray) -> np.ndarray:
+        return (self._pixels(images) - self.mean) @ self.map + self.lips
+
+
+class Damped:
+    """A model whose lips move half as far: halfway between what it says and what it shows in silence."""
+
+    def __init__(self, model: torch.nn.Module, silence: np.ndarray) -> None:
+        self.model, self.silence = model, torch.from_numpy(silence)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.model, name)
+
+    def say(self, seen: object, audio: torch.Tensor) -> torch.Tensor:
+        return (self.model.say(seen, audio) + self.model.say(seen, self.silence.expand_as(audio))) / 2
+
+
+def _off(results: Mapping[str, object], golden: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Which figures are out of their bounds."""
+    found = {key: (results[key], *golden[key]) for key in golden}
+    return [f"{k}: {v}, not {w} within {b}" for k, (v, w, b) in found.items() if v is None or abs(v - w) > b]
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """A prepared corpus with two synthetic persons in its test split, who trained nothing."""
+    folder = tmp_path_factory.mktemp("people")
+    config = lf.load().config.replace(synthetic_train=1, synthetic_val=1, synthetic_test=2, seed=11)
+    prepare("synthetic", None, folder, config, workers=1, progress=False)
+    return PreparedCorpus(folder)
+
+
+def _judged(model: object, corpus: PreparedCorpus, clips: int | None = None, **options: object) -> dict[str, object]:
+    ids = [info.clip_id for info in corpus.clips("test")][:clips]
+    return evaluate_model(model, Ridge(map(corpus.open, ids)), corpus, ids, sheets=0, **options)[0]
 
 
 def test_small_enough_to_clone():
@@ -34,15 +123,13 @@ def test_only_the_given_run_or_the_shipped_one_is_loaded(tiny_run):
     assert Path(checkpoint.SHIPPED).parent == Path(lf.__file__).parent
 
 
-def test_the_mouth_of_people_it_never_saw_leaves_its_rest_as_far_as_they_open_it(tmp_path):
+def test_the_mouth_of_people_it_never_saw_leaves_its_rest_as_far_as_they_open_it(people):
     model = lf.load()
-    config = model.config.replace(synthetic_train=1, synthetic_val=1, synthetic_test=2, seed=11)
-    prepare("synthetic", None, tmp_path, config, workers=1, progress=False)
-    corpus, half = PreparedCorpus(tmp_path), config.crop_size // 2
+    half = model.config.crop_size // 2
     middle = slice(half + half // 4, half + 3 * half // 4), slice(half // 2, half + half // 2)
     agreement = []
-    for info in corpus.clips("test"):
-        clip, frames = corpus.open(info.clip_id), np.arange(info.n_frames)
+    for info in people.clips("test"):
+        clip, frames = people.open(info.clip_id), np.arange(info.n_frames)
         puppet, truth = Puppet(model, clip, torch.device("cpu")), clip.frames(frames)
         sounds = puppet.sound(clip, frames), puppet.silence(len(frames))
         seen = puppet.look(truth)
@@ -50,3 +137,26 @@ def test_the_mouth_of_people_it_never_saw_leaves_its_rest_as_far_as_they_open_it
         moved = np.abs(spoken - rest).mean((1, 2, 3))
         agreement.append(np.corrcoef(moved, clip.opening)[0, 1])
     assert min(agreement) > 0.5
+
+
+def test_golden_figures_of_two_synthetic_persons(people):
+    results = _judged(lf.load(), people)
+    assert not _off(results, PEOPLE)
+    assert results["lipformer.mouth_psnr"] > results["copy_reference.mouth_psnr"] + 3
+
+
+def test_lips_that_move_half_as_far_are_out_of_bounds(people):
+    model = lf.load()
+    clip = people.open(people.clips("test")[0].clip_id)
+    results = _judged(Damped(model, clip.silence(model.config)[None]), people, clips=1, shift=0)
+    assert any("lipformer.motion" in line for line in _off(results, PEOPLE))
+
+
+def test_golden_figures_of_a_filmed_stranger(clips_folder, weights_folder, tmp_path):
+    """GRID's person b, who trained nothing."""
+    config = lf.load().config.replace(correct_offset=True)
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerows([("file", "person", "split"), (clips_folder / "grid_lbax4n.mp4", "b", "test")])
+    prepare("list", tmp_path / "list.csv", tmp_path / "data", config, workers=1, progress=False)
+    assert not _off(_judged(lf.load(), PreparedCorpus(tmp_path / "data")), STRANGER)

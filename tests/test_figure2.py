@@ -1,0 +1,38 @@
+"""The redrawn Figure 2: complete, with no box over another, and one part lit at a time."""
+
+import itertools
+
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.patches import FancyBboxPatch
+
+from lipformer_core.figure2 import ARROWS, BOXES, HEIGHT, LIT, PARTS, figure2
+
+
+def lit(figure) -> set[str]:
+    patches = [p for p in figure.axes[0].patches if isinstance(p, FancyBboxPatch)]
+    assert {p.get_gid() for p in patches} == set(BOXES)
+    return {p.get_gid() for p in patches if to_hex(p.get_facecolor()) == LIT}
+
+
+def test_nothing_is_lit_unless_asked():
+    assert lit(figure2()) == set()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_lights_the_boxes_of_one_part(part):
+    assert lit(figure2(part)) == {name for name, box in BOXES.items() if box.part == part} != set()
+
+
+def test_unknown_part_is_refused():
+    with pytest.raises(ValueError, match="encoder"):
+        figure2("encoder")
+
+
+def test_boxes_do_not_overlap():
+    for a, b in itertools.combinations(BOXES.values(), 2):
+        assert abs(a.x - b.x) >= (a.width + b.width) / 2 or abs(a.y - b.y) >= HEIGHT, (a.text, b.text)
+
+
+def test_every_box_is_connected():
+    assert {name for arrow in ARROWS for name in arrow} == set(BOXES)

@@ -18,8 +18,14 @@ from lipformer_core.evaluation.report import ROWS
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FINDINGS = ROOT / "papermill_runs" / "README.md"  # what the experiments showed
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-BASH = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL))
+PACKAGE = ROOT / "lipformer_core" / "README.md"  # the paper and this implementation
+CARD = ROOT / "lipformer_core" / "pretrained" / "README.md"
+PAGES = [ROOT / "README.md", FINDINGS, PACKAGE, *sorted((ROOT / "lipformer_core").glob("*/README.md"))]
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+# the card of the weights names the commands of the revisions that made them
+BASH = "\n".join(re.findall(r"```bash\n(.*?)```", TEXT.replace(CARD.read_text(encoding="utf-8"), ""), flags=re.DOTALL))
 COMMANDS = [line for line in BASH.splitlines() if line.startswith("lipformer ")]
 # settings of the engine, of files and of the synthetic corpus's size: no matter of method
 NOT_METHOD = {
@@ -33,7 +39,7 @@ NOT_METHOD = {
 
 def table_rows() -> list[list[str]]:
     """Cells of the table "Paper and this implementation", without its head."""
-    part = README.split("## Paper and this implementation")[1].split("\n## ")[0]
+    part = PACKAGE.read_text(encoding="utf-8").split("## Paper and this implementation")[1].split("\n## ")[0]
     lines = [line for line in part.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
@@ -64,6 +70,10 @@ def test_command_parses(line):
     command.make_context(command.name, words)  # a typer error for a name or value that the command does not know
 
 
+def test_is_read_at_one_sitting():
+    assert len(README.splitlines()) <= 150
+
+
 def test_every_command_is_shown():
     shown = {tuple(word for word in shlex.split(line)[1:3] if not word.startswith("-")) for line in COMMANDS}
     top = typer.main.get_command(app).commands
@@ -88,7 +98,7 @@ def test_every_setting_of_the_method_is_in_the_table():
 def test_names_every_pretrained_file():
     from lipformer_core.weights import KNOWN
 
-    assert [name for name in KNOWN if name not in README] == []
+    assert [name for name in KNOWN if name not in TEXT] == []
 
 
 def anchors(text: str) -> set[str]:
@@ -97,7 +107,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", FINDINGS], ids=["README", "papermill_runs"])
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_links_and_pictures_exist(page):
     missing = []
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
@@ -117,15 +127,14 @@ def test_anchors_are_githubs():
     }
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", FINDINGS], ids=["README", "papermill_runs"])
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_no_number_is_left_open(page):
     assert re.findall(r"«[^»]*»|@@", page.read_text(encoding="utf-8")) == []
 
 
 def test_every_experiment_is_named():
-    told = README + FINDINGS.read_text(encoding="utf-8")
     names = [path.stem for path in (ROOT / "papermill_runs").glob("*.yaml")]
-    assert names and [name for name in names if name not in told] == []
+    assert names and [name for name in names if name not in TEXT] == []
 
 
 def test_result_keys_in_the_readme_have_stable_names():

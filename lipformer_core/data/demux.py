@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import av
 
 STRANGEST_ASPECT = 4  # of a pixel, either way; what a file says beyond is a mistake
+THREADS_PIXELS = 2**26  # of the pictures on which a decoder works at once, one a thread: 32 of HD, two of 8K
 STANDARD_RATES = tuple(
     Fraction(*rate)
     for rate in [(24_000, 1_001), (24, 1), (25, 1), (30_000, 1_001), (30, 1), (50, 1), (60_000, 1_001), (60, 1)]
@@ -232,6 +233,8 @@ def timed_frames(
     if stream is None:
         raise NoVideoStream(f"{path}: no pictures inside; give a video or a portrait")
     stream.thread_type = "AUTO"
+    pixels = max(1, stream.codec_context.width * stream.codec_context.height)
+    stream.codec_context.thread_count = max(1, min(os.cpu_count() or 1, THREADS_PIXELS // pixels))
     step = float(1 / _frame_rate(stream))
     time = -step
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .data.alignment import invert, transform_points, warp_crop
+from .data.tone import strips
 
 # All in units of the crop's side.
 TOP = 0.50  # the upper half is the model's input and is never touched,
@@ -138,13 +139,16 @@ def paste(
     if grow < 0.95:  # the crop shrinks on its way back: without a blur it would alias
         layers = cv2.GaussianBlur(layers, (0, 0), 0.5 * np.sqrt(grow**-2 - 1), borderType=cv2.BORDER_REPLICATE)
     back[:, 2] -= low
-    shape = tuple(int(side) for side in high - low)
-    warped = cv2.warpAffine(layers, back, shape, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    alpha = cv2.warpAffine(mask, back, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[..., None]
-    part = result[low[1] : high[1], low[0] : high[0]]
-    # matched + agreement * (frame - original): where the crops agree, what remains is the frame itself.
-    new = warped[..., :3] + np.clip(warped[..., 3:], 0, 1) * part
-    part[:] = np.clip(np.rint(part + alpha * (new - part)), 0, 255).astype(np.uint8)
+    region = result[low[1] : high[1], low[0] : high[0]]
+    for rows in strips(region.shape):
+        part = region[rows]
+        shape = part.shape[1::-1]
+        warped = cv2.warpAffine(layers, back, shape, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        alpha = cv2.warpAffine(mask, back, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[..., None]
+        # matched + agreement * (frame - original): where the crops agree, what remains is the frame itself.
+        new = warped[..., :3] + np.clip(warped[..., 3:], 0, 1) * part
+        part[:] = np.clip(np.rint(part + alpha * (new - part)), 0, 255).astype(np.uint8)
+        back[1, 2] -= len(part)
     return result
 
 

@@ -177,6 +177,7 @@ def dub(
                             picture = paste(picture, new[k][1], transforms[i], mask, new[k][0])
                     with clock("encoding"):
                         writer.write(picture)
+                del frames, picture  # they may be large, and the next ones come before these names are used again
                 bar.update(len(indices))
 
         warnings += size_warnings(source, reader.resized)

@@ -40,7 +40,8 @@ __all__ = [
 
 CACHED_FRAMES = 32  # decoded pictures that a FrameReader keeps,
 CACHED_BYTES = 192 * 2**20  # or fewer, where they are large
-MANY_PIXELS = 2560 * 1440
+MANY_PIXELS = 2_560 * 1_440  # from here on x264 looks no frames ahead, which it would hold in memory;
+MOST_PIXELS = 4_096 * 2_304  # from here on it keeps no planes for fractions of pixels, for a somewhat larger file
 CONTAINERS = (".mp4", ".mov", ".mkv")
 AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 
@@ -194,7 +195,7 @@ class VideoWriter:
                 with samples `(n,)` or `(channels, n)` float in [-1, 1]. It is cut where the pictures end.
             metadata: tags of the file, such as `comment`.
             crf: quality of x264: 17 is visually lossless, +6 halves the size.
-            preset: speed of x264.
+            preset: speed of x264; of pictures larger than 4K always `ultrafast`.
             pixel_aspect: width of a pixel over its height, which players are told.
 
         Raises:
@@ -213,7 +214,9 @@ class VideoWriter:
         self._audio, self._metadata = audio, metadata or {}
         self._options = {"crf": str(crf), "preset": preset}
         if width * height > MANY_PIXELS:
-            self._options["tune"] = "zerolatency"  # x264 looks no frames ahead, which it would hold in memory
+            self._options["tune"] = "zerolatency"
+        if width * height > MOST_PIXELS:
+            self._options["preset"] = "ultrafast"
         self._pixel_aspect = pixel_aspect
         self._audio_written = 0  # samples
         self._waiting: np.ndarray | None = None  # of a block of sound, what belongs to pictures to come

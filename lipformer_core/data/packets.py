@@ -7,6 +7,7 @@ file, of pictures and of sound, see the same packets of both streams here, so bo
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +25,7 @@ BACKWARDS_S = {"video": 1.0, "audio": 0.1}
 LEAP_S = 10.0  # a hole longer than this in a format whose clock may leap is a leap, unless the other stream goes on
 LONGEST_HOLE_S = 600.0  # the same for all other formats
 EARLY_S = 0.1  # sound before the first picture that is not worth a word
+THREADS_PIXELS = 2**26  # of the pictures on which a decoder works at once, one a thread: 32 of HD, two of 8K
 FRAME_THREADS_FROM = 1280 * 720  # pixels; below, one picture is decoded at a time: see `decoded`
 
 # These decoders begin between two key frames too, on grey; all others wait for a key frame of their own accord.
@@ -74,6 +76,7 @@ def decoded(container: av.container.InputContainer, stream: av.stream.Stream, da
         # Decoding several pictures at once loses the last ones of a file behind a damaged one; large ones are worth it.
         size = stream.codec_context.width * stream.codec_context.height
         stream.thread_type = "AUTO" if size >= FRAME_THREADS_FROM else "SLICE"
+        stream.codec_context.thread_count = max(1, min(os.cpu_count() or 1, THREADS_PIXELS // max(1, size)))
     if stream.codec_context.name == "mjpeg" and not stream.codec_context.is_open:
         # Otherwise a JPEG that is cut off is grey below in silence.
         stream.codec_context.options = {"err_detect": "explode"}

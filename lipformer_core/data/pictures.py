@@ -46,6 +46,7 @@ class Pictures:
 
         self.resized = 0  # frames that had another size
         self._size, self._aspect = size, aspect
+        self._turns: dict[int, Turn] = {}  # by the rotation that a frame tells
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
@@ -54,7 +55,9 @@ class Pictures:
         Raises:
             UnreadableMedia: its colours are coded in a way that cannot be converted.
         """
-        turn = orientation(frame)
+        if frame.rotation not in self._turns:
+            self._turns[frame.rotation] = orientation(frame)
+        turn = self._turns[frame.rotation]
         own, aspect = upright_size(frame, turn), upright_aspect(self._aspect, turn)
         self._size = self._size or own
         wanted = square_size(self._size, aspect)
@@ -143,10 +146,12 @@ def notes(frame: av.VideoFrame) -> tuple[str, ...]:
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     """The nine numbers of a frame's display matrix, if it has one; EXIF's orientation comes as one, too."""
+    # Side data and their frame hold each other until Python looks for such circles: better a tiny frame than a large.
+    tiny = frame.reformat(width=16, height=16, format="gray", src_colorspace=1, dst_colorspace=1)
     try:
-        data = frame.side_data
+        data = tiny.side_data
     except ValueError:  # beside it lies data of a kind that PyAV has no name for, such as EXIF's
-        data = _with_named_data(frame).side_data
+        data = _with_named_data(tiny).side_data
     matrix = data.get("DISPLAYMATRIX")
     return None if matrix is None else np.frombuffer(bytes(matrix), np.int32)
 

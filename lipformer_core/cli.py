@@ -71,6 +71,13 @@ class Phase(enum.StrEnum):
     lipformer = "lipformer"
 
 
+class Judged(enum.StrEnum):
+    """What `evaluate` measures."""
+
+    lipformer = "lipformer"
+    codebook = "codebook"
+
+
 class Policy(enum.StrEnum):
     """What to do when the audio outlasts the video."""
 
@@ -350,6 +357,7 @@ def evaluate(
     run: ShippedRun = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     max_clips: Annotated[int | None, typer.Option(min=1, help="The first so many clips; all otherwise.")] = None,
+    stage: Annotated[Judged, typer.Option(help="The model, or its stage 1 alone.")] = Judged.lipformer,
     device: Device = None,
     progress: Progress = True,
 ) -> None:
@@ -360,10 +368,18 @@ def evaluate(
     `lipformer evaluate --data data/synthetic --out eval/shipped`
 
     `lipformer evaluate --run runs/quick --data data/synthetic --out eval/quick --max-clips 8`
-    """
-    from .evaluation.protocol import evaluate as run_evaluate
 
-    run_evaluate(run, data, out, split=split, max_clips=max_clips, device=device, progress=progress)
+    `lipformer evaluate --stage codebook --data data/faces --out eval/codebook`
+    """
+    if stage is Judged.codebook:
+        from .evaluation.codebook import judge_run
+
+        for name, value in judge_run(run, data, out, split, device).items():
+            typer.echo(f"{name}: {value:.4g}")
+    else:
+        from .evaluation.protocol import evaluate as run_evaluate
+
+        run_evaluate(run, data, out, split=split, max_clips=max_clips, device=device, progress=progress)
     typer.echo(f"evaluated: {out}")
 
 

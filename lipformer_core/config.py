@@ -39,6 +39,7 @@ class Config:
     max_offset: int = 8  # frames by which picture and sound may be out of step
     val_persons: tuple[str, ...] = ()  # with either of these two, exactly the persons named are held out,
     test_persons: tuple[str, ...] = ()  # whatever the corpus's own splits
+    list_rows: str = ""  # COLUMN=PATTERN: of a list's rows only those whose column matches the regular expression
     data_seed: int = 0  # of the embedded corpus; `seed` is training's
     synthetic_train: int = 600  # persons of the embedded corpus
     synthetic_val: int = 16
@@ -324,10 +325,13 @@ _QUICK = dict(
 _REALTIME = dict(
     preset="realtime",
     crop_size=256,
-    base_width=48, width_multipliers=(1, 2, 3), res_blocks=1, attention=False, norm="channel", stem_stride=4,
-    codebook_size=1024, code_dim=32, normalise_codes=True,
-    codebook_init="kmeans", codebook_warmup=0.1, revive_dead_codes=True,
-    warp_width=64, model_dim=160, layers=4, heads=4, ffn_dim=320, audio_dim=160,
+    base_width=128, width_multipliers=(1,), res_blocks=3, attention=False, norm="channel", stem_stride=8,
+    codebook_size=2048, code_dim=32, normalise_codes=False,
+    codebook_init="kmeans", codebook_warmup=0.12, revive_dead_codes=True,
+    stage1_steps=3800, stage1_batch=8, stage1_lr=1.2e-3, mouth_weight=1.0,
+    perceptual="squeezenet", perceptual_weight=0.5,
+    adversarial_weight=0.0, augment_colour=0.3, augment_geometry=0.5, warmup_steps=100, weight_average=0.998,
+    warp_width=64, model_dim=128, layers=2, heads=4, ffn_dim=256, audio_dim=160,
     scale_attention=True, query_source="z", warp_steps=20_000, cached_steps=100_000, warp_supervision=0.1,
     residual_head=True, position_embedding=True, self_attention=True,
     mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3, pose_twin=1.0, silent_closed=0.5,

@@ -12,6 +12,8 @@
           plain: {}                               # the parameters that differ
           average: {overrides: {codebook_update: average}}
 
+An experiment may name `commands` before or in place of notebooks: `lipformer` commands, `{work}` in them the run's folder.
+
 `${NAME}` in any text is replaced by the environment variable NAME; an unset one is an error.
 """
 
@@ -29,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 NOTEBOOKS = HERE.parent / "notebooks"
 INJECTED = ("work", "results")  # parameters that the runner itself fills in, where a notebook defines them
 
+_ENTRIES = {"title": str, "description": str, "parameters": dict, "commands": list, "notebooks": list}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -65,6 +68,7 @@ class Experiment:
     description: str
     parameters: dict
     steps: tuple[Step, ...]
+    commands: tuple[str, ...] = ()
 
 
 def available(folder: Path = HERE) -> list[str]:
@@ -80,16 +84,21 @@ def load_experiment(name: str, folder: Path = HERE) -> Experiment:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
-        raise RunError(f"no experiment {name}: {path} does not exist; there are {', '.join(available(folder)) or 'none'}")
+        raise RunError(
+            f"no experiment {name}: {path} does not exist; there are {', '.join(available(folder)) or 'none'}"
+        )
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise RunError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from error
-    tree = _entries(path.name, tree, {"title": str, "description": str, "parameters": dict, "notebooks": list})
-    if not tree.get("notebooks"):
+    tree = _entries(path.name, tree, _ENTRIES)
+    if not tree.get("notebooks") and not tree.get("commands"):
         raise RunError(f"{path.name}: notebooks: names no notebook")
+    commands = _expand(tree.get("commands") or [], f"{path.name}: commands")
+    if not all(isinstance(command, str) for command in commands):
+        raise RunError(f"{path.name}: commands: each is one line of text")
     steps = []
-    for index, item in enumerate(tree["notebooks"]):
+    for index, item in enumerate(tree.get("notebooks") or []):
         where = f"{path.name}: notebooks[{index}]"
         steps += _steps(where, {"notebook": item} if isinstance(item, str) else item)
     names = [step.name for step in steps]
@@ -97,7 +106,8 @@ def load_experiment(name: str, folder: Path = HERE) -> Experiment:
         if names.count(name) > 1:
             raise RunError(f"{path.name}: notebook {name} is listed twice")
     common = _expand(tree.get("parameters") or {}, f"{path.name}: parameters")
-    return Experiment(path.stem, tree.get("title") or path.stem, tree.get("description") or "", common, tuple(steps))
+    texts = tree.get("title") or path.stem, tree.get("description") or ""
+    return Experiment(path.stem, *texts, common, tuple(steps), tuple(commands))
 
 
 def _steps(where: str, item: object) -> list[Step]:

@@ -20,7 +20,10 @@ KEYS = {
     "codebook.bottom_usage": ("Bottom codebook in use", "share of codes, held-out persons"),
     "lipformer.opening_corr_self": ("Mouth opening, own audio", "correlation with the true mouth"),
     "lipformer.opening_corr_exchanged": ("Mouth opening, exchanged audio", "correlation with the audio's true mouth"),
-    "ceiling.opening_corr_self": ("Mouth opening, stage-1 reconstruction", "what the codes of the true face show of it"),
+    "ceiling.opening_corr_self": (
+        "Mouth opening, stage-1 reconstruction",
+        "what the codes of the true face show of it",
+    ),
     "sound_alone.opening_corr_self": ("Mouth opening, sound alone", "a linear map from F_Aud, no picture"),
     "lipformer.leak": ("Leak", "partial correlation with the mouth that the video had; 0 is best"),
     "lipformer.silence_motion": ("Motion in silence", "share of speech's motion; 0 is best"),
@@ -149,7 +152,9 @@ def _origins(steps: list[Step], out: Path, warnings: list[str]) -> dict:
                 old.append(f"{name} ({provenance.words(makers)})")
     numbers["run.made_by_others"] = "; ".join(old) or "nothing"
     if old:
-        warnings.append(f"made by other sources than the present ones: {'; '.join(old)}; FORCE=1 (--force) makes it anew")
+        warnings.append(
+            f"made by other sources than the present ones: {'; '.join(old)}; FORCE=1 (--force) makes it anew"
+        )
     return numbers
 
 

@@ -24,6 +24,7 @@ import nbformat
 from lipformer_core import provenance
 from lipformer_core.files import write_json
 
+from . import commands
 from .experiment import NOTEBOOKS, Experiment, RunError, Step, load_experiment, resolve
 from .gather import gather, machine
 from .report import write_report
@@ -50,7 +51,8 @@ def run(
     they were when it last finished; once one is executed, all after it are. Data and weights that are finished are
     taken, whichever sources made them, and the report says so; `force` removes those of this run and executes all.
     Raises RunError before executing anything if the experiment does not fit its notebooks, and NotebookFailed at
-    the first notebook that fails; numbers and report of what did finish are written all the same.
+    the first notebook that fails; numbers and report of what did finish are written all the same. An experiment's
+    commands run before its notebooks; RunError at the first that fails.
     """
     experiment = load_experiment(name)
     out = (Path(out) if out else ROOT / "papermill_runs" / experiment.name).resolve()
@@ -65,6 +67,7 @@ def run(
         for work in sorted({Path(s.parameters.get("work", out / "work")) for s in steps} - {out / "work"}):
             say(f"warning: {work} is no folder of this run alone: what is finished there is kept")
     record = {**machine(steps), **provenance.revision(), "started": _now()}
+    commands.execute(experiment.commands, out / "work", say)
     fingerprint = _sources()
     failure = None
     for index, step in enumerate(steps):
@@ -77,7 +80,13 @@ def run(
         for later in steps[index + 1 :]:
             state.pop(later.name, None)
         say(f"{label}: running")
-        entry = {"fingerprint": fingerprint, "finished": False, **record, "started": _now(), "parameters": step.parameters}
+        entry = {
+            "fingerprint": fingerprint,
+            "finished": False,
+            **record,
+            "started": _now(),
+            "parameters": step.parameters,
+        }
         state[step.name] = entry
         write_json(out / "state.json", state)
         start = time.monotonic()

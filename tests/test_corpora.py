@@ -10,7 +10,7 @@ from material import face_clip, write_video
 from lipformer_core.data.corpora import CORPORA, list_sources, split_rule
 from lipformer_core.data.corpora.splits import shared_persons
 from lipformer_core.data.example import held_out_example
-from lipformer_core.errors import DataError
+from lipformer_core.errors import ConfigError, DataError
 
 ON_DISK = [name for name, entry in CORPORA.items() if entry.needs == "a folder"]
 HIDDEN = [".hidden.mp4", "._a.mp4", ".Trash/a.mp4", ".Trash/0.png", ".0.jpg"]
@@ -228,6 +228,25 @@ def test_a_list_gives_stretches_of_a_video(listed, tiny_config):
     stretches = {name: (s.start_s, s.end_s) for name, s in sources.items() if not s.missing}
     assert stretches == {"clips_a_000": (0, 1), "clips_a_001": (1.5, 4)}
     assert all("no stretch" in sources[f"clips_{name}_mp4"].missing for name in "bc")
+
+
+def test_some_rows_of_a_list_may_be_taken(listed, tiny_config):
+    rows = ["file,corpus", "clips/a.mp4,GRID s1", "clips/b.mp4,talks", "clips/c.mp4,GRID s2"]
+    path = write_list(listed / "all.csv", *rows)
+    chosen = list_sources("list", path, tiny_config.replace(list_rows="corpus=^GRID"))
+    assert [s.person for s in chosen] == ["a", "c"]
+    for where, said in (("corpus=[", "regular expression"), ("corpus", "COLUMN=PATTERN"), ("name=x", "file, corpus")):
+        with pytest.raises(ConfigError, match=said):
+            list_sources("list", path, tiny_config.replace(list_rows=where))
+    with pytest.raises(DataError, match="no row whose corpus"):
+        list_sources("list", path, tiny_config.replace(list_rows="corpus=LRS2"))
+
+
+def test_a_list_may_lie_in_the_folder_that_it_lists(listed, tiny_config):
+    path = write_list(listed / "clips" / "all.csv", "file", "clips/a.mp4", "b.mp4")
+    assert {s.path for s in list_sources("list", path, tiny_config)} == {
+        str(listed / "clips" / name) for name in ("a.mp4", "b.mp4")
+    }
 
 
 @pytest.mark.parametrize(

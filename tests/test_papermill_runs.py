@@ -7,11 +7,15 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import typer.main
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from lipformer_core.cli import app, parse_settings
+from lipformer_core.config import preset
 from lipformer_core.results import ResultsError, write_results
 from papermill_runs import runner
+from papermill_runs.commands import words
 from papermill_runs.experiment import RunError, available, load_experiment, resolve
 from papermill_runs.gather import KEYS
 from papermill_runs.report import sections
@@ -197,6 +201,35 @@ def test_an_ablation_runs_a_notebook_once_for_each_variant_and_seed(tmp_path):
     assert numbers["codebook.psnr"] is None and numbers["codebook.psnr.why"]
     assert "16.00 ± 1.41" in (out / "report.html").read_text()
     assert execute((path, notebooks, out))[1].count("finished before") == 4
+
+
+def test_commands_run_in_their_order_and_stop_at_the_first_that_fails(tmp_path, monkeypatch):
+    said, made = [], tmp_path / "out" / "work" / "data"
+    sizes = "--set synthetic_train=1 --set synthetic_val=1 --set synthetic_test=1 --set synthetic_frames=2"
+    prepare = f"lipformer prepare --corpus synthetic --quiet {sizes} --set synthetic_test_frames=2 --out {{work}}/data"
+    (tmp_path / "row.yaml").write_text(yaml.safe_dump({"commands": [prepare, "lipformer evaluate --out {work}"]}))
+    with pytest.raises(RunError, match=r"\[2/2\] lipformer evaluate --out: exit code 2"):
+        runner.run(str(tmp_path / "row.yaml"), out=tmp_path / "out", say=said.append)
+    assert (made / "manifest.json").is_file() and "[1/2] lipformer prepare --corpus: done" in said[1]
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({"commands": ["rm -rf {work}"]}))
+    with pytest.raises(RunError, match="alone"):
+        runner.run(str(tmp_path / "other.yaml"), out=tmp_path / "out", say=said.append)
+    assert made.is_dir()
+
+
+def test_shipped_commands_are_commands_of_the_package(monkeypatch, tmp_path):
+    for name in ("LIPFORMER_CLIPS", "LIPFORMER_FFHQ", "LIPFORMER_LRS2"):
+        monkeypatch.setenv(name, "material")
+    command = typer.main.get_command(app)
+    rows = [row for name in available() for row in load_experiment(name).commands]
+    assert rows
+    for row in rows:
+        node, arguments = command, words(row, tmp_path)
+        while hasattr(node, "commands"):
+            node = node.commands[arguments.pop(0)]
+        context = node.make_context(node.name, arguments)
+        settings = parse_settings(context.params.get("settings"))
+        preset(context.params.get("preset") or "quick", **settings)
 
 
 def test_shipped_experiments_fit_the_notebooks(monkeypatch, tmp_path):

@@ -30,7 +30,7 @@ COMMANDS = [line for line in BASH.splitlines() if line.startswith("lipformer ")]
 # settings of the engine, of files and of the synthetic corpus's size: no matter of method
 NOT_METHOD = {
     *("image_format", "clip_frames", "shard_megabytes", "detect_every", "correct_offset"),
-    *("val_persons", "test_persons", "keep_checkpoints"),
+    *("val_persons", "test_persons", "list_rows", "keep_checkpoints"),
     *(field.name for field in dataclasses.fields(Limits)),
     *("preset", "seed", "data_seed", "jpeg_quality", "synthetic_frames", "synthetic_test_frames", "synthetic_size"),
     *("weight_decay", "warmup_steps", "grad_clip", "log_every", "eval_every", "save_every", "eval_images"),

@@ -1,9 +1,12 @@
 """What notebooks show and measure beyond the evaluation's report."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 
 from lipformer_core import charts, plots
 from lipformer_core.checkpoint import load_codebook, load_lipformer
@@ -15,7 +18,7 @@ from lipformer_core.data.synthetic import synthesise_clip
 from lipformer_core.data.synthetic.export import write_clip
 from lipformer_core.data.tracking import load_track
 from lipformer_core.errors import ConfigError, DataError
-from lipformer_core.evaluation.codebook import code_maps, judge_codebook, reconstructions
+from lipformer_core.evaluation.codebook import code_maps, judge_codebook, judge_run, reconstructions
 from lipformer_core.evaluation.showcase import frozen_parts, open_and_closed, overview, soft_codes
 from lipformer_core.evaluation.warping import (
     WarpingErrors,
@@ -106,6 +109,14 @@ def test_codebook_scores_count_every_token(data, tiny_run, tiny_config):
     assert {"codebook.psnr", "codebook.ssim", "codebook.upper_usage", "codebook.bottom_usage"} <= set(scores.results())
     with pytest.raises(DataError, match="split"):
         judge_codebook(autoencoder, data, "nowhere")
+
+
+def test_codebook_alone_is_judged_into_a_folder(data, tiny_run, tmp_path):
+    results = judge_run(tiny_run, data.folder, tmp_path, device="cpu")
+    assert json.loads((tmp_path / "codebook.json").read_text()) == results
+    assert 0 < results["codebook.sharpness"] < 1 < results["codebook.psnr"]
+    size, count = data.crop_size, min(8, len(data.clips("test")))
+    assert imread(tmp_path / "codebook.png").shape[:2] == (2 * size, count * size)
 
 
 def test_code_maps_show_equal_codes_alike(data, tiny_run, tiny_config):

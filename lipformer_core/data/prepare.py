@@ -163,6 +163,8 @@ def _settings(corpus: str, source: str | Path | None, config: Config) -> dict:
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     if config.speech_encoder != "none":  # a corpus without is the same as before there were any
         settings["speech_encoder"] = config.speech_encoder
+    if config.list_rows:
+        settings["list_rows"] = config.list_rows
     return settings | {"corpus": corpus, "source": printable(str(Path(source).resolve())) if source else None}
 
 

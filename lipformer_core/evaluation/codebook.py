@@ -1,20 +1,25 @@
 """How well stage 1 reconstructs people that it never saw, and how much of its two codebooks that takes."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lipformer_core.checkpoint import SHIPPED, load_codebook
 from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError
+from lipformer_core.files import write_json
 from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.codebook import perplexity, usage
 from lipformer_core.training.sampling import to_images, to_tensor
 
-from .metrics import bootstrap_interval, mouth_boxes, picture_scores
+from .metrics import bootstrap_interval, gradient_energy, mouth_boxes, picture_scores
 
 BATCH = 32
+SHOWN_FACES = 8
 SHOWN_CODES = 3  # principal components of the codes that become red, green and blue
 
 
@@ -56,13 +61,41 @@ def judge_codebook(autoencoder: FaceAutoencoder, corpus: PreparedCorpus, split: 
             truth = clip.frames(chosen)
             out = autoencoder(to_tensor(truth).to(device))
             boxes = mouth_boxes(clip.landmarks[chosen], truth.shape[1])
-            parts.append(picture_scores(to_images(out["reconstruction"]), truth, boxes))
+            seen = to_images(out["reconstruction"])
+            energies = np.stack([gradient_energy(seen), gradient_energy(truth)], 1)
+            parts.append(picture_scores(seen, truth, boxes) | {"energy": energies})
             for half, counted in counts.items():
                 counted += np.bincount(out[f"{half}_indices"].cpu().numpy().ravel(), minlength=len(counted))
-        clip_means.append({name: np.concatenate([p[name] for p in parts]).mean() for name in parts[0]})
+        energy, true_energy = np.concatenate([p.pop("energy") for p in parts]).mean(0)
+        means = {name: np.concatenate([p[name] for p in parts]).mean() for name in parts[0]}
+        clip_means.append(means | {"sharpness": energy / true_energy})
         n_frames += len(frames)
     scores = {name: bootstrap_interval([means[name] for means in clip_means]) for name in clip_means[0]}
     return CodebookScores(scores, counts, len(infos), n_frames)
+
+
+def judge_run(
+    run: Path | str | None, data: Path | str, out: Path | str, split: str = "test", device: str | None = None
+) -> dict[str, float | int]:
+    """Judge the stage 1 of a run on a split: `out`/codebook.json, and codebook.png, true faces over reconstructed ones.
+
+    run : None: the pre-learned codebook that comes with the package
+    raises CheckpointError, ConfigError, DataError
+    """
+    from matplotlib.image import imsave
+
+    corpus, out = PreparedCorpus(data), Path(out)
+    autoencoder = load_codebook(SHIPPED if run is None else run).to(choose_device(device))
+    if autoencoder.config.crop_size != corpus.crop_size:
+        size = autoencoder.config.crop_size
+        raise DataError(f"{data}: crops of {corpus.crop_size} pixels, but the codebook takes {size}")
+    results = judge_codebook(autoencoder, corpus, split).results()
+    infos = corpus.clips(split)
+    shown = [infos[i] for i in np.linspace(0, len(infos) - 1, min(SHOWN_FACES, len(infos))).astype(int)]
+    faces = np.concatenate([corpus.open(info.clip_id).frames([info.valid_frames[0]]) for info in shown])
+    write_json(out / "codebook.json", results)
+    imsave(out / "codebook.png", np.concatenate([np.hstack(faces), np.hstack(reconstructions(autoencoder, faces))]))
+    return results
 
 
 @torch.no_grad()

@@ -16,13 +16,14 @@ from ..model.codebook import kmeans, perplexity, usage
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from .looks import Looks, draw_looks
 from .loop import finished, run_stage
-from .losses import mouth_pixels, perceptual_loss, reconstruction_loss
+from .losses import mouth_pixels, perceptual_loss, random_windows, reconstruction_loss
 from .sampling import FrameSampler, sample_rng, to_tensor
 from .stage import Stage, as_configured, describe_frames
 
 REVIVE_EVERY = 100  # steps over which a code must have been used
 REVIVE_UNTIL = 0.8  # share of the steps; later the codes settle
 KMEANS_IMAGES = 384
+WINDOW = 128  # pixels; side of the windows that the perceptual and the adversarial loss see
 HALVES = ("upper", "bottom")
 
 
@@ -60,7 +61,7 @@ class CodebookStage(Stage):
         self.autoencoder = FaceAutoencoder(config).to(memory_format=torch.channels_last)
         self.train, self.val = FrameSampler(corpus, "train", config), FrameSampler(corpus, "val", config)
         self.model = nn.ModuleDict({"autoencoder": self.autoencoder, "used": CodesInUse(config.codebook_size)})
-        betas = (0.5, 0.9) if config.adversarial_weight else (0.9, 0.95)
+        betas = (0.9, 0.95)
         trained = [p for p in self.autoencoder.parameters() if p.requires_grad]
         optimisers = [torch.optim.Adam(trained, lr=config.stage1_lr, betas=betas, fused=self.fused)]
         self.wrapped = [self.wrap(self.autoencoder)]
@@ -74,6 +75,7 @@ class CodebookStage(Stage):
         self.perceptual = perceptual_loss(config, config.perceptual_weight)
         if self.perceptual is not None:
             self.perceptual.to(self.device)
+            self.score = "val_likeness"  # an adversarial loss costs PSNR and is there for what PSNR does not see
         self.mouth = mouth_pixels(config.crop_size).to(self.device)
         self.warmup = round(config.codebook_warmup * config.stage1_steps)
         self.tallies: list = []  # of this step's batches
@@ -102,17 +104,18 @@ class CodebookStage(Stage):
         out = self.wrapped[0](image, quantise=quantise)
         reconstruction = out["reconstruction"]
         pixel = reconstruction_loss(reconstruction, image, config.mouth_weight, self.mouth)
+        seen, truth = random_windows(WINDOW, reconstruction, image)
         logged = {"l1": pixel.detach(), "vq": out["vq_loss"].detach()}
         loss, judged = config.l1_weight * pixel, None
         if self.perceptual is not None:
-            perceptual = self.perceptual(reconstruction, image)
+            perceptual = self.perceptual(seen, truth)
             logged["perceptual"] = perceptual.detach()
             loss = loss + config.perceptual_weight * perceptual
         if config.adversarial_weight and number >= config.adversarial_start:
-            fooled = generator_loss(self.model["discriminator"], reconstruction)
+            fooled = generator_loss(self.model["discriminator"], seen)
             weight = adaptive_weight(loss, fooled, self.autoencoder.decoder.last_layer.weight)
             loss = loss + config.adversarial_weight * weight * fooled
-            judged = discriminator_loss(self.wrapped[1], image, reconstruction)
+            judged = discriminator_loss(self.wrapped[1], truth, seen)
             logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
         if quantise:
             self.encodings = {half: out[half].detach() for half in HALVES}
@@ -171,7 +174,7 @@ class CodebookStage(Stage):
             self.jumped(half, torch.ones(len(codes), dtype=torch.bool, device=self.device))
 
     def evaluate(self) -> dict[str, float]:
-        return evaluate_codebook(self.autoencoder, self.val, self.config.eval_images)
+        return evaluate_codebook(self.autoencoder, self.val, self.config.eval_images, perceptual=self.perceptual)
 
 
 class CodesInUse(nn.Module):
@@ -191,15 +194,22 @@ class CodesInUse(nn.Module):
 
 @torch.no_grad()
 def evaluate_codebook(
-    autoencoder: FaceAutoencoder, sampler: FrameSampler, images: int, batch: int = 32
+    autoencoder: FaceAutoencoder,
+    sampler: FrameSampler,
+    images: int,
+    batch: int = 32,
+    perceptual: nn.Module | None = None,
 ) -> dict[str, float]:
-    """PSNR, and usage and perplexity of both codebooks, on fixed frames of the sampler's split."""
+    """PSNR, and usage and perplexity of both codebooks, on fixed frames of the sampler's split.
+
+    perceptual : a perceptual loss; `val_likeness` is then its mean, negative, so that more is better
+    """
     was_training = autoencoder.training
     autoencoder.eval()
     device = next(autoencoder.parameters()).device
     counts = [torch.zeros(autoencoder.config.codebook_size) for _ in range(2)]
     mouth = mouth_pixels(autoencoder.config.crop_size)
-    errors, mouth_errors = [], []
+    errors, mouth_errors, distances = [], [], []
     pairs = sampler.fixed(images)
     for first in range(0, len(pairs), batch):
         image = sampler.images(pairs[first : first + batch]).to(device)
@@ -208,11 +218,14 @@ def evaluate_codebook(
         square = ((out["reconstruction"].clamp(-1, 1) - image) / 2).cpu().double().square()
         errors.append(square.mean((1, 2, 3)))
         mouth_errors.append((square * mouth).sum((1, 2, 3)) / (3 * mouth.sum()))
+        if perceptual is not None:
+            distances.append(float(perceptual(out["reconstruction"], image)) * len(image))
         for count, half in zip(counts, ("upper", "bottom"), strict=True):
             count += torch.bincount(out[f"{half}_indices"].flatten().cpu(), minlength=len(count))
     autoencoder.train(was_training)
     psnr = lambda parts: float((-10 * torch.log10(torch.cat(parts).clamp(min=1e-10))).mean())  # noqa: E731
-    return {
+    likeness = {"val_likeness": -sum(distances) / len(pairs)} if perceptual is not None else {}
+    return likeness | {
         "val_psnr": psnr(errors),
         "val_mouth_psnr": psnr(mouth_errors),
         "upper_usage": usage(counts[0]),

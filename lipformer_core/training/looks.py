@@ -32,7 +32,7 @@ class Looks:
         images = torch.where(self.mirrored.to(images.device)[:, None, None, None], images.flip(-1), images)
         if self.theta is not None:
             grid = F.affine_grid(self.theta.to(images), list(images.shape), align_corners=False)
-            images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+            images = F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
         gain, shift, gamma = (x.to(images) for x in (self.gain, self.shift, self.gamma))
         if (gain == 1).all() and (shift == 0).all() and (gamma == 1).all():
             return images

@@ -38,6 +38,18 @@ def reconstruction_loss(output: Tensor, image: Tensor, mouth_weight: float, mout
     return (error * (1 + mouth_weight * mouth)).mean()
 
 
+def random_windows(side: int, *images: Tensor) -> list[Tensor]:
+    """One window of side x side pixels of each (B, 3, S, S), at the same random place in all; all of them if S <= side.
+
+    Losses that see patches see as much of a face over many steps, for a share of the cost.
+    """
+    size = images[0].shape[-1]
+    if size <= side:
+        return list(images)
+    top, left = torch.randint(size - side + 1, (2,)).tolist()
+    return [image[:, :, top : top + side, left : left + side] for image in images]
+
+
 def warp_landmark_loss(grid: Tensor, target_points: Tensor, reference_points: Tensor) -> Tensor:
     """The grid, read at the target's rigid landmarks, must point at the reference's.
 

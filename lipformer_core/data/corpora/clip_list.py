@@ -1,17 +1,20 @@
 """A list of clips and pictures wherever they lie: a CSV with the column `file` (a path, from the CSV's folder on, or
 absolute) and, each if wanted, `person`, `split` (train, val or test), `start_s` and `end_s` (seconds of a video).
 
-Without a person a file is one. Splits count only where every usable row has one; other columns are not looked at.
+A path that does not exist there may begin in the folder above: a list that lies in the folder that it lists. Without a
+person a file is one. Splits count only where every usable row has one. `Config.list_rows` takes some of the rows by
+another column; other columns are not looked at.
 """
 
 import csv
 import math
+import re
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 from ...config import Config
-from ...errors import DataError
+from ...errors import ConfigError, DataError
 from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, name_of, unusable
 from .source import ClipSource
 from .splits import HELD_OUT, split
@@ -22,9 +25,11 @@ SPLITS = {"train", *HELD_OUT}
 def read(path: Path, config: Config) -> list[ClipSource]:
     """The rows of the CSV `path`, ordered by name; a row that cannot be used is missing, with its reason.
 
-    raises DataError if `path` is no CSV, lacks the column `file`, or has no rows
+    raises DataError if `path` is no CSV, lacks the column `file`, or has no rows; ConfigError if `config.list_rows` is
+        no COLUMN=PATTERN of it
     """
-    sources = _numbered(sorted((_clip(row, path.parent) for row in _rows(path)), key=_place))
+    rows = _chosen(_rows(path), config.list_rows, path)
+    sources = _numbered(sorted((_clip(row, path.parent) for row in rows), key=_place))
     if not all(s.split in SPLITS for s in sources if not s.missing):
         return split(sources)
     return [s if s.split in SPLITS else replace(s, split="train") for s in sources]
@@ -46,9 +51,28 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
+def _chosen(rows: list[dict[str, str]], where: str, path: Path) -> list[dict[str, str]]:
+    """The rows in whose column a pattern is found; all of them where none is asked for."""
+    if not where:
+        return rows
+    column, equals, pattern = where.partition("=")
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"list_rows: {pattern!r} is no regular expression ({error})") from error
+    if not equals or column not in rows[0]:
+        raise ConfigError(f"list_rows: {where!r} is no COLUMN=PATTERN with one of the columns {', '.join(rows[0])}")
+    chosen = [row for row in rows if wanted.search(row[column])]
+    if not chosen:
+        raise DataError(f"{path}: no row whose {column} matches {pattern!r}")
+    return chosen
+
+
 def _clip(row: dict[str, str], folder: Path) -> ClipSource:
     """The row's clip, its split as it stands there."""
     path, given = folder / row["file"], row.get("split", "")
+    if not path.exists() and (folder.parent / row["file"]).exists():
+        path = folder.parent / row["file"]
     inside = path.is_relative_to(folder)
     person, ending = row.get("person") or Path(row["file"]).stem or "unnamed", path.suffix.lower()
 

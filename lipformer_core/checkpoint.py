@@ -93,11 +93,20 @@ def restore_scaler(scaler: torch.amp.GradScaler | None, tensors: dict[str, torch
         scaler.load_state_dict(state)
 
 
-def load_codebook(run: Path | str) -> "nn.Module":
-    """The trained stage-1 FaceAutoencoder of a run folder, in evaluation mode. CheckpointError if there is none."""
+def run_folder(run: Path | str | None) -> Path:
+    """A run's folder; for None, and "pretrained" where no such folder is, that of the weights that come along."""
+    shipped = run is None or (str(run) == SHIPPED.name and not Path(run).is_dir())
+    return SHIPPED if shipped else Path(run)
+
+
+def load_codebook(run: Path | str | None = None) -> "nn.Module":
+    """The trained stage-1 FaceAutoencoder of a run, as of `run_folder`, in evaluation mode.
+
+    CheckpointError if there is none.
+    """
     from .model.autoencoder import FaceAutoencoder
 
-    header, tensors = load(Path(run) / "codebook" / "model.safetensors")
+    header, tensors = load(run_folder(run) / "codebook" / "model.safetensors")
     prefix = "autoencoder."  # beside it the file may hold the discriminator, to train on
     return _restore(FaceAutoencoder(from_dict(header["config"])), part(tensors, prefix))
 
@@ -114,7 +123,7 @@ def load_lipformer(
     from .model.lipformer import LipFormer
 
     device = choose_device(device)
-    header, tensors = load(Path(SHIPPED if run is None else run) / phase / "model.safetensors")
+    header, tensors = load(run_folder(run) / phase / "model.safetensors")
     return _restore(LipFormer(from_dict(header["config"])), tensors).to(device)
 
 
@@ -164,7 +173,7 @@ def config_of(run: Path | str) -> Config:
 
     raises CheckpointError if it has none
     """
-    folder = SHIPPED if str(run) == SHIPPED.name and not Path(run).is_dir() else Path(run)
+    folder = run_folder(run)
     stages = ("lipformer", "cached", "listening", "warping", "codebook", "sync")
     stage = next((s for s in stages if (folder / s / "model.safetensors").is_file()), stages[0])
     return from_dict(header_of(folder, stage)["config"])

@@ -261,7 +261,9 @@ def train_lipformer_command(
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     until: Annotated[Phase, typer.Option(help="The phase to stop after.")] = Phase.lipformer,
     start: Start = None,
-    codebook: Annotated[Path | None, typer.Option(help="A run whose finished stage 1 is taken over.")] = None,
+    codebook: Annotated[
+        Path | None, typer.Option(help="A run whose finished stage 1 is taken over; `pretrained`: the package's own.")
+    ] = None,
     progress: Progress = True,
 ) -> None:
     """Stage 2: warping, audio encoder and Transformer over the frozen codebooks of the same RUN.
@@ -273,6 +275,8 @@ def train_lipformer_command(
     `lipformer train lipformer --preset quick --data data/synthetic --run runs/quick`
 
     `lipformer train lipformer --data data/synthetic --run runs/no_warp --codebook runs/quick --set warping=false`
+
+    `lipformer train lipformer --preset realtime --data data/mine --run runs/mine --codebook pretrained`
     """
     from .training.lipformer import train_lipformer
 

@@ -143,8 +143,9 @@ def test_hidden_files_of_the_dead_are_swept_and_those_of_the_living_are_not(tmp_
     assert not living.exists()
 
 
-# Writes pictures for ever, as a command of the command line.
+# Writes pictures for ever, as a command of the command line; under nohup too, where SIGHUP comes ignored.
 ENDLESS = """
+import signal
 import numpy as np
 from lipformer_core import cli
 from lipformer_core.data.media import VideoWriter
@@ -155,6 +156,7 @@ def app():
             writer.write(np.zeros((64, 64, 3), np.uint8))
             print(writer.frames_written, flush=True)
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 cli.app = app
 cli.main()
 """

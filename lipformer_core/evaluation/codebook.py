@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lipformer_core.checkpoint import SHIPPED, load_codebook
+from lipformer_core.checkpoint import load_codebook
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError
@@ -85,7 +85,7 @@ def judge_run(
     from matplotlib.image import imsave
 
     corpus, out = PreparedCorpus(data), Path(out)
-    autoencoder = load_codebook(SHIPPED if run is None else run).to(choose_device(device))
+    autoencoder = load_codebook(run).to(choose_device(device))
     if autoencoder.config.crop_size != corpus.crop_size:
         size = autoencoder.config.crop_size
         raise DataError(f"{data}: crops of {corpus.crop_size} pixels, but the codebook takes {size}")

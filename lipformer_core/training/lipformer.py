@@ -57,7 +57,8 @@ def train_lipformer(
     With `joint_sync_weight` the run's sync expert must be there (`train_sync`).
 
     codebook : a run whose finished stage 1, of the same settings, is taken over where `run` has none; the codes of all
-        frames are then cached there, for other runs too, if its folder can be written
+        frames are then cached there, for other runs too, if its folder can be written; "pretrained": the one that comes
+        with the package, in which nothing is written
     start : a run whose trained warping, audio encoder and Transformer, of the same architecture, are gone on from
     raises DataError, CheckpointError, WeightsMissing as `train_codebook`; ConfigError if `until` has no steps
     """
@@ -74,12 +75,13 @@ def train_lipformer(
     if codebook is not None:
         with make_accelerator(config).main_process_first():
             if not finished(run / "codebook", config):
-                take_over(Path(codebook) / "codebook", run / "codebook", config)
+                take_over(checkpoint.run_folder(codebook) / "codebook", run / "codebook", config)
     if not finished(run / "codebook", config):
         train_codebook(config, data, run, progress, start)
     autoencoder = checkpoint.load_codebook(run)
     # where many runs share a stage 1, its codes are computed once
-    codes = run if codebook is None or not os.access(Path(codebook) / "codebook", os.W_OK) else Path(codebook)
+    shared = None if codebook is None else checkpoint.run_folder(codebook)
+    codes = shared if shared not in (None, checkpoint.SHIPPED) and os.access(shared / "codebook", os.W_OK) else run
     expert = checkpoint.load_sync(run) if config.joint_sync_weight and until == "lipformer" else None
     sampler = origin = None
     for number, phase in enumerate(phases):

@@ -1,0 +1,43 @@
+"""The pre-learned codebook that comes with the package: it fits its preset, and shows faces that it never saw."""
+
+import pytest
+
+from lipformer_core import checkpoint
+from lipformer_core.config import preset
+from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepare import prepare
+from lipformer_core.evaluation.codebook import judge_codebook
+from lipformer_core.training.loop import finished, take_over
+
+FOLDER = checkpoint.SHIPPED / "codebook"
+CARD = (checkpoint.SHIPPED / "README.md").read_text(encoding="utf-8")
+PSNR = 0.0  # dB, of the frames below; a decibel less would be seen
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> PreparedCorpus:
+    """Two synthetic persons of the test split, four frames each, at 256 pixels."""
+    sizes = {
+        "synthetic_train": 1,
+        "synthetic_val": 1,
+        "synthetic_test": 2,
+        "synthetic_frames": 2,
+        "synthetic_test_frames": 4,
+    }
+    folder = tmp_path_factory.mktemp("faces") / "data"
+    return prepare("synthetic", None, folder, preset("realtime", **sizes), workers=1, progress=False)
+
+
+def test_is_the_stage_1_of_the_preset_realtime(tmp_path):
+    assert finished(FOLDER, preset("realtime"))
+    take_over(FOLDER, tmp_path / "codebook", preset("realtime", joint_steps=7))  # what `--codebook pretrained` does
+    assert checkpoint.load_codebook(tmp_path).config.codebook_size == 2048
+
+
+def test_shows_faces_that_it_never_saw(faces):
+    results = judge_codebook(checkpoint.load_codebook(), faces).results()
+    assert results["codebook.psnr"] == pytest.approx(PSNR, abs=1.0)
+
+
+def test_its_card_names_it():
+    assert checkpoint.fingerprint(checkpoint.load_codebook())[:12] in CARD

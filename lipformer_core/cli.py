@@ -378,8 +378,8 @@ def evaluate(
     if stage is Judged.codebook:
         from .evaluation.codebook import judge_run
 
-        for name, value in judge_run(run, data, out, split, device).items():
-            typer.echo(f"{name}: {value:.4g}")
+        for name, value in judge_run(run, data, out, split, max_clips, device).items():
+            typer.echo(f"{name}: {value}")
     else:
         from .evaluation.protocol import evaluate as run_evaluate
 

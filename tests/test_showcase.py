@@ -124,6 +124,8 @@ def test_codebook_alone_is_judged_into_a_folder(data, tiny_run, tmp_path):
         across, down, true_across, true_down = [np.square(step).mean() for step in steps]
         shares.append((across + down) / (true_across + true_down))
     assert results["codebook.sharpness"] == pytest.approx(np.mean(shares))
+    assert judge_run(tiny_run, data.folder, tmp_path, max_clips=1, device="cpu")["codebook.n_clips"] == 1
+    judge_run(tiny_run, data.folder, tmp_path, device="cpu")
     size, count = data.crop_size, min(8, len(data.clips("test")))
     assert imread(tmp_path / "codebook.png").shape[:2] == (2 * size, count * size)
 

@@ -11,9 +11,9 @@ from lipformer_core.checkpoint import load_codebook
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError
-from lipformer_core.files import write_json
 from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.codebook import perplexity, usage
+from lipformer_core.results import write_results
 from lipformer_core.training.sampling import to_images, to_tensor
 
 from .metrics import bootstrap_interval, gradient_energy, mouth_boxes, picture_scores
@@ -44,9 +44,14 @@ class CodebookScores:
 
 
 @torch.no_grad()
-def judge_codebook(autoencoder: FaceAutoencoder, corpus: PreparedCorpus, split: str = "test") -> CodebookScores:
-    """Reconstruct every valid frame of a split. Raises DataError for a split without clips."""
-    infos = corpus.clips(split)
+def judge_codebook(
+    autoencoder: FaceAutoencoder, corpus: PreparedCorpus, split: str = "test", max_clips: int | None = None
+) -> CodebookScores:
+    """Reconstruct every valid frame of a split, or of its first `max_clips` clips.
+
+    raises DataError for a split without clips
+    """
+    infos = corpus.clips(split)[:max_clips]
     if not infos:
         raise DataError(f"{corpus.folder}: no clips in the split {split!r}")
     device = next(autoencoder.parameters()).device
@@ -75,11 +80,16 @@ def judge_codebook(autoencoder: FaceAutoencoder, corpus: PreparedCorpus, split: 
 
 
 def judge_run(
-    run: Path | str | None, data: Path | str, out: Path | str, split: str = "test", device: str | None = None
-) -> dict[str, float | int]:
+    run: Path | str | None,
+    data: Path | str,
+    out: Path | str,
+    split: str = "test",
+    max_clips: int | None = None,
+    device: str | None = None,
+) -> dict[str, object]:
     """Judge the stage 1 of a run on a split: `out`/codebook.json, and codebook.png, true faces over reconstructed ones.
 
-    run : None: the pre-learned codebook that comes with the package
+    run : None: the pre-learned codebook that comes with the package; max_clips : the first so many, all if None
     raises CheckpointError, ConfigError, DataError
     """
     from matplotlib.image import imsave
@@ -89,11 +99,10 @@ def judge_run(
     if autoencoder.config.crop_size != corpus.crop_size:
         size = autoencoder.config.crop_size
         raise DataError(f"{data}: crops of {corpus.crop_size} pixels, but the codebook takes {size}")
-    results = judge_codebook(autoencoder, corpus, split).results()
-    infos = corpus.clips(split)
+    results = write_results(out / "codebook.json", judge_codebook(autoencoder, corpus, split, max_clips).results())
+    infos = corpus.clips(split)[:max_clips]
     shown = [infos[i] for i in np.linspace(0, len(infos) - 1, min(SHOWN_FACES, len(infos))).astype(int)]
     faces = np.concatenate([corpus.open(info.clip_id).frames([info.valid_frames[0]]) for info in shown])
-    write_json(out / "codebook.json", results)
     imsave(out / "codebook.png", np.concatenate([np.hstack(faces), np.hstack(reconstructions(autoencoder, faces))]))
     return results
 

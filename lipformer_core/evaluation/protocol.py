@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lipformer_core.checkpoint import SHIPPED, load_lipformer, load_sync
+from lipformer_core.checkpoint import load_lipformer, load_sync, run_folder
 from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
@@ -69,7 +69,7 @@ def evaluate(
     meter = train_meter(corpus, beside / METER, progress=progress)
     if landmark_check is None:
         landmark_check = corpus.manifest["settings"]["corpus"] != "synthetic"
-    scorers = open_scorers(SHIPPED if run is None else Path(run), target, landmark_check)
+    scorers = open_scorers(run_folder(run), target, landmark_check)
     results, clips = evaluate_model(model, meter, corpus, clip_ids, device=target, scorers=scorers, progress=progress)
     if scorers.sync is not None:
         results |= _expert_accuracy(scorers.sync, corpus, split)

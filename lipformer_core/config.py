@@ -82,6 +82,7 @@ class Config:
     augment_mirror: bool = True
 
     # --- stage 2: F_e, F_d, E_aud, Transformer, Dec fine-tuned ----------------------------------
+    reference: str = "one"  # "one" frame a clip, "nearest" in pose, or "own": see data/references.py
     warping: bool = True
     warp_width: int = 128
     warp_max_shift: float = 0.5  # largest displacement in units of the half's width (grid units / 2)
@@ -93,6 +94,7 @@ class Config:
     audio_window: int = 20  # mel frames around a video frame that the audio encoder sees (20 = 0.2 s)
     mean_normalise_audio: bool = False  # a recording's average spectrum is taken off its sound; ours
     speech_encoder: str = "none"  # "moonshine": a pretrained encoder's features beside the mel bands; ours
+    speech_dropout: float = 0.0  # share of training samples without them, so that the model works where they are absent
     audio_neighbours: int = 0  # frames on either side, within audio_window, whose sound attends to this one's; ours
     audio_dim: int = 256  # width of the audio condition
     scale_attention: bool = False  # the 1/sqrt(d) that Eq. 9 as printed omits
@@ -156,6 +158,8 @@ class Config:
     accumulate: int = 1  # batches a step and process, each of the stage's batch size
     weight_average: float = 0.0  # decay of the moving averages of weights that are evaluated and kept; 0: none
     precision: str = "no"  # mixed precision: "bf16", "fp16", or "no": as `accelerate launch` says, else none
+    resident: bool = False  # all training frames decoded in the device's memory: for a GPU, and corpora that fit
+    workers: int = 0  # processes that make batches ready; 0: one thread
     compile: bool = False  # torch.compile the networks of training; needs a C++ compiler, and Triton on a GPU
     deterministic: bool = False  # only deterministic algorithms; slower on a GPU
     log_every: int = 25
@@ -184,6 +188,8 @@ class Config:
             raise ConfigError("warp_corners: without warping nothing is read between tokens; set warping")
         if self.listen_steps and not self.articulation_weight:
             raise ConfigError("listen_steps: nothing reads lips from F_Aud; set articulation_weight")
+        if self.speech_dropout and self.speech_encoder == "none":
+            raise ConfigError("speech_dropout: without a speech_encoder there are no features to leave out")
         if self.latent_weight and not self.residual_head:
             raise ConfigError("latent_weight: only the residual head has latents; set residual_head")
         if self.audio_window - 8 * self.audio_neighbours < 4:  # 4 mel frames a picture, on either side
@@ -234,13 +240,13 @@ class Config:
         a machine computes, logs, validates and saves, decide nothing.
         """
         names = [f.name for f in dataclasses.fields(self)]
-        starts = ("transform_sigma", "base_width", "warping", "sync_frames", "weight_decay")  # first of each group
+        starts = ("transform_sigma", "base_width", "reference", "sync_frames", "weight_decay")  # first of each group
         data, stage_1, stage_2, sync = (
             set(names[names.index(first) : names.index(after)]) for first, after in itertools.pairwise(starts)
         )
         others = {"codebook": stage_2 | sync | {"weight_decay"}, "sync": stage_1 | stage_2}.get(stage, sync)
         ignored = data | others  # the data's hash tells
-        ignored |= {"preset", "precision", "compile", "deterministic"}
+        ignored |= {"preset", "precision", "compile", "deterministic", "resident", "workers"}
         ignored |= {"log_every", "eval_every", "save_every", "keep_checkpoints", "eval_images"}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in self.to_dict().items() if k not in ignored}
 
@@ -257,6 +263,7 @@ _CHOICES = {
     "codebook_update": ("gradient", "average"),
     "precision": ("no", "bf16", "fp16"),
     "query_source": ("z", "reference"),
+    "reference": ("one", "nearest", "own"),
     "speech_encoder": ("none", "moonshine"),
 }
 
@@ -264,11 +271,11 @@ _CHOICES = {
 _MAY_BE_0 = {  # of the whole numbers
     "seed", "data_seed", "max_offset", "synthetic_train", "synthetic_val", "synthetic_test", "res_blocks", "layers",
     "adversarial_start", "audio_neighbours", "warp_steps", "listen_steps", "cached_steps", "warmup_steps",
-    "sync_max_shift",
+    "sync_max_shift", "workers",
 }  # fmt: skip
 _SHARES = {
     "min_face_share", "min_speech", "codebook_warmup", "codebook_decay", "pose_twin", "reference_mouth_dropout",
-    "silent_closed", "weight_average",
+    "silent_closed", "speech_dropout", "weight_average",
 }  # fmt: skip
 _ABOVE_0 = {"gumbel_tau_start", "gumbel_tau_end", "grad_clip"}
 

@@ -350,7 +350,7 @@ def _generate(
         images = _to_tensor(crops[same], model)
         with torch.inference_mode():
             sound = torch.from_numpy(windows[same]).to(images)
-            result = model.generate(images[:, :, : images.shape[2] // 2], sound, encoded[int(lender)])
+            result = model.generate(images, sound, encoded[int(lender)])
         pixels = ((result.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         generated[same] = pixels.permute(0, 2, 3, 1).cpu().numpy()
     return generated

@@ -94,7 +94,8 @@ class Perfect:
     def encode_bottom(self, bottom: torch.Tensor) -> torch.Tensor:
         return bottom + 0.02
 
-    def look(self, upper: torch.Tensor, reference: torch.Tensor) -> SimpleNamespace:
+    def look(self, target: torch.Tensor, reference: torch.Tensor) -> SimpleNamespace:
+        upper = target[:, :, : SIZE // 2]
         warped = reference[:, :, SIZE // 2 :].expand(len(upper), -1, -1, -1)
         return SimpleNamespace(upper=upper, warped=SimpleNamespace(bottom=warped))
 

@@ -15,11 +15,11 @@ from lipformer_core.data.references import draw_reference, draw_twin
 from lipformer_core.errors import CheckpointError, ConfigError, DataError
 from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.lipformer import LipFormer
+from lipformer_core.model.regions import mouth_pixels, mouth_tokens
 from lipformer_core.training.codebook import CodebookStage
 from lipformer_core.training.journal import read_log
 from lipformer_core.training.lipformer import train_lipformer
 from lipformer_core.training.loop import optimise
-from lipformer_core.training.losses import mouth_pixels, mouth_tokens
 from lipformer_core.training.objectives import CodeObjective, ImageObjective, SoundObjective
 from lipformer_core.training.pairs import CLOSED, LIP_SCALE, PairSampler, augment_audio
 from lipformer_core.training.sampling import FrameSampler, to_images
@@ -44,7 +44,7 @@ def test_only_figure_2s_trainable_parts_get_gradients(tiny_config):
     # the residual head starts at zero and would block the first gradient to what stands before it
     model = LipFormer(tiny_config.replace(residual_head=False, latent_weight=0.0))
     image = torch.rand(2, 3, 32, 32) * 2 - 1
-    model(image[:, :, :16], torch.randn(2, 20, 80), model.encode_reference(image.flip(0)), tau=1.0).sum().backward()
+    model(image, torch.randn(2, 20, 80), model.encode_reference(image.flip(0)), tau=1.0).sum().backward()
     frozen = [model.autoencoder.encoder, model.autoencoder.upper_codebook, model.autoencoder.bottom_codebook]
     assert all(p.grad is None for module in frozen for p in module.parameters())
     for module in (model.warping, model.audio_encoder, model.transformer, model.autoencoder.decoder):
@@ -59,15 +59,16 @@ def test_audio_changes_only_the_bottom_codes_and_the_targets_mouth_nothing(tiny_
     seen = []
     hook = model.autoencoder.decoder.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
     for audio in (torch.full((2, 20, 80), -1.0), 3 * torch.randn(2, 20, 80)):
-        model.generate(image[:, :, :16], audio, reference)
+        model.generate(image, audio, reference)
     hook.remove()
     rows = model.config.token_grid[0]
     assert torch.equal(seen[0][:, :, :rows], seen[1][:, :, :rows])
     assert not torch.equal(seen[0][:, :, rows:], seen[1][:, :, rows:])
-    # generate takes no bottom half of the target at all; the encoder sees the halves apart from each other
+    # generate looks at no bottom half of the target; the encoder sees the halves apart from each other
     other = image.clone()
     other[:, :, 16:] = 0
     assert torch.equal(model.encode_upper(image[:, :, :16]), model.encode_reference(other).upper)
+    assert torch.equal(model.generate(image, audio, reference), model.generate(other, audio, reference))
 
 
 def test_log_has_usage_and_perplexity_of_both_codebooks(tiny_run, tiny_config):
@@ -269,13 +270,13 @@ def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus):
     stage = CodebookStage(config, PreparedCorpus(tiny_corpus))
     pairs, _, looks = stage.material(0)
     before = checkpoint.fingerprint(stage.autoencoder.encoder)
-    logged = optimise(stage, 0, [(pairs, to_images(image), looks)])
+    logged = optimise(stage, 0, [(pairs, torch.from_numpy(to_images(image)), looks)])
     assert {"l1", "vq", "discriminator"} <= set(logged)
     assert checkpoint.fingerprint(stage.autoencoder.encoder) != before
     model = LipFormer(config, stage.autoencoder)
     optimiser = torch.optim.AdamW(model.predictor_parameters(), lr=1e-4)
     frozen = checkpoint.fingerprint(model.autoencoder.encoder)
-    out = model(image[:, :, :128], torch.randn(1, 20, 80), model.encode_reference(image.flip(-1)), tau=1.0)
+    out = model(image, torch.randn(1, 20, 80), model.encode_reference(image.flip(-1)), tau=1.0)
     (out - image).abs().mean().backward()
     optimiser.step()
     assert out.shape == (1, 3, 256, 256) and torch.isfinite(out).all()
@@ -287,7 +288,7 @@ def test_quick_and_realtime_presets_run():
         model = LipFormer(preset(name)).eval()
         size = model.config.crop_size
         image = torch.rand(1, 3, size, size) * 2 - 1
-        out = model.generate(image[:, :, : size // 2], torch.randn(1, 20, 80), model.encode_reference(image))
+        out = model.generate(image, torch.randn(1, 20, 80), model.encode_reference(image))
         assert out.shape == image.shape and out.abs().max() <= 1
 
 

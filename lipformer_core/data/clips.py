@@ -125,9 +125,10 @@ class Clip:
 
     def encoded(self, indices: np.ndarray | list[int]) -> list[bytes]:
         """Crops of the frames asked for, as they are stored: JPEG or WebP files. IndexError outside the clip."""
-        bounds = self.arrays["crop_offsets"]  # (n + 1,)
+        file, start, length = self._open("crops")
+        still = self.info.n_frames == 1  # its only crop is the whole member
+        bounds = (0, length) if still else self.arrays["crop_offsets"]  # (n + 1,)
         pictures = []
-        file, start, _ = self._open("crops")
         with file:
             for i in np.asarray(indices, dtype=int):
                 if not 0 <= i < self.info.n_frames:

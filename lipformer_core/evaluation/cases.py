@@ -56,8 +56,8 @@ class Puppet:
 
     @torch.no_grad()
     def look(self, truth: NDArray[np.uint8]) -> Any:
-        """What the model sees of the upper halves of frames (k, S, S, 3), for `rows` and any number of `speak`."""
-        return self.model.look(to_tensor(truth[:, : truth.shape[1] // 2]).to(self.device), self.reference)
+        """What the model sees of frames (k, S, S, 3), for `rows` and any number of `speak`."""
+        return self.model.look(to_tensor(truth).to(self.device), self.reference)
 
     @torch.no_grad()
     def rows(self, truth: NDArray[np.uint8], seen: Any) -> dict[str, NDArray[np.uint8]]:

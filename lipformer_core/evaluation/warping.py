@@ -11,7 +11,7 @@ from lipformer_core.data.alignment import invert, transform_points
 from lipformer_core.data.clips import Clip, PreparedCorpus
 from lipformer_core.errors import ConfigError, DataError
 from lipformer_core.model.lipformer import LipFormer
-from lipformer_core.training.losses import mouth_tokens
+from lipformer_core.model.regions import mouth_tokens
 from lipformer_core.training.sampling import to_images, to_tensor
 
 from .metrics import bootstrap_interval

@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 from .precision import full_precision
 
+SEARCHED = 16_384  # tokens that k-means compares with all codes at once
+
 
 def vq_loss(encoding: Tensor, quantised: Tensor, beta: float) -> Tensor:
     """Eq. 3 for one half: ``||sg[E] - H||^2 + beta ||sg[H] - E||^2``, as means over all elements.
@@ -82,7 +84,8 @@ class Codebook(nn.Module):
     def tally(self, encoding: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         """How many tokens chose each code (K,), and the sum of them (K, d): what `revive` and `move` need."""
         tokens = self.prepare(encoding).movedim(1, -1).reshape(-1, self.dim)
-        counts = torch.bincount(indices.flatten(), minlength=self.size).to(tokens)
+        chosen = indices.flatten()  # not counted by bincount, which a GPU waits for
+        counts = tokens.new_zeros(self.size).index_add_(0, chosen, tokens.new_ones(len(chosen)))
         return counts, torch.zeros_like(self.weight).index_add_(0, indices.flatten(), tokens)
 
     @torch.no_grad()
@@ -125,14 +128,16 @@ def kmeans(tokens: Tensor, size: int, generator: torch.Generator, rounds: int = 
 
     tokens : torch.Tensor, shape = (n, d); returns (size, d)
     """
-    centres = tokens[torch.randperm(len(tokens), generator=generator)[:size]].clone()
+    centres = tokens[torch.randperm(len(tokens), generator=generator)[:size].to(tokens.device)].clone()
     if len(centres) < size:
         raise ValueError(f"{len(tokens)} tokens cannot initialise {size} codes")
     for _ in range(rounds):
-        nearest = (centres.square().sum(1) - 2 * tokens @ centres.T).argmin(1)
+        norms = centres.square().sum(1)
+        nearest = torch.cat([(norms - 2 * part @ centres.T).argmin(1) for part in tokens.split(SEARCHED)])
         counts = torch.bincount(nearest, minlength=size)
         sums = torch.zeros_like(centres).index_add_(0, nearest, tokens)
         centres = sums / counts.clamp(min=1)[:, None]
         empty = (counts == 0).nonzero().flatten()
-        centres[empty] = tokens[torch.randint(len(tokens), (len(empty),), generator=generator)]
+        drawn = torch.randint(len(tokens), (len(empty),), generator=generator)
+        centres[empty] = tokens[drawn.to(tokens.device)]
     return centres

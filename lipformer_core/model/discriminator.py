@@ -42,8 +42,11 @@ def generator_loss(discriminator: nn.Module, fake: Tensor) -> Tensor:
     return -functional_call(discriminator, fixed, (fake,)).mean()
 
 
-def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last_layer: Tensor) -> Tensor:
-    """VQGAN's lambda: the ratio of both losses' gradient norms at the decoder's last layer, at most 1e4."""
-    (reconstruction,) = torch.autograd.grad(reconstruction_loss, last_layer, retain_graph=True)
-    (adversarial,) = torch.autograd.grad(adversarial_loss, last_layer, retain_graph=True)
+def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, image: Tensor) -> Tensor:
+    """VQGAN's lambda: the ratio of both losses' gradient norms, at most 1e4.
+
+    Measured at the generated image, not at the decoder's last layer: a compiled decoder has no gradient of one layer.
+    """
+    (reconstruction,) = torch.autograd.grad(reconstruction_loss, image, retain_graph=True)
+    (adversarial,) = torch.autograd.grad(adversarial_loss, image, retain_graph=True)
     return (reconstruction.norm() / (adversarial.norm() + 1e-4)).clamp(0, 1e4).detach()

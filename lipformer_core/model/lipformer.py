@@ -11,6 +11,7 @@ from .audio_encoder import AudioEncoder
 from .autoencoder import FaceAutoencoder, split_halves
 from .lip_reader import LipReader
 from .precision import full_precision
+from .regions import speaking_tokens
 from .transformer import Attended, LipTransformer
 from .warping import AdaptiveFaceWarping, Warped
 
@@ -26,11 +27,13 @@ class Seen(NamedTuple):
     """What the pictures alone give, from `LipFormer.look`; several sounds can share it.
 
     upper : (B, d, h/2, w), H_TU; warped : H^_RB; attended : the Transformer before any sound
+    own : (B, d, h/2, w), H_TB, by the reference policy `own`, else None
     """
 
     upper: Tensor
     warped: Warped
     attended: Attended
+    own: Tensor | None = None
 
 
 def lip_codes(logits: Tensor, codes: Tensor, tau: float | None, expected: bool = False) -> Tensor:
@@ -64,6 +67,8 @@ class LipFormer(nn.Module):
         # training only: opening and width of the lips, read from F_Aud, and from bottom codes
         self.articulation = nn.Linear(config.audio_dim, 2) if config.articulation_weight else None
         self.lip_reader = LipReader(config) if config.lip_reading_weight else None
+        # what is generated; outside of it, by the policy `own`, a frame keeps its own tokens
+        self.register_buffer("speaking", speaking_tokens(config), persistent=False)
         self.freeze()
 
     def freeze(self) -> None:
@@ -102,13 +107,12 @@ class LipFormer(nn.Module):
         return Reference(self.encode_upper(upper), self.encode_bottom(bottom))
 
     # --- the way of Figure 2b -------------------------------------------------------------------
-    def warp(self, target_upper_codes: Tensor, reference: Reference) -> Warped:
-        """H^_RB: the reference's bottom codes in the target's pose."""
+    def warp(self, target_upper_codes: Tensor, reference: Reference, own: Tensor | None = None) -> Warped:
+        """H^_RB: the reference's bottom codes in the target's pose; with `own`, H_TB, only what speech changes."""
         batch = len(target_upper_codes)
         upper, bottom = (codes.expand(batch, -1, -1, -1) for codes in reference)
-        if self.warping is None:
-            return Warped(bottom)
-        return self.warping(target_upper_codes, upper, bottom)[0]
+        warped = Warped(bottom) if self.warping is None else self.warping(target_upper_codes, upper, bottom)[0]
+        return warped if own is None else warped.surround(own, ~self.speaking)
 
     def lip_logits(self, warped: Warped, audio: Tensor) -> Tensor:
         """Logits (B, h/2 * w, K) from the warped reference and the sound, as in `generate`."""
@@ -124,41 +128,51 @@ class LipFormer(nn.Module):
         """
         return None if self.articulation is None else self.articulation(self.audio_encoder(audio))
 
-    def decode(self, upper_codes: Tensor, lip_tokens: Tensor) -> Tensor:
-        """I_Gen = Dec(H_TU stacked on H~_TB): codes (B, d, h/2, w) and tokens (B, h/2 * w, d) to (B, 3, S, S)."""
-        return self.autoencoder.decode(upper_codes, self.as_grid(lip_tokens))
+    def decode(self, upper_codes: Tensor, lip_tokens: Tensor, own: Tensor | None = None) -> Tensor:
+        """I_Gen = Dec(H_TU stacked on H~_TB): codes (B, d, h/2, w) and tokens (B, h/2 * w, d) to (B, 3, S, S).
+
+        own : H_TB (B, d, h/2, w), which then stays where speech changes nothing
+        """
+        return self.autoencoder.decode(upper_codes, self.bottom(lip_tokens, own))
+
+    def bottom(self, lip_tokens: Tensor, own: Tensor | None = None) -> Tensor:
+        """H~_TB (B, d, h/2, w) of tokens (B, h/2 * w, d), and of H_TB where it stays; shapes as in `decode`."""
+        tokens = self.as_grid(lip_tokens)
+        return tokens if own is None else torch.where(self.speaking, tokens, own)
 
     def as_grid(self, tokens: Tensor) -> Tensor:
         """Tokens (B, h/2 * w, d) as a map (B, d, h/2, w)."""
         return tokens.transpose(1, 2).unflatten(2, self.config.token_grid)
 
-    def forward(self, target_upper: Tensor, audio: Tensor, reference: Reference, tau: float | None = None) -> Tensor:
+    def forward(self, target: Tensor, audio: Tensor, reference: Reference, tau: float | None = None) -> Tensor:
         """I_Gen with gradients; tau as in `lip_codes`. Shapes as in `generate`."""
-        return self.say(self.look(target_upper, reference), audio, tau)
+        return self.say(self.look(target, reference), audio, tau)
 
-    def look(self, target_upper: Tensor, reference: Reference) -> Seen:
+    def look(self, target: Tensor, reference: Reference) -> Seen:
         """The part of `forward` that no sound changes. Shapes as in `generate`."""
-        upper_codes = self.encode_upper(target_upper)
-        warped = self.warp(upper_codes, reference)
-        return Seen(upper_codes, warped, self.transformer.attend(warped, self.codes))
+        upper = self.encode_upper(split_halves(target)[0])
+        own = self.encode_bottom(split_halves(target)[1]) if self.config.reference == "own" else None
+        warped = self.warp(upper, reference, own)
+        return Seen(upper, warped, self.transformer.attend(warped, self.codes), own)
 
     def say(self, seen: Seen, audio: Tensor, tau: float | None = None) -> Tensor:
         """The rest of `forward`: what was seen, driven by a sound for each of its faces."""
         logits = self.transformer.listen(seen.attended, self.codes, self.audio_encoder(audio))[0]
-        return self.decode(seen.upper, lip_codes(logits, self.codes, tau, self.config.expected_codes))
+        return self.decode(seen.upper, lip_codes(logits, self.codes, tau, self.config.expected_codes), seen.own)
 
     # --- inference ------------------------------------------------------------------------------
     @torch.no_grad()
-    def generate(self, target_upper: Tensor, audio: Tensor, reference: Reference) -> Tensor:
+    def generate(self, target: Tensor, audio: Tensor, reference: Reference) -> Tensor:
         """The face that says the audio, by arg-max codes, or by expected ones (`config.expected_codes`).
 
-        target_upper : torch.Tensor, shape = (B, 3, S/2, S) in [-1, 1]
+        target : torch.Tensor, shape = (B, 3, S, S) in [-1, 1]; of its bottom half nothing is seen, or by the policy
+            `own` what speech does not change
         audio : torch.Tensor, shape = (B, audio_window, 80), log-mel, and 288 columns more with `config.speech_encoder`
             (`data.speech.sound_rows`); less `data.audio.band_means` of the recording with `config.mean_normalise_audio`
         reference : from `encode_reference`, one for the batch or one a frame
         returns (B, 3, S, S) in [-1, 1]
         """
-        return self(target_upper, audio, reference).clamp(-1, 1)
+        return self(target, audio, reference).clamp(-1, 1)
 
     @torch.no_grad()
     def reconstruct(self, image: Tensor) -> Tensor:

@@ -23,6 +23,13 @@ class Warped(NamedTuple):
         """Zeros at the tokens `where`, which broadcasts to (B, 1, h/2, w)."""
         return Warped(*(None if x is None else x.masked_fill(where, 0.0) for x in self))
 
+    def surround(self, own: Tensor, where: Tensor) -> "Warped":
+        """The target's own tokens (B, d, h/2, w) at `where` (h/2, w), as if each had been read exactly there."""
+        if self.corners is None:
+            return Warped(torch.where(where, own, self.bottom))
+        corners = torch.cat([own, own, own, own, own.new_zeros(len(own), 2, *own.shape[2:])], 1)
+        return Warped(torch.where(where, own, self.bottom), torch.where(where, corners, self.corners))
+
 
 def identity_grid(rows: int, columns: int) -> Tensor:
     """Sampling grid that changes nothing: (1, rows, columns, 2), (x, y) in [-1, 1], pixel centres."""

@@ -6,6 +6,7 @@ each of some consecutive clips: what a killed run has written stays, and the pro
 
 import hashlib
 import itertools
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from accelerate import Accelerator
 from .. import provenance
 from ..data.clips import ClipInfo, PreparedCorpus
 from ..data.joined import JoinedCorpora
+from ..data.prefetch import READERS, prefetched
 from ..errors import DataError
 from ..files import atomic
 from ..model.autoencoder import FaceAutoencoder
@@ -110,15 +112,20 @@ def _write(
     shape = (sum(info.n_frames for info in infos), looks, 2, *autoencoder.config.token_grid)
     np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": shape})
     device = next(autoencoder.parameters()).device
-    for info in infos:
-        clip = corpus.open(info.clip_id)
-        for start in range(0, info.n_frames, BATCH):
-            frames = clip.frames(range(start, min(start + BATCH, info.n_frames)))
-            images = to_tensor(frames).to(device)
-            codes = np.empty((len(frames), *shape[1:]), "<u2")
-            for look in range(looks):
-                seen = clip_looks([info.clip_id] * len(frames), [look] * len(frames), autoencoder.config)
-                upper, bottom = autoencoder.encode(seen.images(images))
-                codes[:, look, 0] = autoencoder.upper_codebook.indices(upper).cpu()
-                codes[:, look, 1] = autoencoder.bottom_codebook.indices(bottom).cpu()
-            file.write(codes.tobytes())
+    parts = [(i, range(n, min(n + BATCH, i.n_frames))) for i in infos for n in range(0, i.n_frames, BATCH)]
+
+    def read(number: int) -> np.ndarray:
+        info, frames = parts[number]
+        return corpus.open(info.clip_id).frames(frames)
+
+    threads = min(os.cpu_count() or 1, READERS)
+    decoded = prefetched(read, range(len(parts)), threads, ahead=threads + 2)
+    for (info, _), frames in zip(parts, decoded, strict=True):
+        images = to_tensor(frames).to(device)
+        codes = np.empty((len(frames), *shape[1:]), "<u2")
+        for look in range(looks):
+            seen = clip_looks([info.clip_id], [look], autoencoder.config).expand(len(frames))
+            upper, bottom = autoencoder.encode(seen.images(images))
+            codes[:, look, 0] = autoencoder.upper_codebook.indices(upper).cpu()
+            codes[:, look, 1] = autoencoder.bottom_codebook.indices(bottom).cpu()
+        file.write(codes.tobytes())

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate.utils import broadcast
 from torch import Tensor, nn
@@ -14,10 +13,11 @@ from ..data.joined import Data, JoinedCorpora, open_corpus
 from ..model.autoencoder import FaceAutoencoder
 from ..model.codebook import kmeans, perplexity, usage
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
+from ..model.regions import mouth_pixels
 from .looks import Looks, draw_looks
 from .loop import finished, run_stage
-from .losses import mouth_pixels, perceptual_loss, random_windows, reconstruction_loss
-from .sampling import FrameSampler, sample_rng, to_tensor
+from .losses import perceptual_loss, random_windows, reconstruction_loss
+from .sampling import FrameSampler, sample_rng
 from .stage import Stage, as_configured, describe_frames
 
 REVIVE_EVERY = 100  # steps over which a code must have been used
@@ -68,7 +68,7 @@ class CodebookStage(Stage):
         if config.adversarial_weight:
             self.model["discriminator"] = PatchDiscriminator(config.discriminator_width)
             trained = self.model["discriminator"].parameters()
-            optimisers.append(torch.optim.Adam(trained, lr=config.stage1_lr, betas=betas, fused=self.fused))
+            optimisers.append(torch.optim.Adam(trained, lr=config.stage1_lr, betas=(0.5, 0.9), fused=self.fused))
             self.wrapped.append(self.wrap(self.model["discriminator"]))
         self.model.to(self.device)
         self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
@@ -78,29 +78,32 @@ class CodebookStage(Stage):
             self.score = "val_likeness"  # an adversarial loss costs PSNR and is there for what PSNR does not see
         self.mouth = mouth_pixels(config.crop_size).to(self.device)
         self.warmup = round(config.codebook_warmup * config.stage1_steps)
+        if config.resident:
+            self.train.keep(self.device)
         self.tallies: list = []  # of this step's batches
         self.encodings: dict[str, Tensor] = {}  # of the last batch
 
-    def material(self, number: int) -> tuple[list, np.ndarray, Looks]:
-        """The frames of one batch, (ClipInfo, frame), uint8 (B, S, S, 3), and how they shall look."""
+    def material(self, number: int) -> tuple[str, Tensor, Looks]:
+        """The names of a batch's frames, what `FrameSampler.pictures` needs of them, and how they shall look."""
         count = self.config.stage1_batch
         key, first = (self.config.seed, number), self.accelerator.process_index * count
         pairs = self.train.draw(key, count, first)
         looks = draw_looks([sample_rng(key, first + i, use=1) for i in range(count)], self.config)
-        return pairs, self.train.pixels(pairs), looks
+        return describe_frames(pairs), self.train.material(pairs), looks
 
-    def describe(self, material: tuple[list, np.ndarray, Looks]) -> str:
-        return describe_frames(material[0])
+    def describe(self, material: tuple[str, Tensor, Looks]) -> str:
+        return material[0]
 
     def before(self, number: int) -> None:
         if number == self.warmup and self.config.codebook_init == "kmeans":
             self.initialise_codes()
         self.tallies = []
 
-    def losses(self, number: int, material: tuple[list, np.ndarray, Looks]) -> tuple[list, dict[str, Tensor]]:
+    def losses(self, number: int, material: tuple[str, Tensor, Looks]) -> tuple[list, dict[str, Tensor]]:
         """Losses of the autoencoder and, once it has started, of the discriminator."""
         config, quantise = self.config, number >= self.warmup
-        image = material[2].images(to_tensor(material[1]).to(self.device)).contiguous(memory_format=torch.channels_last)
+        image = self.train.pictures(material[1], self.device)
+        image = material[2].images(image).contiguous(memory_format=torch.channels_last)
         out = self.wrapped[0](image, quantise=quantise)
         reconstruction = out["reconstruction"]
         pixel = reconstruction_loss(reconstruction, image, config.mouth_weight, self.mouth)
@@ -113,7 +116,7 @@ class CodebookStage(Stage):
             loss = loss + config.perceptual_weight * perceptual
         if config.adversarial_weight and number >= config.adversarial_start:
             fooled = generator_loss(self.model["discriminator"], seen)
-            weight = adaptive_weight(loss, fooled, self.autoencoder.decoder.last_layer.weight)
+            weight = adaptive_weight(loss, fooled, reconstruction)
             loss = loss + config.adversarial_weight * weight * fooled
             judged = discriminator_loss(self.wrapped[1], truth, seen)
             logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
@@ -168,8 +171,8 @@ class CodebookStage(Stage):
         ]
         generator = torch.Generator().manual_seed(self.config.seed)
         for index, half in enumerate(HALVES):
-            tokens = torch.cat([e[index].movedim(1, -1).flatten(0, 2) for e in encodings]).cpu()
-            codes = kmeans(tokens, self.config.codebook_size, generator).to(self.device)
+            tokens = torch.cat([e[index].movedim(1, -1).flatten(0, 2) for e in encodings])
+            codes = kmeans(tokens, self.config.codebook_size, generator)
             self.codebook(half).set_codes(broadcast(codes))
             self.jumped(half, torch.ones(len(codes), dtype=torch.bool, device=self.device))
 
@@ -213,7 +216,7 @@ def evaluate_codebook(
     pairs = sampler.fixed(images)
     for first in range(0, len(pairs), batch):
         image = sampler.images(pairs[first : first + batch]).to(device)
-        out = autoencoder(image)
+        out = autoencoder.forward(image)  # not as compiled, which is for the shapes of training
         # float64 on the CPU: not every device has it
         square = ((out["reconstruction"].clamp(-1, 1) - image) / 2).cpu().double().square()
         errors.append(square.mean((1, 2, 3)))

@@ -13,7 +13,6 @@ The paper trains end to end at once; the phases before `lipformer` are ours, and
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,14 +23,13 @@ from ..data.joined import Data, open_corpus
 from ..errors import ConfigError
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from ..model.lipformer import LipFormer
+from ..model.regions import mouth_pixels, mouth_tokens
 from ..model.syncnet import SyncNet
 from ..model.warping import require_sampling
 from .codebook import train_codebook
 from .loop import finished, run_stage, take_over
-from .losses import mouth_pixels, mouth_tokens
-from .objectives import CodeObjective, ImageObjective, SoundObjective, WarpObjective
-from .pairs import PairBatch, PairSampler, augment_audio
-from .sampling import to_tensor
+from .objectives import CodeObjective, ImageObjective, SoundObjective, WarpObjective, lower_face
+from .pairs import PairBatch, PairSampler, augment_audio, without_speech
 from .stage import Stage, as_configured, describe_frames, make_accelerator
 
 VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
@@ -156,31 +154,36 @@ class LipFormerStage(Stage):
                 optimisers.append(torch.optim.Adam(trained, lr=rate, betas=(0.5, 0.9), fused=self.fused))
                 self.wrapped.append(self.wrap(self.discriminator))
         self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
+        if config.resident and phase == "lipformer":
+            train.frames.keep(self.device)
 
-    def material(self, number: int) -> tuple[PairBatch, np.ndarray | None]:
-        """The pairs of one batch and, in the last phase, the target frames, uint8 (B, S, S, 3)."""
+    def material(self, number: int) -> tuple[PairBatch, Tensor | None]:
+        """The pairs of one batch and, in the last phase, what `FrameSampler.pictures` needs of the target frames."""
         joint = self.phase == "lipformer"
         count = self.config.joint_batch if joint else self.config.cached_batch
         batch = self.train.draw((self.config.seed, number), count, self.accelerator.process_index * count, self.run)
-        return batch, self.train.frames.pixels(batch.frames) if joint else None
+        return batch, self.train.frames.material(batch.frames) if joint else None
 
-    def describe(self, material: tuple[PairBatch, np.ndarray | None]) -> str:
+    def describe(self, material: tuple[PairBatch, Tensor | None]) -> str:
         return describe_frames(material[0].frames)
 
-    def losses(self, number: int, material: tuple[PairBatch, np.ndarray | None]) -> tuple[list, dict[str, Tensor]]:
+    def losses(self, number: int, material: tuple[PairBatch, Tensor | None]) -> tuple[list, dict[str, Tensor]]:
         """Losses of the generator and, where there is one, of the discriminator."""
         config = self.config
         batch, pixels = self.to_device(material[0]), material[1]
         floor = None if config.mean_normalise_audio else SILENCE
         batch.audio = augment_audio(batch.audio, config.audio_gain, config.audio_noise, floor)
-        image = None if pixels is None else batch.looks.images(to_tensor(pixels).to(self.device))
+        if config.speech_dropout:
+            batch.audio = without_speech(batch.audio, config.speech_dropout)
+        image = None if pixels is None else batch.looks.images(self.train.frames.pictures(pixels, self.device))
         tau = config.gumbel_tau_start * (config.gumbel_tau_end / config.gumbel_tau_start) ** (number / self.steps)
         loss, logged, generated = self.wrapped[0](batch, image, tau)
         if self.discriminator is None:
             return [loss], logged
-        fooled = generator_loss(self.discriminator, generated)
-        weight = adaptive_weight(loss, fooled, self.model.autoencoder.decoder.last_layer.weight)
-        judged = discriminator_loss(self.wrapped[1], image, generated)
+        seen = lower_face(generated)
+        fooled = generator_loss(self.discriminator, seen)
+        weight = adaptive_weight(loss, fooled, generated)
+        judged = discriminator_loss(self.wrapped[1], lower_face(image), seen)
         logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
         return [loss + config.joint_adversarial_weight * weight * fooled, judged], logged
 

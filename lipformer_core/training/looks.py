@@ -33,10 +33,14 @@ class Looks:
         if self.theta is not None:
             grid = F.affine_grid(self.theta.to(images), list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
-        gain, shift, gamma = (x.to(images) for x in (self.gain, self.shift, self.gamma))
-        if (gain == 1).all() and (shift == 0).all() and (gamma == 1).all():
+        if (self.gain == 1).all() and (self.shift == 0).all() and (self.gamma == 1).all():  # before a GPU waits for it
             return images
+        gain, shift, gamma = (x.to(images) for x in (self.gain, self.shift, self.gamma))
         return ((images / 2 + 0.5).clamp(1e-3, 1) ** gamma * gain + shift).clamp(0, 1) * 2 - 1
+
+    def expand(self, count: int) -> "Looks":
+        """The only look, for so many samples."""
+        return Looks(*(None if x is None else x.expand(count, *x.shape[1:]) for x in vars(self).values()))
 
     def points(self, points: Tensor, size: int) -> Tensor:
         """Where crop points (B, n, 2), pixels of a crop of side `size`, go; their order stays, also when mirrored."""

@@ -12,6 +12,7 @@ import shutil
 import time
 import warnings
 from contextlib import ExitStack, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from .. import checkpoint, provenance
 from ..config import Config
-from ..data.prefetch import prefetched
+from ..data.prefetch import prefetched, prefetched_by_processes
 from ..errors import CheckpointError, TrainingDiverged
 from ..progress import tqdm
 from .averaging import WeightAverage
@@ -79,7 +80,8 @@ def run_stage(folder: Path, stage: Stage, data_hash: str, progress: bool = True)
     began, waited = time.monotonic(), 0.0
     with ExitStack() as opened:  # closed when a step fails, too
         numbers = range(start * config.accumulate, steps * config.accumulate)
-        materials = opened.enter_context(closing(prefetched(stage.material, numbers)))
+        makers = partial(prefetched_by_processes, processes=config.workers) if config.workers else prefetched
+        materials = opened.enter_context(closing(makers(stage.material, numbers)))
         journal = opened.enter_context(closing(Journal(folder, start))) if accelerator.is_main_process else None
         bar = tqdm(
             range(start, steps),

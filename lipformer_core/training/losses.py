@@ -9,27 +9,8 @@ from ..errors import WeightsMissing
 
 # torchvision's trunks of LPIPS; its linear layers come with the package lpips
 LPIPS_TRUNKS = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
-# Where the mouth lies in an aligned crop, in units of its side: eyes at 0.31 of the height, 0.31 apart
-MOUTH_TOP, MOUTH_BOTTOM, MOUTH_LEFT, MOUTH_RIGHT = 0.54, 0.94, 0.26, 0.74
 # 68-point landmarks that move with the head and not with the lips: jaw line and base of the nose
 RIGID_POINTS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 31, 32, 33, 34, 35)
-
-
-def mouth_pixels(size: int) -> Tensor:
-    """1 in the mouth's region of a crop, 0 elsewhere: (1, 1, size, size)."""
-    mask = torch.zeros(1, 1, size, size)
-    rows, columns = (
-        slice(round(MOUTH_TOP * size), round(MOUTH_BOTTOM * size)),
-        slice(round(MOUTH_LEFT * size), round(MOUTH_RIGHT * size)),
-    )
-    mask[:, :, rows, columns] = 1
-    return mask
-
-
-def mouth_tokens(config: Config) -> Tensor:
-    """True for bottom-half tokens that touch the mouth's region: (h/2, w)."""
-    pixels = mouth_pixels(config.crop_size)[:, :, config.crop_size // 2 :]
-    return F.max_pool2d(pixels, config.downsampling)[0, 0] > 0
 
 
 def reconstruction_loss(output: Tensor, image: Tensor, mouth_weight: float, mouth: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from ..model.warping import Warped
 from .losses import bottom_coordinates, perceptual_loss, reconstruction_loss, warp_landmark_loss
 from .pairs import PairBatch
 
+FEWEST_ROWS = 32  # of a picture that the discriminator can judge
+
 
 class WarpObjective(nn.Module):
     """Supervision of F_e and F_d: rigid landmarks, and the target's features away from the mouth."""
@@ -78,6 +80,9 @@ class CodeObjective(nn.Module):
         if model.training and config.reference_mouth_dropout:
             hide = torch.rand(len(truth), 1, 1, 1, device=truth.device) < config.reference_mouth_dropout
             warped = warped.hide(hide & self.mouth)
+        own = truth if config.reference == "own" else None
+        if own is not None:
+            warped = warped.surround(own, ~model.speaking)
         condition = model.audio_encoder(batch.audio)
         logits, latent = model.transformer(warped, model.codes, condition)
         if config.latent_weight:
@@ -87,18 +92,22 @@ class CodeObjective(nn.Module):
         if model.articulation is not None:
             auxiliary["articulation"] = config.articulation_weight * articulation_error(model, condition, batch)
         if model.lip_reader is not None:
-            predicted = model.as_grid(lip_codes(logits, model.codes, None, expected=True))
+            predicted = model.bottom(lip_codes(logits, model.codes, None, expected=True), own)
             for name, read in ("lips_of_truth", model.lip_reader(truth)), ("lips", model.lip_reader.judge(predicted)):
                 auxiliary[name] = config.lip_reading_weight * F.smooth_l1_loss(read, batch.lips)
         return logits, target, auxiliary
 
     def token_weights(self, batch: PairBatch) -> Tensor:
-        """How much each bottom token counts, (B, n): more in the mouth, and where the reference has another code."""
+        """How much each bottom token counts, (B, n): more in the mouth, and where the reference has another code.
+
+        By the policy `own`, which generates no others, only those that speech changes.
+        """
         config = self.model.config
         truth = batch.target_bottom.flatten(1)
         weight = torch.where(self.mouth.flatten(), config.mouth_token_weight, 1.0).expand(truth.shape)
         changed = batch.reference_bottom.flatten(1) != truth
-        return torch.where(changed, weight * config.changed_token_weight, weight)
+        weight = torch.where(changed, weight * config.changed_token_weight, weight)
+        return weight * self.model.speaking.flatten() if config.reference == "own" else weight
 
     def cross_entropy(self, logits: Tensor, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted cross entropy, and the figures to log."""
@@ -135,12 +144,13 @@ class ImageObjective(CodeObjective):
         code_loss, logged = self.cross_entropy(logits, batch)
         code_loss = code_loss + sum(auxiliary.values())
         logged |= {name: value.detach() for name, value in auxiliary.items()}
-        generated = model.decode(upper, lip_codes(logits, model.codes, tau, config.expected_codes))
+        own = look_up(model, batch)[3] if config.reference == "own" else None
+        generated = model.decode(upper, lip_codes(logits, model.codes, tau, config.expected_codes), own).float()
         pixel = reconstruction_loss(generated, image, config.mouth_weight, self.region)
         loss = config.cross_entropy_weight * code_loss + config.image_weight * pixel
         logged["image"] = pixel.detach()
         if self.perceptual is not None:
-            perceptual = self.perceptual(generated, image)
+            perceptual = self.perceptual(lower_face(generated), lower_face(image))
             loss = loss + config.joint_perceptual_weight * perceptual
             logged["perceptual"] = perceptual.detach()
         if self.expert is not None:
@@ -151,6 +161,12 @@ class ImageObjective(CodeObjective):
         square = ((generated.detach().clamp(-1, 1) - image) / 2).square()
         logged["mouth_psnr"] = -10 * torch.log10((square * self.region).sum((1, 2, 3)) / (3 * self.region.sum())).mean()
         return loss, logged, generated
+
+
+def lower_face(image: Tensor) -> Tensor:
+    """What perceptual and adversarial loss of stage 2 see of (B, 3, S, S): the bottom half and a rim above it."""
+    rows = image.shape[2] * 9 // 16
+    return image[:, :, -max(rows, FEWEST_ROWS) :]
 
 
 def look_up(model: LipFormer, batch: PairBatch) -> tuple[Tensor, Tensor, Reference, Tensor]:

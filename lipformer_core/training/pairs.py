@@ -145,3 +145,9 @@ def augment_audio(audio: Tensor, gain: float, noise: float, floor: float | None 
     if noise:
         mel = mel + noise * torch.randn_like(mel)
     return torch.cat([mel if floor is None else mel.clamp(min=floor), features], -1)
+
+
+def without_speech(audio: Tensor, share: float) -> Tensor:
+    """Sound (B, window, 80 + features) with zeros for the features, as where the encoder is absent, in a share of B."""
+    left_out = torch.rand(len(audio), 1, 1, device=audio.device) < share
+    return torch.cat([audio[..., :N_MELS], audio[..., N_MELS:].masked_fill(left_out, 0.0)], -1)

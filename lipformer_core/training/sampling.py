@@ -4,6 +4,8 @@ Sample n of a key is the same whoever draws it, so many processes share one glob
 an uninterrupted one would have seen.
 """
 
+import os
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,14 +13,15 @@ from torch import Tensor
 from ..config import Config
 from ..data.clips import ClipInfo, PreparedCorpus
 from ..data.joined import JoinedCorpora
+from ..data.prefetch import READERS, prefetched
 from ..errors import DataError
 
 Key = tuple[int, ...]  # names an endless row of samples: (seed, step)
 
 
-def to_tensor(images: np.ndarray) -> Tensor:
+def to_tensor(images: np.ndarray | Tensor) -> Tensor:
     """uint8 (B, S, S, 3) to float (B, 3, S, S) in [-1, 1], channels last in memory."""
-    return (torch.from_numpy(images).float() / 127.5 - 1).permute(0, 3, 1, 2)
+    return (torch.as_tensor(images).float() / 127.5 - 1).permute(0, 3, 1, 2)
 
 
 def to_images(batch: Tensor) -> np.ndarray:
@@ -34,7 +37,7 @@ class FrameSampler:
     """
 
     def __init__(self, corpus: PreparedCorpus | JoinedCorpora, split: str, config: Config, stills: bool = True):
-        self.corpus, self.config = corpus, config
+        self.corpus, self.config, self.kept = corpus, config, None
         self.parts: list[list[list[ClipInfo]]] = []  # corpora, persons, clips
         for part in corpus.parts:
             persons: dict[str, list[ClipInfo]] = {}
@@ -65,6 +68,28 @@ class FrameSampler:
     def pixels(self, pairs: list[tuple[ClipInfo, int]]) -> np.ndarray:
         """The frames of (clip, frame) pairs: uint8 (B, S, S, 3)."""
         return np.concatenate([self.corpus.open(info.clip_id).frames([frame]) for info, frame in pairs])
+
+    def keep(self, device: torch.device) -> None:
+        """Decode all frames of the split into the device's memory; `material` and `pictures` then use those."""
+        pairs = [(info, int(f)) for part in self.parts for clips in part for info in clips for f in info.valid_frames]
+        self.rows = {(info.clip_id, frame): row for row, (info, frame) in enumerate(pairs)}
+        side, step = self.corpus.crop_size, 64
+        self.kept = torch.empty(len(pairs), side, side, 3, dtype=torch.uint8, device=device)
+        threads = min(os.cpu_count() or 1, READERS)
+        read = lambda n: self.pixels(pairs[n * step : (n + 1) * step])  # noqa: E731
+        for n, pixels in enumerate(prefetched(read, range(-(-len(pairs) // step)), threads, ahead=threads + 2)):
+            self.kept[n * step : (n + 1) * step] = torch.from_numpy(pixels).to(device)
+
+    def material(self, pairs: list[tuple[ClipInfo, int]]) -> Tensor:
+        """What a step needs to have the `pictures` of pairs: their pixels, or where they are kept."""
+        if self.kept is None:
+            return torch.from_numpy(self.pixels(pairs))
+        return torch.tensor([self.rows[info.clip_id, frame] for info, frame in pairs])
+
+    def pictures(self, material: Tensor, device: torch.device) -> Tensor:
+        """The frames of a `material` as (B, 3, S, S) in [-1, 1] on the device."""
+        material = material.to(device, non_blocking=True)
+        return to_tensor(material if self.kept is None else self.kept[material])
 
     def images(self, pairs: list[tuple[ClipInfo, int]]) -> Tensor:
         """The frames of (clip, frame) pairs: (B, 3, S, S) in [-1, 1]."""

@@ -329,7 +329,7 @@ def _lend(
         return warp_crop(reader[index], transforms[index], size)
 
     opening = mouth_shape(track.landmarks)[0]
-    for borrowers, index, picture in references(opening, track.pose, usable, crop, part):
+    for borrowers, index, picture in references(opening, track.pose, usable, crop, part, model.config.reference):
         with torch.inference_mode():
             encoded[index] = model.encode_reference(_to_tensor(picture[None], model))
         lender[borrowers] = index

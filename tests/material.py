@@ -121,6 +121,7 @@ class FakeConfig:
 
     crop_size = 64
     audio_window = 16
+    reference = "one"
     transform_sigma = 1.5
     mean_normalise_audio = False
     speech_encoder = "none"

@@ -132,7 +132,7 @@ def test_the_mouth_of_people_it_never_saw_leaves_its_rest_as_far_as_they_open_it
         clip, frames = people.open(info.clip_id), np.arange(info.n_frames)
         puppet, truth = Puppet(model, clip, torch.device("cpu")), clip.frames(frames)
         sounds = puppet.sound(clip, frames), puppet.silence(len(frames))
-        seen = puppet.look(truth)
+        seen = puppet.look(truth, frames)
         spoken, rest = (puppet.speak(seen, sound)[:, *middle].astype(float) for sound in sounds)
         moved = np.abs(spoken - rest).mean((1, 2, 3))
         agreement.append(np.corrcoef(moved, clip.opening)[0, 1])

@@ -126,7 +126,7 @@ def test_a_model_learns_and_is_judged_with_features(encoder, tiny_config, tiny_c
     assert model.config.speech_encoder == "moonshine"
     performer = Puppet(model, clip, torch.device("cpu"))
     truth = clip.frames([0, 9])
-    spoken = performer.speak(performer.look(truth), performer.sound(clip, [0, 9]))
+    spoken = performer.speak(performer.look(truth, [0, 9]), performer.sound(clip, [0, 9]))
     assert spoken.shape == truth.shape and performer.silence(2).shape == heard.shape
 
 

@@ -10,24 +10,31 @@ from numpy.typing import NDArray
 
 from lipformer_core.data.references import FEWEST_CONTRAST, references
 from lipformer_core.errors import NoFaceFound
+from lipformer_core.model.lipformer import Reference
 from lipformer_core.training.sampling import to_images, to_tensor
 
 STRANGERS = 10  # clips over which the floor of the leak is averaged
 
 
-def choose_reference(clip: Any) -> int:
-    """The one reference frame of a clip, by the rule of `data.references`, as dubbing has it.
+def choose_references(clip: Any, policy: str = "one") -> tuple[NDArray[np.int64], dict[int, NDArray[np.uint8]]]:
+    """Who lends to each frame of a clip (n,), by the rule of `data.references` as dubbing has it, and their pictures.
 
     Raises NoFaceFound if no frame of the clip can serve.
     """
     opening, pose, valid = (np.asarray(x) for x in (clip.opening, clip.pose, clip.valid))
-    found = next(references(opening, pose, valid, lambda index: clip.frames([index])[0]), None)
-    if found is None:
+    lender, pictures = np.full(len(valid), -1), {}
+    for borrowers, index, crop in references(opening, pose, valid, lambda i: clip.frames([i])[0], policy=policy):
+        lender[borrowers], pictures[index] = index, crop
+    if not pictures:
         raise NoFaceFound(f"{clip.info.clip_id}: no frame shows a face, so there is no reference")
-    _, lender, crop = found
-    if crop.std() < FEWEST_CONTRAST:
+    if max(crop.std() for crop in pictures.values()) < FEWEST_CONTRAST:
         raise NoFaceFound(f"{clip.info.clip_id}: every frame is nearly uniform, so there is no reference")
-    return lender
+    return lender, pictures
+
+
+def choose_reference(clip: Any) -> int:
+    """The one reference frame of a clip, by the policy `one`. Raises as `choose_references`."""
+    return next(iter(choose_references(clip)[1]))
 
 
 def exchange_partner(position: int, persons: Sequence[str]) -> int | None:
@@ -44,27 +51,31 @@ def strangers_of(position: int, partner: int | None, count: int) -> list[int]:
 
 
 class Puppet:
-    """A model with one clip's reference in place; makes the pictures of rows and cases in batches."""
+    """A model with one clip's references in place; makes the pictures of rows and cases in batches."""
 
     def __init__(self, model: Any, clip: Any, device: torch.device) -> None:
         self.model, self.clip, self.device = model, clip, device
-        self.reference_index = choose_reference(clip)
-        self.reference_image = clip.frames([self.reference_index])[0]
+        self.lender, self.lent = choose_references(clip, model.config.reference)
         with torch.no_grad():
-            self.reference = model.encode_reference(to_tensor(self.reference_image[None]).to(device))
+            self.encoded = {i: model.encode_reference(to_tensor(p[None]).to(device)) for i, p in self.lent.items()}
         self.seconds: list[tuple[int, float]] = []  # frames and duration of every `look_and_speak`
 
     @torch.no_grad()
-    def look(self, truth: NDArray[np.uint8]) -> Any:
-        """What the model sees of frames (k, S, S, 3), for `rows` and any number of `speak`."""
-        return self.model.look(to_tensor(truth).to(self.device), self.reference)
+    def look(self, truth: NDArray[np.uint8], frames: NDArray[np.int64] | Sequence[int]) -> Any:
+        """What the model sees of the clip's frames, (k, S, S, 3), for `rows` and any number of `speak`."""
+        lent = [self.encoded[i] for i in self.lender[np.asarray(frames)]]
+        alone = len(self.encoded) == 1
+        reference = lent[0] if alone else Reference(*(torch.cat(halves) for halves in zip(*lent, strict=True)))
+        return self.model.look(to_tensor(truth).to(self.device), reference)
 
     @torch.no_grad()
-    def rows(self, truth: NDArray[np.uint8], seen: Any) -> dict[str, NDArray[np.uint8]]:
+    def rows(
+        self, truth: NDArray[np.uint8], frames: NDArray[np.int64] | Sequence[int], seen: Any
+    ) -> dict[str, NDArray[np.uint8]]:
         """Pictures that need no audio, of true frames (k, S, S, 3): the ceiling and the two copies."""
         half = truth.shape[1] // 2
         copied = truth.copy()
-        copied[:, half:] = self.reference_image[half:]
+        copied[:, half:] = np.stack([self.lent[i][half:] for i in self.lender[np.asarray(frames)]])
         own = self.model.encode_bottom(to_tensor(truth[:, half:]).to(self.device))
         return {
             "ceiling": to_images(self.model.show(seen, own)),
@@ -84,11 +95,13 @@ class Puppet:
         windows = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)).to(self.device)
         return to_images(self.model.say(seen, windows))
 
-    def look_and_speak(self, truth: NDArray[np.uint8], audio: NDArray[np.float32]) -> tuple[Any, NDArray[np.uint8]]:
+    def look_and_speak(
+        self, truth: NDArray[np.uint8], frames: NDArray[np.int64], audio: NDArray[np.float32]
+    ) -> tuple[Any, NDArray[np.uint8]]:
         """`look` and `speak` with a stop-watch: a frame's whole way through the model, noted in `seconds`."""
         self._wait()
         start = time.perf_counter()
-        seen = self.look(truth)
+        seen = self.look(truth, frames)
         spoken = self.speak(seen, audio)
         self._wait()
         self.seconds.append((len(truth), time.perf_counter() - start))

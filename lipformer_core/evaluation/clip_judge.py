@@ -87,7 +87,7 @@ class ClipJudge:
         puppet = Puppet(self.model, clip, self.device)
         both = _shared_frames(clip, driver)
         gap = min(REFERENCE_GAP, len(frames) // 6)
-        scored = frames[np.abs(frames - puppet.reference_index) > gap]
+        scored = frames[np.abs(frames - puppet.lender[frames]) > gap]
         shown = _spread_over_opening(clip, frames) if keep_pictures else frames[:0]
         for start in range(0, len(frames), BATCH):
             self._batch(puppet, frames[start : start + BATCH], scored, shown, driver, both)
@@ -110,8 +110,8 @@ class ClipJudge:
         clip = puppet.clip
         truth = clip.frames(frames)
         own = puppet.sound(clip, frames)
-        seen, spoken = puppet.look_and_speak(truth, own)
-        rows = {"ground_truth": truth} | puppet.rows(truth, seen) | {"lipformer": spoken}
+        seen, spoken = puppet.look_and_speak(truth, frames, own)
+        rows = {"ground_truth": truth} | puppet.rows(truth, frames, seen) | {"lipformer": spoken}
         if (heard := puppet.hear(own)) is not None:
             self.lips["sound_alone"].append(heard)
         cases = {"silence": puppet.speak(seen, puppet.silence(len(frames)))}

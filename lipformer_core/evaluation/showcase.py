@@ -32,10 +32,10 @@ def under_sounds(model: LipFormer, clip: Clip, driver: Clip, frames: Sequence[in
     puppet = Puppet(model, clip, next(model.parameters()).device)
     frames = np.asarray(frames)
     truth = clip.frames(frames)
-    seen = puppet.look(truth)
+    seen = puppet.look(truth, frames)
     return {
         "truth": truth,
-        "reconstruction": puppet.rows(truth, seen)["ceiling"],
+        "reconstruction": puppet.rows(truth, frames, seen)["ceiling"],
         "generated, own audio": puppet.speak(seen, puppet.sound(clip, frames)),
         "generated, other's audio": puppet.speak(seen, puppet.sound(driver, frames)),
         "generated, silence": puppet.speak(seen, puppet.silence(len(frames))),
@@ -69,14 +69,14 @@ def soft_codes(
     puppet = Puppet(model, clip, device)
     truth = clip.frames(frames)
     sound = puppet.sound(clip, np.asarray(frames))
-    seen = puppet.look(truth)
+    seen = puppet.look(truth, frames)
     logits = model.lip_logits(seen.warped, torch.from_numpy(sound).to(device))
     label = "expected codes" if model.config.expected_codes else "arg-max"
     rows = {"truth": truth, label: puppet.speak(seen, sound)}
     peaks = {}
     for tau in taus:
         weights = (logits / tau).softmax(-1)
-        rows[f"softmax, tau {tau:g}"] = to_images(model.decode(seen.upper, weights @ model.codes))
+        rows[f"softmax, tau {tau:g}"] = to_images(model.decode(seen.upper, weights @ model.codes, seen.own))
         peaks[tau] = float(weights.amax(-1).mean())
     return rows, peaks
 

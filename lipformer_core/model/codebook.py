@@ -6,7 +6,15 @@ from torch.nn import functional as F
 
 from .precision import full_precision
 
-SEARCHED = 16_384  # tokens that k-means compares with all codes at once
+SEARCHED = 1024  # tokens that are compared with all codes at once
+
+
+def nearest(tokens: Tensor, codes: Tensor) -> Tensor:
+    """The nearest of the codes (K, d) to each token (n, d), in float32: int64 (n,)."""
+    # the squared distance, halved and turned round, less the token's own norm, which does not change the order
+    norms = codes.square().sum(1) / -2
+    at_once = SEARCHED if tokens.device.type == "cpu" else max(len(tokens), 1)  # what fits a CPU's cache
+    return torch.cat([torch.addmm(norms, part, codes.T).max(1).indices for part in tokens.split(at_once)])
 
 
 def vq_loss(encoding: Tensor, quantised: Tensor, beta: float) -> Tensor:
@@ -49,10 +57,9 @@ class Codebook(nn.Module):
     def indices(self, encoding: Tensor) -> Tensor:
         """Nearest code of each token. encoding: (B, d, h, w); returns int64 (B, h, w)."""
         tokens = self.prepare(encoding).movedim(1, -1)  # (B, h, w, d)
-        codes = self.codes()
+        rows = tokens.reshape(-1, self.dim)
         with full_precision(tokens):
-            # the squared distance less the token's own norm, which does not change the order
-            return (codes.square().sum(1) - 2 * tokens @ codes.T).argmin(-1)
+            return nearest(rows, self.codes()).view(tokens.shape[:-1])
 
     def lookup(self, indices: Tensor) -> Tensor:
         """Codes of int64 (B, h, w) as feature maps (B, d, h, w)."""
@@ -132,10 +139,9 @@ def kmeans(tokens: Tensor, size: int, generator: torch.Generator, rounds: int = 
     if len(centres) < size:
         raise ValueError(f"{len(tokens)} tokens cannot initialise {size} codes")
     for _ in range(rounds):
-        norms = centres.square().sum(1)
-        nearest = torch.cat([(norms - 2 * part @ centres.T).argmin(1) for part in tokens.split(SEARCHED)])
-        counts = torch.bincount(nearest, minlength=size)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, tokens)
+        chosen = nearest(tokens, centres)
+        counts = torch.bincount(chosen, minlength=size)
+        sums = torch.zeros_like(centres).index_add_(0, chosen, tokens)
         centres = sums / counts.clamp(min=1)[:, None]
         empty = (counts == 0).nonzero().flatten()
         drawn = torch.randint(len(tokens), (len(empty),), generator=generator)

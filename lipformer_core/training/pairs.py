@@ -12,7 +12,7 @@ from .. import checkpoint
 from ..data.audio import SILENCE
 from ..data.clips import Clip, ClipInfo, PreparedCorpus
 from ..data.joined import JoinedCorpora
-from ..data.references import draw_reference, draw_twin
+from ..data.references import draw_nearest, draw_reference, draw_twin
 from ..errors import DataError
 from ..model.lipformer import LipFormer
 from ..timing import N_MELS
@@ -81,7 +81,10 @@ class PairSampler:
         for sample, (info, anchor) in enumerate(anchors, first // run):
             rng, clip = sample_rng(key, sample, use=1), self.corpus.open(info.clip_id)
             look = int(rng.integers(self.looks))
-            reference = draw_reference(rng, clip.pose[:, 0], clip.valid, anchor, clip.opening)
+            if self.config.reference == "nearest":
+                reference = draw_nearest(rng, clip.pose, clip.valid, anchor)
+            else:
+                reference = draw_reference(rng, clip.pose[:, 0], clip.valid, anchor, clip.opening)
             start = _run_around(info, anchor, run)
             heard.append(clip.audio_windows([start + run // 2], self.config.sync_audio_window)[0])
             for target in range(start, start + run):

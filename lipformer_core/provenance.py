@@ -25,7 +25,7 @@ SHAPING = {
     "weights": ("timing.py", "config.py", "checkpoint.py", "model", "training", *READING),
 }
 # in these folders, but behind the corpus that they read
-BESIDE = tuple(f"data/{name}.py" for name in ("datasets", "example", "preparation_report", "streaming", "summary"))
+BESIDE = tuple(f"data/{name}.py" for name in ("example", "preparation_report", "summary"))
 # the file that says that something is finished: its kind, and an entry that no foreign file of that name has
 MADE = {"manifest.json": ("data", "shards"), "model.json": ("weights", "config")}
 UNKNOWN = "unknown"

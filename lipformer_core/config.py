@@ -58,25 +58,18 @@ class Config:
     codebook_size: int = 1024  # K
     code_dim: int = 256  # d
     normalise_codes: bool = False  # l2-normalised codes
+    prevent_collapse: bool = False  # first unquantised, then k-means, then unused codes are moved; ours
     beta: float = 0.25  # weight of the commitment term of Eq. 3
     shared_codebook: bool = False  # ablation: one codebook for both halves
-    codebook_init: str = "random"  # "random", or "kmeans" after the warm-up
-    codebook_warmup: float = 0.0  # share of the steps that run unquantised, before the initialisation
-    revive_dead_codes: bool = False
-    codebook_update: str = "gradient"  # "gradient", Eq. 3's first term; "average": moving averages of encodings
-    codebook_decay: float = 0.99  # of these averages
 
     stage1_steps: int = 800_000
     stage1_batch: int = 32
     stage1_lr: float = 4.5e-6 * 32
-    l1_weight: float = 1.0
     mouth_weight: float = 0.0  # extra L1 weight on the bottom half's centre
-    vq_weight: float = 1.0
     perceptual: str = "lpips"  # "lpips", "squeezenet" (ImageNet features from a file), or "none"
     perceptual_weight: float = 1.0
     adversarial_weight: float = 0.8
     adversarial_start: int = 30_000  # step
-    discriminator_width: int = 64
     augment_colour: float = 0.0  # strength of random light, contrast, tint and gamma; 0 = none
     augment_geometry: float = 0.0  # strength of random turns, zooms and shifts; 0 = none
     augment_mirror: bool = True
@@ -85,7 +78,6 @@ class Config:
     reference: str = "one"  # "one" frame a clip, "nearest" in pose, or "own": see data/references.py
     warping: bool = True
     warp_width: int = 128
-    warp_max_shift: float = 0.5  # largest displacement in units of the half's width (grid units / 2)
     warp_corners: bool = False  # the Transformer also sees the tokens that the warp read between, and where; ours
     model_dim: int = 256  # width of the Transformer; equal to code_dim: Z_0 is the warped reference itself
     layers: int = 8
@@ -95,7 +87,6 @@ class Config:
     mean_normalise_audio: bool = False  # a recording's average spectrum is taken off its sound; ours
     speech_encoder: str = "none"  # "moonshine": a pretrained encoder's features beside the mel bands; ours
     speech_dropout: float = 0.0  # share of training samples without them, so that the model works where they are absent
-    audio_neighbours: int = 0  # frames on either side, within audio_window, whose sound attends to this one's; ours
     audio_dim: int = 256  # width of the audio condition
     scale_attention: bool = False  # the 1/sqrt(d) that Eq. 9 as printed omits
     query_source: str = "reference"  # Eq. 8 as printed: the warped reference in every layer; "z": Z_i
@@ -117,23 +108,17 @@ class Config:
     joint_batch: int = 16
     joint_lr: float = 1e-4
     decoder_lr: float = 2e-5
-    cross_entropy_weight: float = 1.0
     latent_weight: float = 0.0  # regression of the residual head's latents to the target's codes
     articulation_weight: float = 0.0  # lip opening and width must be readable from F_Aud by a linear map
     lip_reading_weight: float = 0.0  # a reader, trained on true codes, must find the true lips in the expected codes
-    image_weight: float = 1.0
     joint_perceptual_weight: float = 1.0
     joint_adversarial_weight: float = 0.0
     joint_sync_weight: float = 0.0  # of the sync expert's distance, end to end; batches are then runs of frames
     warp_supervision: float = 0.0  # weight of the warp's own supervision after its phase
-    warp_landmark_weight: float = 1.0
-    warp_feature_weight: float = 1.0
     pose_twin: float = 0.0  # share of training samples whose warp sees the upper half of another frame in that pose
     mouth_token_weight: float = 1.0  # cross-entropy weight of tokens in the mouth
     changed_token_weight: float = 1.0  # and of tokens whose code differs from the reference's
     reference_mouth_dropout: float = 0.0  # share of samples whose reference hides its mouth tokens
-    audio_gain: float = 0.0  # mel units; random level offset in training
-    audio_noise: float = 0.0  # mel units; deviation of random noise on every band in training
     silent_closed: float = 0.0  # share of samples with closed lips whose sound is replaced by silence
 
     # --- sync expert: ours, for a loss and a measurement -----------------------------------------
@@ -145,11 +130,6 @@ class Config:
     sync_steps: int = 100_000
     sync_batch: int = 32  # clips; each brings sync_max_shift + 1 windows
     sync_lr: float = 5e-4
-    sync_articulation_weight: float = 1.0  # lip opening and width must be readable from both embeddings
-    sync_colour: float = 0.3  # strength of colour jitter of a clip's pictures
-    sync_geometry: float = 0.08  # largest shift and change of size of a clip's pictures, share of their width
-    sync_gain: float = 0.5  # mel units; largest change of a clip's level, and of its balance between low and high
-    sync_noise: float = 0.1  # mel units; largest deviation of noise on a clip's sound
 
     # --- engine ---------------------------------------------------------------------------------
     weight_decay: float = 0.01
@@ -192,10 +172,6 @@ class Config:
             raise ConfigError("speech_dropout: without a speech_encoder there are no features to leave out")
         if self.latent_weight and not self.residual_head:
             raise ConfigError("latent_weight: only the residual head has latents; set residual_head")
-        if self.audio_window - 8 * self.audio_neighbours < 4:  # 4 mel frames a picture, on either side
-            raise ConfigError(f"audio_neighbours: {self.audio_neighbours} leave no sound of audio_window's own frame")
-        if self.audio_neighbours and self.audio_dim % self.heads:
-            raise ConfigError(f"heads: {self.heads} does not divide audio_dim {self.audio_dim}")
         if both := sorted(set(self.val_persons) & set(self.test_persons)):
             raise ConfigError(f"val_persons, test_persons: {', '.join(both)} in both")
         for name, allowed in _CHOICES.items():
@@ -228,6 +204,8 @@ class Config:
     def _with(self, changes: dict) -> "Config":
         known = {f.name for f in dataclasses.fields(self)}
         unknown = sorted(set(changes) - known)
+        if retired := [name for name in unknown if name in RETIRED]:
+            raise ConfigError("; ".join(f"{name}: no setting any more: {RETIRED[name]}" for name in retired))
         if unknown:
             raise ConfigError(f"unknown setting {', '.join(unknown)}; lipformer_core/config.py lists them all")
         lists = {k: tuple(v) for k, v in changes.items() if isinstance(v, list)}
@@ -259,8 +237,6 @@ _CHOICES = {
     "image_format": ("jpeg", "webp"),
     "norm": ("group", "channel"),
     "perceptual": ("lpips", "squeezenet", "none"),
-    "codebook_init": ("random", "kmeans"),
-    "codebook_update": ("gradient", "average"),
     "precision": ("no", "bf16", "fp16"),
     "query_source": ("z", "reference"),
     "reference": ("one", "nearest", "own"),
@@ -270,11 +246,11 @@ _CHOICES = {
 
 _MAY_BE_0 = {  # of the whole numbers
     "seed", "data_seed", "max_offset", "synthetic_train", "synthetic_val", "synthetic_test", "res_blocks", "layers",
-    "adversarial_start", "audio_neighbours", "warp_steps", "listen_steps", "cached_steps", "warmup_steps",
+    "adversarial_start", "warp_steps", "listen_steps", "cached_steps", "warmup_steps",
     "sync_max_shift", "workers",
 }  # fmt: skip
 _SHARES = {
-    "min_face_share", "min_speech", "codebook_warmup", "codebook_decay", "pose_twin", "reference_mouth_dropout",
+    "min_face_share", "min_speech", "pose_twin", "reference_mouth_dropout",
     "silent_closed", "speech_dropout", "weight_average",
 }  # fmt: skip
 _ABOVE_0 = {"gumbel_tau_start", "gumbel_tau_end", "grad_clip"}
@@ -309,13 +285,25 @@ def _is_of(value: object, kind: type) -> bool:
     return isinstance(value, allowed) and (kind is bool or not isinstance(value, bool))
 
 
+_NOTHING = "it changed nothing, or made it worse (papermill_runs/README.md)"
+_ONE = "prevent_collapse is all three"
+RETIRED = {  # settings of earlier versions, still in their files, and why they are gone
+    "audio_neighbours": _NOTHING, "audio_gain": _NOTHING, "audio_noise": _NOTHING,
+    "codebook_update": "codes learn by Eq. 3 alone", "codebook_decay": "codes learn by Eq. 3 alone",
+    "codebook_init": _ONE, "codebook_warmup": _ONE, "revive_dead_codes": _ONE,
+    **dict.fromkeys(("l1_weight", "vq_weight", "image_weight", "cross_entropy_weight"), "its weight is 1"),
+    **dict.fromkeys(("warp_landmark_weight", "warp_feature_weight", "sync_articulation_weight"), "its weight is 1"),
+    "warp_max_shift": "model/warping.py has the constant", "discriminator_width": "model/discriminator.py has it",
+    **dict.fromkeys(("sync_colour", "sync_geometry", "sync_gain", "sync_noise"), "training/sync_sampling.py has it"),
+}  # fmt: skip
+
 _QUICK = dict(
     preset="quick",
     crop_size=96, synthetic_train=300, synthetic_val=8, synthetic_test=16, synthetic_frames=32,
     synthetic_test_frames=75, synthetic_size=128,
     base_width=64, width_multipliers=(1,), res_blocks=2, attention=False, norm="channel", stem_stride=6,
     codebook_size=256, code_dim=32, normalise_codes=False,
-    codebook_init="kmeans", codebook_warmup=0.15, revive_dead_codes=True,
+    prevent_collapse=True,
     stage1_steps=2000, stage1_batch=16, stage1_lr=1.5e-3, perceptual="none", perceptual_weight=0.0,
     adversarial_weight=0.0, mouth_weight=2.0,
     warp_width=64, model_dim=128, layers=2, heads=4, ffn_dim=256, audio_dim=128,
@@ -324,7 +312,7 @@ _QUICK = dict(
     warp_steps=400, warp_lr=2e-3, cached_steps=2000, cached_batch=32, stage2_lr=1e-3,
     joint_steps=400, joint_batch=12, joint_lr=2e-4, decoder_lr=1e-4, joint_perceptual_weight=0.0,
     mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
-    latent_weight=3.0, articulation_weight=1.0, audio_gain=0.3, silent_closed=0.5, lip_reading_weight=5.0,
+    latent_weight=3.0, articulation_weight=1.0, silent_closed=0.5, lip_reading_weight=5.0,
     sync_width=24, sync_dim=128, sync_steps=400, sync_batch=12, sync_lr=1e-3,
     warmup_steps=50, weight_average=0.995, log_every=25, eval_every=300, save_every=300,
 )  # fmt: skip
@@ -334,7 +322,7 @@ _REALTIME = dict(
     crop_size=256,
     base_width=128, width_multipliers=(1,), res_blocks=3, attention=False, norm="channel", stem_stride=8,
     codebook_size=2048, code_dim=32, normalise_codes=False,
-    codebook_init="kmeans", codebook_warmup=0.12, revive_dead_codes=True,
+    prevent_collapse=True,
     stage1_steps=3800, stage1_batch=8, stage1_lr=1.2e-3, mouth_weight=1.0,
     perceptual="squeezenet", perceptual_weight=0.5,
     adversarial_weight=0.0, augment_colour=0.3, augment_geometry=0.5, warmup_steps=100, weight_average=0.998,
@@ -359,5 +347,13 @@ def preset(name: str, /, **overrides: object) -> Config:
 
 
 def from_dict(values: dict) -> Config:
-    """Rebuild a Config from `to_dict`'s JSON."""
-    return Config()._with(values)
+    """Rebuild a Config from `to_dict`'s JSON, of this version or an earlier one.
+
+    Raises ConfigError as `Config.replace`, and for a model with parts that are no more.
+    """
+    if values.get("audio_neighbours") or values.get("codebook_update", "gradient") != "gradient":
+        raise ConfigError("audio_neighbours, codebook_update: made by an earlier version, with parts that are no more")
+    present = {name: value for name, value in values.items() if name not in RETIRED}
+    if "codebook_init" in values:
+        present["prevent_collapse"] = values["codebook_init"] == "kmeans"
+    return Config()._with(present)

@@ -35,7 +35,7 @@ from .data.media import (
 )
 from .data.pictures import square_size
 from .data.references import references
-from .data.speech import sound_rows
+from .data.speech import sound_rows, why_absent
 from .data.tracking import FaceTrack, appearances, load_track, track_faces
 from .dub_report import COMMENT, DubReport, frame_statuses, quality_warnings, size_warnings, status_ranges
 from .errors import (
@@ -135,7 +135,10 @@ def dub(
     seen, heard = Damage(), Damage()
     with clock("audio"):
         samples = read_audio(audio, damage=heard)
-        rows = sound_rows(samples, model.config.speech_encoder)
+        encoder, needed = model.config.speech_encoder, not model.config.speech_dropout
+        rows = sound_rows(samples, encoder, needed)
+        if encoder != "none" and (why := why_absent()):
+            warnings.append(f"heard without the speech encoder, with which lips follow better: {why}")
         if rows[:, :N_MELS].max() == SILENCE:
             warnings.append("the sound is digital silence")
     with clock("tracking"):

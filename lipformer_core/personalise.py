@@ -33,7 +33,7 @@ REPORT, ORIGIN = "personalise.json", "origin.json"
 SETTINGS: dict[str, object] = dict(
     stage1_steps=400, warp_steps=0, listen_steps=0, cached_steps=400, joint_steps=200,
     decoder_lr=1e-4, warmup_steps=20, log_every=20, eval_every=50, save_every=50, eval_images=64,
-    codebook_init="random", codebook_warmup=0.0, revive_dead_codes=False,  # the codes stay as they come
+    prevent_collapse=False,  # the codes stay as they come
     augment_mirror=False,  # a person is not symmetric
     adversarial_weight=0.0, joint_adversarial_weight=0.0,  # a discriminator would begin from nothing
     pose_twin=1.0,  # one person's upper face tells the mouth

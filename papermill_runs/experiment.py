@@ -10,7 +10,7 @@
         seeds: [0, 1, 2]                          # run folders of their own, on the same data
         variants:
           plain: {}                               # the parameters that differ
-          average: {overrides: {codebook_update: average}}
+          l2: {overrides: {normalise_codes: true}}
 
 An experiment may name `commands` before or in place of notebooks: `lipformer` commands, `{work}` in them the run's folder.
 

@@ -125,6 +125,7 @@ class FakeConfig:
     transform_sigma = 1.5
     mean_normalise_audio = False
     speech_encoder = "none"
+    speech_dropout = 0.0
 
 
 class FakeModel(torch.nn.Module):

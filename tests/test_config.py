@@ -32,9 +32,7 @@ from lipformer_core.training.loop import finished
         ("stage1_lr", math.nan),
         ("joint_lr", math.inf),
         ("decoder_lr", -1e-4),
-        ("l1_weight", math.nan),
         ("weight_decay", -0.1),
-        ("codebook_warmup", 1.5),
         ("pose_twin", 2.0),
         ("gumbel_tau_end", 0.0),
         ("jpeg_quality", 101),
@@ -47,7 +45,7 @@ def test_numbers_that_cannot_be_meant_are_named(name, value):
 
 
 def test_zero_turns_off_what_can_be_off():
-    off = dict(warp_steps=0, cached_steps=0, decoder_lr=0, stage1_lr=0.0, weight_average=0, audio_neighbours=0)
+    off = dict(warp_steps=0, cached_steps=0, decoder_lr=0, stage1_lr=0.0, weight_average=0)
     assert preset("quick", **off).decoder_lr == 0
 
 
@@ -82,7 +80,7 @@ def test_the_launchers_precision_is_recorded(tiny_config, tiny_corpus, tmp_path,
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     AcceleratorState._reset_state(True)
     try:
-        config = tiny_config.replace(stage1_steps=1, codebook_warmup=0.0)
+        config = tiny_config.replace(stage1_steps=1, prevent_collapse=False)
         train_codebook(config, tiny_corpus, tmp_path, progress=False)
     finally:
         AcceleratorState._reset_state(True)
@@ -109,3 +107,15 @@ def test_a_corpus_is_prepared_for_the_weights_that_come_along_or_the_run_is_name
     assert checkpoint.config_of("pretrained").crop_size == checkpoint.load_lipformer().config.crop_size
     with pytest.raises(CheckpointError, match="nowhere"):
         checkpoint.config_of(tmp_path / "nowhere")
+
+
+def test_a_retired_setting_is_named_with_its_reason_and_read_in_files_of_before(tiny_config):
+    with pytest.raises(ConfigError, match="revive_dead_codes: no setting any more: prevent_collapse"):
+        tiny_config.replace(revive_dead_codes=True)
+    before = tiny_config.to_dict() | {"codebook_init": "random", "codebook_warmup": 0.0, "audio_gain": 0.3}
+    del before["prevent_collapse"]
+    assert from_dict(before) == tiny_config.replace(prevent_collapse=False)
+    assert from_dict(before | {"codebook_init": "kmeans"}) == tiny_config
+    for part in ({"audio_neighbours": 2}, {"codebook_update": "average"}):
+        with pytest.raises(ConfigError, match="parts that are no more"):
+            from_dict(before | part)

@@ -25,7 +25,7 @@ from lipformer_core.training.sampling import FrameSampler
 from lipformer_core.training.sync import train_sync
 
 
-@pytest.mark.parametrize("options", [{}, {"weight_average": 0.9, "codebook_update": "average", "accumulate": 2}])
+@pytest.mark.parametrize("options", [{}, {"weight_average": 0.9, "accumulate": 2}])
 def test_resumed_stage_1_equals_an_uninterrupted_one(options, tiny_config, tiny_corpus, tmp_path, monkeypatch):
     config = tiny_config.replace(**options)
     monkeypatch.setattr("lipformer_core.training.codebook.REVIVE_EVERY", 5)  # counts must outlive the interruption
@@ -121,7 +121,7 @@ def test_accumulated_batches_are_one_large_batch(tiny_config, tiny_corpus):
     gradients = []
     for parts in (1, 2):
         torch.manual_seed(0)
-        stage = CodebookStage(tiny_config.replace(codebook_warmup=1.0), PreparedCorpus(tiny_corpus))
+        stage = CodebookStage(tiny_config, PreparedCorpus(tiny_corpus))
         (pairs, pixels, _), halves = stage.material(0), (slice(0, 2), slice(2, 4))
         cut = [(pairs[h], pixels[h], clip_looks([""] * 2, [0] * 2, tiny_config)) for h in halves]
         whole = [(pairs, pixels, clip_looks([""] * 4, [0] * 4, tiny_config))]
@@ -148,10 +148,9 @@ def test_averages_follow_the_closed_form_and_give_the_weights_back():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("update", ["gradient", "average"])
-def test_two_processes_equal_one_on_the_same_global_batch(update, tiny_config, tiny_corpus, tmp_path, monkeypatch):
+def test_two_processes_equal_one_on_the_same_global_batch(tiny_config, tiny_corpus, tmp_path, monkeypatch):
     """Losses, gradients, weights, codebook statistics and revived codes agree, but for the order of sums."""
-    config = tiny_config.replace(codebook_update=update, augment_colour=0.2, codebook_warmup=0.1, log_every=1)
+    config = tiny_config.replace(augment_colour=0.2, log_every=1)
     train_in_processes(2, tmp_path / "two", tiny_corpus, config.replace(stage1_batch=4))
     train_codebook(config.replace(stage1_batch=8), tiny_corpus, tmp_path / "one", progress=False)
     logs = [read_log(tmp_path / name / "codebook") for name in ("one", "two")]
@@ -263,8 +262,7 @@ def test_curves_are_there_for_tensorboard(tiny_run):
 
 
 def test_a_run_goes_on_from_another_ones_weights(tiny_run, tiny_config, tiny_corpus, tmp_path):
-    config = tiny_config.replace(stage1_steps=1, stage1_lr=0.0, codebook_warmup=0.0, revive_dead_codes=False)
-    config = config.replace(codebook_init="random")
+    config = tiny_config.replace(stage1_steps=1, stage1_lr=0.0)
     after = train_codebook(config, tiny_corpus, tmp_path, progress=False, start=tiny_run)
     whole = lf.load(tiny_run).autoencoder  # its decoder is the one that stage 2 has fine-tuned
     assert checkpoint.fingerprint(after) == checkpoint.fingerprint(whole)

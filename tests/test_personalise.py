@@ -170,7 +170,7 @@ def test_settings_are_gentle_whatever_the_run_was_trained_with():
         assert config.joint_steps == 7 and config.val_persons == ()
         assert not config.warp_steps and not config.listen_steps
         assert config.stage1_lr <= min(base.stage1_lr, 3e-4) and config.stage1_batch <= 8
-        assert not config.codebook_warmup and config.codebook_init == "random"
+        assert not config.prevent_collapse
 
 
 def test_a_prepared_person_has_his_end_held_out(tiny_config, video, tmp_path):

@@ -20,7 +20,7 @@ from lipformer_core.errors import ConfigError, DataError, WeightsMissing
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.timing import HOP, SAMPLE_RATE
 from lipformer_core.training.lipformer import train_lipformer
-from lipformer_core.training.pairs import augment_audio
+from lipformer_core.training.pairs import without_speech
 
 COLUMNS = 80 + speech.FEATURES
 
@@ -94,10 +94,13 @@ def test_mean_normalisation_leaves_the_features(encoder):
     assert not means[80:].any()
 
 
-def test_noise_and_level_are_for_the_mel_bands():
-    audio = torch.randn(2, 20, COLUMNS)
-    changed = augment_audio(audio, 0.3, 0.1, floor=None)
-    assert torch.equal(changed[..., 80:], audio[..., 80:]) and not torch.equal(changed[..., :80], audio[..., :80])
+def test_features_are_left_out_of_a_share_of_the_samples():
+    torch.manual_seed(0)
+    audio = torch.randn(400, 3, COLUMNS)
+    changed = without_speech(audio, 0.3)
+    assert torch.equal(changed[..., :80], audio[..., :80])
+    absent = (changed[..., 80:] == 0).all((1, 2))
+    assert 0.2 < absent.float().mean() < 0.4 and torch.equal(changed[~absent], audio[~absent])
 
 
 def test_a_model_learns_and_is_judged_with_features(encoder, tiny_config, tiny_corpus, tiny_run, tmp_path):
@@ -179,3 +182,29 @@ def test_the_real_encoder_follows_the_sound():
     humming = (features - (hummed + hissed) / 2) @ (hummed - hissed) > 0
     assert abs(np.flatnonzero(humming[50:150])[0] + 50 - 100) <= 10 and abs(np.flatnonzero(humming)[-1] - 200) <= 10
     assert humming[115:185].mean() > 0.9 and humming[10:85].mean() < 0.2
+
+
+def test_a_model_that_can_do_without_the_features_does(monkeypatch, tmp_path, tiny_config, tiny_corpus):
+    from test_dubbing import Material
+
+    config = tiny_config.replace(speech_encoder="moonshine", speech_dropout=0.5, mean_normalise_audio=True)
+    corpus = PreparedCorpus(tiny_corpus)  # prepared without
+    clip = corpus.open(corpus.clips("test")[0].clip_id)
+    heard, silence = clip.heard([3, 9], config), clip.silence(config)
+    plain = config.replace(speech_encoder="none", speech_dropout=0.0)
+    np.testing.assert_array_equal(heard[..., :80], clip.heard([3, 9], plain))
+    np.testing.assert_array_equal(silence[:, :80], clip.silence(plain))
+    assert heard.shape[-1] == silence.shape[-1] == COLUMNS and not heard[..., 80:].any()
+    monkeypatch.setenv("LIPFORMER_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(weights, "carried", lambda carrier: None)
+    speech._session.cache_clear()
+    m, seen = Material(tmp_path), []
+    m.model.config = SimpleNamespace(**{**vars(FakeConfig), "speech_encoder": "moonshine", "speech_dropout": 0.5})
+    generate = m.model.generate
+    m.model.generate = lambda face, audio, reference: seen.append(audio) or generate(face, audio[..., :80], reference)
+    report = m.dub()
+    assert torch.cat(seen).shape[-1] == COLUMNS and not torch.cat(seen)[..., 80:].any()
+    assert any("without the speech encoder" in warning for warning in report.warnings)
+    with pytest.raises(ConfigError, match="speech_dropout"):
+        tiny_config.replace(speech_dropout=0.5)

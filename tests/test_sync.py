@@ -15,6 +15,7 @@ from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.errors import CheckpointError, ConfigError, DataError
 from lipformer_core.evaluation import sync as judge
 from lipformer_core.model.syncnet import SyncNet, see, windows
+from lipformer_core.training import sync_sampling
 from lipformer_core.training.journal import read_log
 from lipformer_core.training.sync import SyncObjective, SyncStage, info_nce, train_sync, wins
 from lipformer_core.training.sync_sampling import (
@@ -117,10 +118,10 @@ def test_a_batch_holds_different_clips_and_each_windows_own_sound(config, corpus
         StretchSampler(corpus, "train", config.replace(sync_max_shift=25))
 
 
-def test_augmentation_treats_all_frames_of_a_clip_alike():
+def test_augmentation_treats_all_frames_of_a_clip_alike(monkeypatch):
     torch.manual_seed(0)
     seen = (torch.rand(4, 1, 3, 48, 64) - 0.5).expand(4, 6, 3, 48, 64)
-    changed = augment_pictures(seen, colour=0.2, geometry=0.1)
+    changed = augment_pictures(seen)
     assert changed.shape == seen.shape and not torch.allclose(changed, seen, atol=0.05)
     assert torch.equal(changed[:, :1].expand_as(changed), changed)
     seen = seen.repeat(4, 1, 1, 1, 1)
@@ -128,19 +129,24 @@ def test_augmentation_treats_all_frames_of_a_clip_alike():
     assert torch.equal(soft[:, :1].expand_as(soft), soft)
     spread, before = soft.std((1, 2, 3, 4)), seen.std((1, 2, 3, 4))
     assert (spread <= before + 1e-6).all() and 0 < (spread < before - 0.01).sum() < 16
-    still = augment_pictures(seen, colour=0.0, geometry=0.0)
+    monkeypatch.setattr(sync_sampling, "COLOUR", 0.0)
+    monkeypatch.setattr(sync_sampling, "GEOMETRY", 0.0)
+    still = augment_pictures(seen)
     mirrored = [torch.allclose(a, b.flip(-1), atol=1e-4) for a, b in zip(still, seen, strict=True)]
     plain = [torch.allclose(a, b, atol=1e-4) for a, b in zip(still, seen, strict=True)]
     assert all(a != b for a, b in zip(mirrored, plain, strict=True)) and any(mirrored) and any(plain)
 
 
-def test_augmented_sound_keeps_time_and_silence():
+def test_augmented_sound_keeps_time_and_silence(monkeypatch):
     torch.manual_seed(0)
     sounds = torch.full((3, 4, 32, 80), SILENCE)
     sounds[:, :, 10:20] = 0.3
-    assert augment_sounds(sounds, 0.0, 0.1)[:, :, 10:20].std() > 0.01
-    changed = augment_sounds(sounds, 0.3, 0.0)
-    assert changed.min() >= SILENCE and (changed[:, :, 10:20] - 0.3).abs().max() <= 0.6 + 1e-5
+    monkeypatch.setattr(sync_sampling, "GAIN", 0.0)
+    assert augment_sounds(sounds)[:, :, 10:20].std() > 0.01
+    monkeypatch.undo()
+    monkeypatch.setattr(sync_sampling, "NOISE", 0.0)
+    changed = augment_sounds(sounds)
+    assert changed.min() >= SILENCE and (changed[:, :, 10:20] - 0.3).abs().max() <= 2 * sync_sampling.GAIN + 1e-5
     assert (changed[:, :, 10:20].std((1, 2)) < 1e-6).all()  # one change a clip
     assert not torch.allclose(changed[0, 0, 12], changed[1, 0, 12])
 

@@ -21,7 +21,7 @@ from lipformer_core.training.journal import read_log
 from lipformer_core.training.lipformer import train_lipformer
 from lipformer_core.training.loop import optimise
 from lipformer_core.training.objectives import CodeObjective, ImageObjective, SoundObjective
-from lipformer_core.training.pairs import CLOSED, LIP_SCALE, PairSampler, augment_audio
+from lipformer_core.training.pairs import CLOSED, LIP_SCALE, PairSampler
 from lipformer_core.training.sampling import FrameSampler, to_images
 from lipformer_core.training.sync import train_sync
 
@@ -100,7 +100,7 @@ def test_autoencoder_overfits_one_batch(tiny_config):
 
 def test_adversarial_and_ablation_variants_take_their_steps(tiny_config, tiny_corpus, tmp_path):
     config = tiny_config.replace(adversarial_weight=0.8, adversarial_start=4, shared_codebook=True, warping=False)
-    config = config.replace(joint_adversarial_weight=0.1, residual_head=False, latent_weight=0.0, discriminator_width=8)
+    config = config.replace(joint_adversarial_weight=0.1, residual_head=False, latent_weight=0.0)
     model = train_lipformer(config, tiny_corpus, tmp_path, progress=False)
     assert model.warping is None
     assert model.autoencoder.upper_codebook is model.autoencoder.bottom_codebook
@@ -240,19 +240,6 @@ def test_mean_normalised_sound_is_less_the_clips_own_spectrum(tiny_run, tiny_cor
         clip = corpus.open(info.clip_id)
         sound = np.full((20, 80), SILENCE) if silent else clip.audio_windows([frame], 20)[0]
         np.testing.assert_allclose(heard, sound - clip.mel.mean(0), atol=1e-5)
-    assert float(augment_audio(batch.audio - 1, 0.0, 0.01, floor=None).min()) < SILENCE
-
-
-def test_augmented_sound_keeps_silence_the_lowest_there_is():
-    torch.manual_seed(0)
-    audio = torch.full((4, 20, 80), SILENCE)
-    audio[:, 5:] = 0.2
-    assert torch.equal(augment_audio(audio, 0.0, 0.0), audio)
-    louder = augment_audio(audio, 0.3, 0.0)
-    assert louder.min() >= SILENCE and (louder[:, 5:] - 0.2).abs().max() <= 0.3 + 1e-6
-    assert (louder[:, 5:].std((1, 2)) < 1e-6).all() and louder[:, 5, 0].std() > 0.01  # one level a sample
-    noisy = augment_audio(audio, 0.0, 0.05)
-    assert noisy.min() >= SILENCE and 0.04 < (noisy[:, 5:] - 0.2).std() < 0.06
 
 
 @pytest.mark.slow
@@ -323,7 +310,7 @@ def test_with_the_expert_targets_come_in_runs_and_its_gradient_moves_the_mouth(
         region, expert = mouth_pixels(config.crop_size), checkpoint.load_sync(tmp_path)
         torch.manual_seed(0)
         ImageObjective(model, mouth_tokens(config), region, expert)(batch, images, 1.0)[0].backward()
-        gradients.append(model.autoencoder.decoder.last_layer.weight.grad)
+        gradients.append(next(model.autoencoder.decoder.parameters()).grad)
     assert not torch.allclose(*gradients)
     with pytest.raises(ConfigError, match="joint_batch"):
         config.replace(joint_batch=12)

@@ -154,7 +154,8 @@ class Clip:
         Columns as of `speech.sound_rows`, less the clip's `audio.band_means` where `mean_normalise_audio` is on.
         raises DataError if the model needs features that the clip was prepared without
         """
-        windows = self._windows(self._sound(config.speech_encoder), indices, config.audio_window)
+        windows = self._windows(self._rows(config), indices, config.audio_window)
+        windows = _padded(windows, config)
         return self._normalised(windows) if config.mean_normalise_audio else windows
 
     def silence(self, config: Config) -> np.ndarray:
@@ -164,7 +165,7 @@ class Clip:
         """
         from .audio import silent_rows
 
-        silent = silent_rows(config.audio_window, self._sound(config.speech_encoder).shape[1])
+        silent = _padded(silent_rows(config.audio_window, self._rows(config).shape[1]), config)
         return self._normalised(silent) if config.mean_normalise_audio else silent
 
     def _windows(self, rows: SoundRows, indices: np.ndarray | list[int], window: int) -> np.ndarray:
@@ -183,6 +184,11 @@ class Clip:
 
         return band_means(self.mel)
 
+    def _rows(self, config: Config) -> SoundRows:
+        """Rows of the sound; without the features that the clip lacks, where the model can do without them."""
+        absent = config.speech_dropout and "speech" not in self.arrays
+        return self._sound("none" if absent else config.speech_encoder)
+
     def _sound(self, encoder: str) -> SoundRows:
         """Rows of the clip's sound and its surroundings, of as many columns as a model with this encoder hears."""
         if encoder not in self._sounds:
@@ -195,6 +201,14 @@ class Clip:
     @cached_property
     def _sounds(self) -> dict[str, SoundRows]:
         return {}
+
+
+def _padded(rows: np.ndarray, config: Config) -> np.ndarray:
+    """Rows (…, columns) with zeros for features that are not there."""
+    from .speech import sound_width
+
+    lacking = sound_width(config.speech_encoder) - rows.shape[-1]
+    return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, lacking)]) if lacking else rows
 
 
 class PreparedCorpus:

@@ -29,12 +29,13 @@ def sound_width(encoder: str) -> int:
     return N_MELS if encoder == "none" else N_MELS + FEATURES
 
 
-def sound_rows(samples: np.ndarray, encoder: str = "none") -> np.ndarray:
+def sound_rows(samples: np.ndarray, encoder: str = "none", needed: bool = True) -> np.ndarray:
     """Turn sound into what a model with this `Config.speech_encoder` hears.
 
     Args:
         samples: `(n,)` float, mono at 16 kHz, in [-1, 1].
         encoder: "none", or "moonshine".
+        needed: fail without the encoder's file; else the features are 0, which a model of `speech_dropout` knows.
 
     Returns:
         `(1 + n // 160, sound_width(encoder))` float32: `log_mel`, and in the columns after it the features, of about
@@ -42,7 +43,7 @@ def sound_rows(samples: np.ndarray, encoder: str = "none") -> np.ndarray:
 
     Raises:
         ValueError: `samples` is not one-dimensional.
-        WeightsMissing, WeightsCorrupt: the encoder's file, or onnxruntime, is not here.
+        WeightsMissing, WeightsCorrupt: the encoder's file, or onnxruntime, is not here, and is `needed`.
     """
     mel = log_mel(samples)
     if encoder == "none":
@@ -50,11 +51,22 @@ def sound_rows(samples: np.ndarray, encoder: str = "none") -> np.ndarray:
     samples = np.nan_to_num(np.asarray(samples, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     rows = np.zeros((len(mel), N_MELS + FEATURES), np.float32)
     rows[:, :N_MELS] = mel
+    if not needed and why_absent() is not None:
+        return rows
     for first in range(0, len(mel), PIECE):
         last = min(first + PIECE, len(mel))
         rows[first:last, N_MELS:] = _features(samples, first, last)
     rows[mel.max(axis=1) == SILENCE, N_MELS:] = 0.0
     return rows
+
+
+def why_absent() -> str | None:
+    """Why the encoder cannot be used here; None where it can."""
+    try:
+        _session()
+    except WeightsMissing as error:
+        return str(error)
+    return None
 
 
 def _features(samples: np.ndarray, first: int, last: int) -> np.ndarray:

@@ -108,11 +108,6 @@ class FaceDecoder(nn.Module):
             layers.append(nn.PixelShuffle(config.stem_stride))
         self.layers = nn.Sequential(*layers)
 
-    @property
-    def last_layer(self) -> nn.Conv2d:
-        """The last convolution, where VQGAN's adaptive weight is measured."""
-        return [layer for layer in self.layers if isinstance(layer, nn.Conv2d)][-1]
-
     def forward(self, codes: Tensor) -> Tensor:
         """codes : torch.Tensor, shape = (B, d, h, w); returns (B, 3, S, S), about [-1, 1]."""
         return self.layers(codes)
@@ -142,13 +137,7 @@ class FaceAutoencoder(nn.Module):
 
     def _codebook(self) -> Codebook:
         config = self.config
-        return Codebook(
-            config.codebook_size,
-            config.code_dim,
-            beta=config.beta,
-            normalise=config.normalise_codes,
-            decay=config.codebook_decay if config.codebook_update == "average" else None,
-        )
+        return Codebook(config.codebook_size, config.code_dim, beta=config.beta, normalise=config.normalise_codes)
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Unquantised encodings of both halves. image: (B, 3, S, S) in [-1, 1]; returns 2 x (B, d, h/2, w)."""

@@ -33,18 +33,12 @@ class Codebook(nn.Module):
     """K codes of d numbers; with ``normalise`` both encodings and codes live on the unit sphere.
 
     Encodings are compared with the codes in float32, whatever precision the encoder had.
-
-    With ``decay`` no gradient moves the codes: each is the moving average of the encodings that chose it (van den Oord
-    et al. 2017, appendix A), taken in by `move`. The first term of Eq. 3 then only measures.
     """
 
-    def __init__(self, size: int, dim: int, *, beta: float = 0.25, normalise: bool = False, decay: float | None = None):
+    def __init__(self, size: int, dim: int, *, beta: float = 0.25, normalise: bool = False):
         super().__init__()
-        self.size, self.dim, self.beta, self.normalise, self.decay = size, dim, beta, normalise, decay
-        self.weight = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size), requires_grad=decay is None)
-        if decay is not None:
-            self.register_buffer("counts", torch.ones(size))
-            self.register_buffer("sums", self.weight.detach().clone())
+        self.size, self.dim, self.beta, self.normalise = size, dim, beta, normalise
+        self.weight = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size))
 
     def codes(self) -> Tensor:
         """The codes as they are compared and looked up: (K, d)."""
@@ -80,27 +74,13 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def set_codes(self, codes: Tensor) -> None:
         """Replace all codes: (K, d)."""
-        self._place(torch.arange(self.size, device=codes.device), codes)
-
-    def _place(self, which: Tensor, codes: Tensor) -> None:
-        self.weight[which] = codes
-        if self.decay is not None:
-            self.counts[which], self.sums[which] = 1.0, codes
+        self.weight.copy_(codes)
 
     @torch.no_grad()
-    def tally(self, encoding: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """How many tokens chose each code (K,), and the sum of them (K, d): what `revive` and `move` need."""
-        tokens = self.prepare(encoding).movedim(1, -1).reshape(-1, self.dim)
+    def tally(self, indices: Tensor) -> Tensor:
+        """How many tokens chose each code: (K,), from int64 of any shape; `revive` needs it."""
         chosen = indices.flatten()  # not counted by bincount, which a GPU waits for
-        counts = tokens.new_zeros(self.size).index_add_(0, chosen, tokens.new_ones(len(chosen)))
-        return counts, torch.zeros_like(self.weight).index_add_(0, indices.flatten(), tokens)
-
-    @torch.no_grad()
-    def move(self, counts: Tensor, sums: Tensor) -> None:
-        """Take one step's `tally`, over all processes, into the moving averages."""
-        self.counts.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(sums, 1 - self.decay)
-        self.weight.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
+        return self.weight.new_zeros(self.size).index_add_(0, chosen, self.weight.new_ones(len(chosen)))
 
     @torch.no_grad()
     def revive(self, counts: Tensor, encoding: Tensor, generator: torch.Generator) -> int:
@@ -113,7 +93,7 @@ class Codebook(nn.Module):
         if not len(dead) or not len(tokens):
             return 0
         chosen = torch.randint(len(tokens), (len(dead),), generator=generator)
-        self._place(dead, tokens[chosen.to(tokens.device)])
+        self.weight[dead] = tokens[chosen.to(tokens.device)]
         return len(dead)
 
 

@@ -94,7 +94,7 @@ class AdaptiveFaceWarping(nn.Module):
         super().__init__()
         self.rows, self.columns = config.token_grid
         width, tokens = config.warp_width, self.rows * self.columns
-        self.max_shift, self.corners = 2 * config.warp_max_shift, config.warp_corners
+        self.corners = config.warp_corners
         self.extract = nn.Sequential(  # F_e
             nn.Conv2d(config.code_dim, width, 3, padding=1),
             nn.SiLU(),
@@ -118,7 +118,7 @@ class AdaptiveFaceWarping(nn.Module):
         """G_RB from H_TU and H_RU, (B, d, h/2, w) each; returns (B, h/2, w, 2) in [-1, 1] (x, y)."""
         difference = self.extract(target_upper) - self.extract(reference_upper)  # K_TU - K_RU
         shift = self.displace(difference).view(-1, self.rows, self.columns, 2)
-        return self.identity + self.max_shift * torch.tanh(shift)
+        return self.identity + torch.tanh(shift)  # at most half the half's width
 
     def forward(self, target_upper: Tensor, reference_upper: Tensor, reference_bottom: Tensor) -> tuple[Warped, Tensor]:
         """Warp H_RB to the target's pose.

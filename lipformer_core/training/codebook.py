@@ -22,6 +22,7 @@ from .stage import Stage, as_configured, describe_frames
 
 REVIVE_EVERY = 100  # steps over which a code must have been used
 REVIVE_UNTIL = 0.8  # share of the steps; later the codes settle
+WARMUP = 0.15  # share of the steps that run unquantised, before k-means places the codes
 KMEANS_IMAGES = 384
 WINDOW = 128  # pixels; side of the windows that the perceptual and the adversarial loss see
 HALVES = ("upper", "bottom")
@@ -45,7 +46,7 @@ def train_codebook(
         if start is not None:
             earlier = checkpoint.load_autoencoder(start)
             checkpoint.fill(stage.autoencoder, earlier)
-            stage.start = checkpoint.fingerprint(earlier)
+            stage.start, stage.warmup, stage.placed = checkpoint.fingerprint(earlier), 0, True
         run_stage(folder, stage, corpus.hash, progress)
     return checkpoint.load_codebook(run)
 
@@ -66,7 +67,7 @@ class CodebookStage(Stage):
         optimisers = [torch.optim.Adam(trained, lr=config.stage1_lr, betas=betas, fused=self.fused)]
         self.wrapped = [self.wrap(self.autoencoder)]
         if config.adversarial_weight:
-            self.model["discriminator"] = PatchDiscriminator(config.discriminator_width)
+            self.model["discriminator"] = PatchDiscriminator()
             trained = self.model["discriminator"].parameters()
             optimisers.append(torch.optim.Adam(trained, lr=config.stage1_lr, betas=(0.5, 0.9), fused=self.fused))
             self.wrapped.append(self.wrap(self.model["discriminator"]))
@@ -77,9 +78,10 @@ class CodebookStage(Stage):
             self.perceptual.to(self.device)
             self.score = "val_likeness"  # an adversarial loss costs PSNR and is there for what PSNR does not see
         self.mouth = mouth_pixels(config.crop_size).to(self.device)
-        self.warmup = round(config.codebook_warmup * config.stage1_steps)
+        self.warmup = round(WARMUP * config.stage1_steps) if config.prevent_collapse else 0
         if config.resident:
             self.train.keep(self.device)
+        self.placed = False  # whether the codes come from an earlier training
         self.tallies: list = []  # of this step's batches
         self.encodings: dict[str, Tensor] = {}  # of the last batch
 
@@ -95,7 +97,7 @@ class CodebookStage(Stage):
         return material[0]
 
     def before(self, number: int) -> None:
-        if number == self.warmup and self.config.codebook_init == "kmeans":
+        if number == self.warmup and self.config.prevent_collapse and not self.placed:
             self.initialise_codes()
         self.tallies = []
 
@@ -109,7 +111,7 @@ class CodebookStage(Stage):
         pixel = reconstruction_loss(reconstruction, image, config.mouth_weight, self.mouth)
         seen, truth = random_windows(WINDOW, reconstruction, image)
         logged = {"l1": pixel.detach(), "vq": out["vq_loss"].detach()}
-        loss, judged = config.l1_weight * pixel, None
+        loss, judged = pixel, None
         if self.perceptual is not None:
             perceptual = self.perceptual(seen, truth)
             logged["perceptual"] = perceptual.detach()
@@ -122,28 +124,22 @@ class CodebookStage(Stage):
             logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
         if quantise:
             self.encodings = {half: out[half].detach() for half in HALVES}
-            self.tallies.append(
-                [self.codebook(half).tally(out[half].detach(), out[f"{half}_indices"]) for half in HALVES]
-            )
-        return [loss + config.vq_weight * out["vq_loss"], judged][: len(self.optimisers)], logged
+            self.tallies.append([self.codebook(half).tally(out[f"{half}_indices"]) for half in HALVES])
+        return [loss + out["vq_loss"], judged][: len(self.optimisers)], logged
 
     def codebook(self, half: str) -> nn.Module:
         """C_U or C_B."""
         return getattr(self.autoencoder, f"{half}_codebook")
 
     def after(self, number: int) -> None:
-        """Move the codes by their averages and, every REVIVE_EVERY steps, the unused ones onto encodings."""
+        """Every REVIVE_EVERY steps, move the codes that nobody used onto encodings."""
         if not self.tallies:
             return
-        config = self.config
         for index, half in enumerate(HALVES):
-            counts, sums = (sum(parts) for parts in zip(*(tally[index] for tally in self.tallies), strict=True))
-            counts, sums = self.accelerator.reduce((counts, sums), reduction="sum")
-            if config.codebook_update == "average":
-                self.codebook(half).move(counts, sums)
-            self.model["used"][half] += counts
+            counts = sum(tally[index] for tally in self.tallies)
+            self.model["used"][half] += self.accelerator.reduce(counts, reduction="sum")
         since = number - self.warmup + 1
-        if config.revive_dead_codes and since % REVIVE_EVERY == 0 and number <= REVIVE_UNTIL * self.steps:
+        if self.config.prevent_collapse and since % REVIVE_EVERY == 0 and number <= REVIVE_UNTIL * self.steps:
             self.revive(number)
 
     @torch.no_grad()

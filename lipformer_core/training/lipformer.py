@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import Config
-from ..data.audio import SILENCE
 from ..data.joined import Data, open_corpus
 from ..errors import ConfigError
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
@@ -29,7 +28,7 @@ from ..model.warping import require_sampling
 from .codebook import train_codebook
 from .loop import finished, run_stage, take_over
 from .objectives import CodeObjective, ImageObjective, SoundObjective, WarpObjective, lower_face
-from .pairs import PairBatch, PairSampler, augment_audio, without_speech
+from .pairs import PairBatch, PairSampler, without_speech
 from .stage import Stage, as_configured, describe_frames, make_accelerator
 
 VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
@@ -149,7 +148,7 @@ class LipFormerStage(Stage):
             decoder = list(model.autoencoder.decoder.parameters())
             optimisers[0].add_param_group({"params": decoder, "lr": config.decoder_lr, "weight_decay": 0.0})
             if config.joint_adversarial_weight:
-                self.discriminator = PatchDiscriminator(config.discriminator_width).to(self.device)
+                self.discriminator = PatchDiscriminator().to(self.device)
                 trained = self.discriminator.parameters()
                 optimisers.append(torch.optim.Adam(trained, lr=rate, betas=(0.5, 0.9), fused=self.fused))
                 self.wrapped.append(self.wrap(self.discriminator))
@@ -171,8 +170,6 @@ class LipFormerStage(Stage):
         """Losses of the generator and, where there is one, of the discriminator."""
         config = self.config
         batch, pixels = self.to_device(material[0]), material[1]
-        floor = None if config.mean_normalise_audio else SILENCE
-        batch.audio = augment_audio(batch.audio, config.audio_gain, config.audio_noise, floor)
         if config.speech_dropout:
             batch.audio = without_speech(batch.audio, config.speech_dropout)
         image = None if pixels is None else batch.looks.images(self.train.frames.pictures(pixels, self.device))

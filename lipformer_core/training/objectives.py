@@ -43,8 +43,7 @@ def warp_loss(
     points = [bottom_coordinates(p, config.crop_size) for p in (batch.target_points, batch.reference_points)]
     landmark = warp_landmark_loss(grid, *points)
     feature = feature_error(warped, truth, rigid)
-    loss = config.warp_landmark_weight * landmark + config.warp_feature_weight * feature
-    return loss, {"landmark": landmark, "feature": feature}
+    return landmark + feature, {"landmark": landmark, "feature": feature}
 
 
 class SoundObjective(nn.Module):
@@ -147,7 +146,7 @@ class ImageObjective(CodeObjective):
         own = look_up(model, batch)[3] if config.reference == "own" else None
         generated = model.decode(upper, lip_codes(logits, model.codes, tau, config.expected_codes), own).float()
         pixel = reconstruction_loss(generated, image, config.mouth_weight, self.region)
-        loss = config.cross_entropy_weight * code_loss + config.image_weight * pixel
+        loss = code_loss + pixel
         logged["image"] = pixel.detach()
         if self.perceptual is not None:
             perceptual = self.perceptual(lower_face(generated), lower_face(image))

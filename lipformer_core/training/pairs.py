@@ -9,7 +9,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from .. import checkpoint
-from ..data.audio import SILENCE
 from ..data.clips import Clip, ClipInfo, PreparedCorpus
 from ..data.joined import JoinedCorpora
 from ..data.references import draw_nearest, draw_reference, draw_twin
@@ -134,20 +133,6 @@ def _run_around(info: ClipInfo, anchor: int, length: int) -> int:
             f"{info.clip_id}: frames {first} to {last - 1} are fewer than the {length} in a row that are needed"
         )
     return min(max(anchor - length // 2, first), last - length)
-
-
-def augment_audio(audio: Tensor, gain: float, noise: float, floor: float | None = SILENCE) -> Tensor:
-    """A random level for each sample and noise on every band; nothing falls below the floor.
-
-    audio : torch.Tensor, shape = (B, window, 80 + features): of them the log-mel is changed, speech features are not
-    gain : largest shift of a sample's level, mel units; noise : deviation, mel units
-    """
-    mel, features = audio[..., :N_MELS], audio[..., N_MELS:]
-    if gain:
-        mel = mel + gain * (2 * torch.rand(len(mel), 1, 1, device=mel.device) - 1)
-    if noise:
-        mel = mel + noise * torch.randn_like(mel)
-    return torch.cat([mel if floor is None else mel.clamp(min=floor), features], -1)
 
 
 def without_speech(audio: Tensor, share: float) -> Tensor:

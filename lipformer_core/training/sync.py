@@ -68,9 +68,8 @@ class SyncStage(Stage):
 
     def losses(self, number: int, material: Stretches) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The loss, and figures to log."""
-        config = self.config
-        seen = soften(augment_pictures(seen_frames(material.pixels), config.sync_colour, config.sync_geometry))
-        sounds = augment_sounds(torch.from_numpy(material.sounds), config.sync_gain, config.sync_noise)
+        seen = soften(augment_pictures(seen_frames(material.pixels)))
+        sounds = augment_sounds(torch.from_numpy(material.sounds))
         lips = torch.from_numpy(material.lips)
         loss, figures = self.wrapped[0](*(x.to(self.device) for x in (seen, sounds, lips)))
         return [loss], figures
@@ -113,7 +112,7 @@ class SyncObjective(nn.Module):
         articulation = F.smooth_l1_loss(read, mouths.repeat(2, 1))
         figures = {"loss": contrastive.detach(), "chance": math.log(len(similarity)), "lips": articulation.detach()}
         figures |= wins(similarity.detach(), sounds.shape[1])
-        return contrastive + config.sync_articulation_weight * articulation, figures
+        return contrastive + articulation, figures
 
 
 def info_nce(logits: Tensor) -> Tensor:

@@ -17,6 +17,10 @@ from ..model.syncnet import see
 
 LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
 BAND_SHIFT = 3  # mel bands; the largest change of a voice's apparent size
+COLOUR = 0.3  # strength of colour jitter of a clip's pictures
+GEOMETRY = 0.08  # largest shift and change of size of a clip's pictures, share of their width
+GAIN = 0.5  # mel units; largest change of a clip's level, and of its balance between low and high
+NOISE = 0.1  # mel units; largest deviation of noise on a clip's sound
 
 
 @dataclass
@@ -82,18 +86,18 @@ def seen_frames(pixels: np.ndarray) -> Tensor:
     return see(bottoms).unflatten(0, pixels.shape[:2])
 
 
-def augment_pictures(seen: Tensor, colour: float, geometry: float) -> Tensor:
+def augment_pictures(seen: Tensor) -> Tensor:
     """Mirror, shift, resize and tint, all frames of a clip alike: (B, L, 3, h, w) in [-1, 1] to the same."""
     batch, length = seen.shape[:2]
     uniform = lambda *shape: 2 * torch.rand(*shape) - 1  # noqa: E731
     move = torch.zeros(batch, 2, 3)
-    size = 1 + geometry * uniform(batch)
+    size = 1 + GEOMETRY * uniform(batch)
     move[:, 0, 0], move[:, 1, 1] = size * uniform(batch).sign(), size
-    move[:, :, 2] = 2 * geometry * uniform(batch, 2)
+    move[:, :, 2] = 2 * GEOMETRY * uniform(batch, 2)
     grid = F.affine_grid(move.repeat_interleave(length, 0), list(seen.flatten(0, 1).shape), align_corners=False)
     moved = F.grid_sample(seen.flatten(0, 1), grid, padding_mode="border", align_corners=False)
-    gain = 1 + colour * uniform(batch, 1, 1, 1, 1)
-    tint = colour * (uniform(batch, 1, 1, 1, 1) + 0.5 * uniform(batch, 1, 3, 1, 1))
+    gain = 1 + COLOUR * uniform(batch, 1, 1, 1, 1)
+    tint = COLOUR * (uniform(batch, 1, 1, 1, 1) + 0.5 * uniform(batch, 1, 3, 1, 1))
     return (moved.unflatten(0, (batch, length)) * gain + tint).clamp(-1, 1)
 
 
@@ -109,16 +113,15 @@ def soften(seen: Tensor) -> Tensor:
     return seen + share * (frames.view_as(seen) - seen)
 
 
-def augment_sounds(sounds: Tensor, gain: float, noise: float) -> Tensor:
+def augment_sounds(sounds: Tensor) -> Tensor:
     """Another level, balance of low and high, size of the voice and room, all windows of a clip alike.
 
-    sounds : (B, W, window, 80) log-mel; gain : largest change of level, mel units; noise : largest deviation of noise
-        on every band, mel units; the floor stays at -1
+    sounds : (B, W, window, 80) log-mel; the floor stays at -1
     """
     batch, bands = len(sounds), sounds.shape[-1]
     uniform = lambda: 2 * torch.rand(batch, 1, 1, 1) - 1  # noqa: E731
-    change = gain * (uniform() + uniform() * torch.linspace(-1, 1, bands))
+    change = GAIN * (uniform() + uniform() * torch.linspace(-1, 1, bands))
     moved = torch.arange(bands) + torch.randint(-BAND_SHIFT, BAND_SHIFT + 1, (batch, 1))  # (B, 80)
     moved = moved.clamp(0, bands - 1)[:, None, None].expand_as(sounds)
-    change = change + noise * torch.rand(batch, 1, 1, 1) * torch.randn_like(sounds)
+    change = change + NOISE * torch.rand(batch, 1, 1, 1) * torch.randn_like(sounds)
     return (sounds.gather(-1, moved) + change).clamp(min=SILENCE)

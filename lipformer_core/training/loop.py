@@ -20,7 +20,7 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
 from .. import checkpoint, provenance
-from ..config import Config
+from ..config import Config, from_dict
 from ..data.prefetch import prefetched, prefetched_by_processes
 from ..errors import CheckpointError, TrainingDiverged
 from ..progress import tqdm
@@ -263,8 +263,7 @@ def _remove(state: Path) -> None:
 
 
 def _same(header: dict, config: Config, data_hash: str | None, folder: Path) -> None:
-    new = config.decisive(folder.name)
-    old = Config().decisive(folder.name) | header["config"]  # a setting that came later was off
+    new, old = (c.decisive(folder.name) for c in (config, from_dict(header["config"])))
     changed = sorted(k for k in new if old[k] != new[k])
     if changed or data_hash not in (None, header["data_hash"]):
         what = f"other settings ({', '.join(changed)})" if changed else "other data"

@@ -34,7 +34,6 @@ from .data.media import (
     read_audio,
 )
 from .data.pictures import square_size
-from .data.references import references
 from .data.speech import sound_rows, why_absent
 from .data.tracking import FaceTrack, appearances, load_track, track_faces
 from .dub_report import COMMENT, DubReport, frame_statuses, quality_warnings, size_warnings, status_ranges
@@ -51,9 +50,8 @@ from .progress import tqdm
 from .timing import FPS, N_MELS, SAMPLE_RATE
 
 if TYPE_CHECKING:
-    import torch
-
     from .model.lipformer import LipFormer
+    from .speaker import Speaker
 
 POLICIES = ("pingpong", "loop", "cut", "error")
 CHUNK = 16  # pictures generated at once, fewer where they are large
@@ -105,8 +103,10 @@ def dub(
         WeightsMissing: no landmark network is present and no `landmarks` were given, or the model hears by a speech
             encoder that is not here.
     """
+    from .speaker import Speaker
+
     started = time.perf_counter()
-    clock = _Clock()
+    clock, speaker = _Clock(), Speaker(model)
     video, audio, out = Path(video), Path(audio), Path(out)
     if policy not in POLICIES:
         raise ConfigError(f"policy is {policy!r}; choose one of {', '.join(POLICIES)}")
@@ -156,7 +156,7 @@ def dub(
     chunk = CHUNK if source.is_image else min(CHUNK, frames_held(source.height, source.width))
     with FrameReader(video, times, (source.width, source.height), seekable=not seen.leaps) as reader:
         with clock("reference"):
-            lender, encoded, lent = _lend(model, reader, track, transforms, order)
+            lent = _borrow(speaker, reader, track, transforms, order)
         with writer, _bar(len(order), "dubbing", progress) as bar:
             for first in range(0, len(order), chunk):
                 indices = order[first : first + chunk]
@@ -170,7 +170,7 @@ def dub(
                     with clock("model"):
                         moments = (first + np.array(shown)) / rate
                         windows = mel_windows(rows, moments, config.audio_window) - mean
-                        generated = _generate(model, crops, windows, lender[indices[shown]], encoded)
+                        generated = speaker.say(speaker.look(crops, indices[shown]), windows)
                 new = dict(zip(shown, zip(crops, generated, strict=True), strict=True))
                 for k, i in enumerate(indices):
                     picture = frames[i]
@@ -206,7 +206,7 @@ def dub(
         seconds={name: round(spent, 3) for name, spent in {**clock.seconds, "total": total}.items()},
         frames_per_second=round(len(order) / total, 2),
         warnings=warnings,
-        device=str(_weight(model).device),
+        device=str(speaker.device),
     )
     if report is not None:
         result.save(report)
@@ -313,66 +313,21 @@ def _square_pixels(source: MediaInfo) -> np.ndarray:
     return matrix
 
 
-def _lend(
-    model: LipFormer, reader: FrameReader, track: FaceTrack, transforms: np.ndarray, order: np.ndarray
-) -> tuple[np.ndarray, dict[int, object], list[dict]]:
-    """References of the source's frames, as far as they are shown, chosen by `data.references` for each appearance.
-
-    Returns:
-        `(n,)` int64, the frame that lends to each (-1: none); the model's encoding of each lender; and
-        `DubReport.references`.
-    """
-    import torch
-
-    size, part = model.config.crop_size, appearances(track)
+def _borrow(
+    speaker: Speaker, reader: FrameReader, track: FaceTrack, transforms: np.ndarray, order: np.ndarray
+) -> list[dict]:
+    """Choose references for each appearance of the face, as far as it is shown: `DubReport.references`."""
+    size, part = speaker.model.config.crop_size, appearances(track)
     usable = track.valid & ~track.interpolated & np.isin(part, part[order])
-    lender, encoded, listed = np.full(len(track), -1), {}, []
 
     def crop(index: int) -> np.ndarray:
         return warp_crop(reader[index], transforms[index], size)
 
-    opening = mouth_shape(track.landmarks)[0]
-    for borrowers, index, picture in references(opening, track.pose, usable, crop, part, model.config.reference):
-        with torch.inference_mode():
-            encoded[index] = model.encode_reference(_to_tensor(picture[None], model))
-        lender[borrowers] = index
+    listed = []
+    for borrowers, lender in speaker.borrow(mouth_shape(track.landmarks)[0], track.pose, usable, crop, part):
         shown = borrowers[track.valid[borrowers]]
-        listed.append({"first": int(shown[0]), "last": int(shown[-1]), "reference_frame": index})
-    return lender, encoded, listed
-
-
-def _generate(
-    model: LipFormer, crops: np.ndarray, windows: np.ndarray, lenders: np.ndarray, encoded: dict[int, object]
-) -> np.ndarray:
-    """Crops `(B, S, S, 3)` uint8, sound `(B, W, columns)` and who lends `(B,)` to generated crops `(B, S, S, 3)`."""
-    import torch
-
-    generated = np.empty_like(crops)
-    for lender in np.unique(lenders):
-        same = lenders == lender
-        images = _to_tensor(crops[same], model)
-        with torch.inference_mode():
-            sound = torch.from_numpy(windows[same]).to(images)
-            result = model.generate(images, sound, encoded[int(lender)])
-        pixels = ((result.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        generated[same] = pixels.permute(0, 2, 3, 1).cpu().numpy()
-    return generated
-
-
-def _to_tensor(crops: np.ndarray, model: LipFormer) -> torch.Tensor:
-    """`(B, S, S, 3)` uint8 to `(B, 3, S, S)` in [-1, 1] where the model lives."""
-    import torch
-
-    weight = _weight(model)
-    images = torch.from_numpy(np.ascontiguousarray(crops)).to(weight.device)
-    return images.permute(0, 3, 1, 2).to(weight.dtype) / 127.5 - 1
-
-
-def _weight(model: LipFormer) -> torch.Tensor:
-    """One of the model's parameters; it says where the model is and in which precision."""
-    import torch
-
-    return next(iter(model.parameters()), torch.zeros(()))
+        listed.append({"first": int(shown[0]), "last": int(shown[-1]), "reference_frame": lender})
+    return listed
 
 
 def _smooth_runs(points: np.ndarray, track: FaceTrack, sigma: float) -> np.ndarray:

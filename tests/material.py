@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from lipformer_core.data.alignment import MEAN_FACE
+from lipformer_core.model.lipformer import Reference
 from lipformer_core.timing import FPS
 
 JAW = np.array([(1.12 * np.cos(a), 0.11 + 1.73 * np.sin(a) ** 0.8) for a in np.linspace(np.pi, 0, 17)])
@@ -138,16 +139,20 @@ class FakeModel(torch.nn.Module):
         self.largest_batch = 0
         self.references = 0
 
-    def encode_reference(self, image: torch.Tensor) -> torch.Tensor:
+    def encode_reference(self, image: torch.Tensor) -> Reference:
         self.references += 1
         assert image.shape == (1, 3, 64, 64) and image.abs().max() <= 1
-        return image
+        return Reference(*image.chunk(2, 2))
 
-    def generate(self, target: torch.Tensor, audio: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    def look(self, target: torch.Tensor, reference: Reference) -> tuple[torch.Tensor, Reference]:
+        return target, reference
+
+    def say(self, seen: tuple[torch.Tensor, Reference], audio: torch.Tensor) -> torch.Tensor:
+        target, reference = seen
         batch = len(target)
         assert target.shape == (batch, 3, 64, 64) and audio.shape == (batch, 16, 80)
         self.largest_batch = max(self.largest_batch, batch)
-        bottom = reference[:, :, 32:].expand(batch, -1, -1, -1).clone()
+        bottom = reference.bottom.expand(batch, -1, -1, -1).clone()
         loudness = audio[:, 6:10].amax((1, 2)).clamp(-1, 1)
         bottom[:, :, 6:16, 22:42] = loudness[:, None, None, None]
         return torch.cat([target[:, :, :32], bottom], dim=2)

@@ -77,9 +77,7 @@ def test_a_model_of_normalised_sound_hears_it_less_the_recordings_mean(tmp_path)
     for normalised in (False, True):
         m.model.config = SimpleNamespace(**{**vars(FakeConfig), "mean_normalise_audio": normalised})
         seen = heard[normalised] = []
-        m.model.generate = lambda upper, audio, reference, seen=seen: (
-            seen.append(audio) or FakeModel.generate(m.model, upper, audio, reference)
-        )
+        m.model.say = lambda face, audio, seen=seen: seen.append(audio) or FakeModel.say(m.model, face, audio)
         m.dub()
     plain, less = (torch.cat(heard[k]) for k in (False, True))
     mean = torch.from_numpy(log_mel(read_audio(m.audio)).mean(0))
@@ -283,16 +281,16 @@ def test_output_must_not_replace_an_input(tmp_path):
 
 def test_an_interrupted_run_leaves_no_half_file(tmp_path):
     m = Material(tmp_path, n=50, seconds=2.0)
-    generate = m.model.generate
+    say = m.model.say
 
     def interrupted(*inputs):
         if interrupted.calls == 2:
             raise KeyboardInterrupt
         interrupted.calls += 1
-        return generate(*inputs)
+        return say(*inputs)
 
     interrupted.calls = 0
-    m.model.generate = interrupted
+    m.model.say = interrupted
     before = {p.name for p in tmp_path.iterdir()}
     with pytest.raises(KeyboardInterrupt):
         m.dub()

@@ -133,7 +133,7 @@ def test_the_mouth_of_people_it_never_saw_leaves_its_rest_as_far_as_they_open_it
         puppet, truth = Puppet(model, clip, torch.device("cpu")), clip.frames(frames)
         sounds = puppet.sound(clip, frames), puppet.silence(len(frames))
         seen = puppet.look(truth, frames)
-        spoken, rest = (puppet.speak(seen, sound)[:, *middle].astype(float) for sound in sounds)
+        spoken, rest = (puppet.say(seen, sound)[:, *middle].astype(float) for sound in sounds)
         moved = np.abs(spoken - rest).mean((1, 2, 3))
         agreement.append(np.corrcoef(moved, clip.opening)[0, 1])
     assert min(agreement) > 0.5

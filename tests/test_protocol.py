@@ -9,7 +9,7 @@ import torch
 
 from lipformer_core.data.audio import mel_windows, silent_rows
 from lipformer_core.errors import DataError, NoFaceFound
-from lipformer_core.evaluation.cases import choose_reference, exchange_partner, strangers_of
+from lipformer_core.evaluation.cases import Puppet, exchange_partner, strangers_of
 from lipformer_core.evaluation.clip_judge import Scorers
 from lipformer_core.evaluation.metrics import ROUNDING_PSNR
 from lipformer_core.evaluation.protocol import evaluate_model
@@ -278,19 +278,25 @@ def test_frames_without_a_face_count_nowhere():
     assert len(scores[1].series["truth"]) == FRAMES - 7
 
 
+def lender(clip) -> int:
+    """The one frame that lends in an evaluated clip."""
+    (index,) = Puppet(Perfect(), clip, torch.device("cpu")).lent
+    return index
+
+
 def test_reference_is_closed_frontal_and_never_a_grey_frame():
     clip = Clip("c", "p", seed=1)
     clip.pose[:] = 30
     clip.pose[[0, 20]] = 0
     clip.opening[10], clip.pose[10] = 0.3, 0  # frontal, but speaking
     clip.images[0] = 128  # closed and frontal, but grey
-    assert choose_reference(clip) == 20
+    assert lender(clip) == 20
     clip.valid[20] = False
-    chosen = choose_reference(clip)
+    chosen = lender(clip)
     assert clip.valid[chosen] and clip.opening[chosen] <= np.quantile(clip.opening, 0.25)
     clip.images[:] = 128
     with pytest.raises(NoFaceFound, match="uniform"):
-        choose_reference(clip)
+        lender(clip)
 
 
 def test_exchange_prefers_another_person():

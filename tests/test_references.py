@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from material import FakeConfig, FakeModel, face_clip, tone, write_video, write_wav
 
 from lipformer_core import dubbing
@@ -19,7 +20,7 @@ from lipformer_core.data.references import (
     references,
 )
 from lipformer_core.data.tracking import FaceTrack, appearances
-from lipformer_core.evaluation.cases import choose_reference
+from lipformer_core.evaluation.cases import Puppet
 
 
 class Seen:
@@ -106,7 +107,9 @@ def test_dubbing_and_evaluation_choose_the_same_reference(dub):
         def detect(self, rgb):
             return [(next(self.marks), next(turns))]
 
-    assert dub(frames, marks, tracker=Turned(marks))[0].reference_frame == choose_reference(clip)
+    assert dub(frames, marks, tracker=Turned(marks))[0].reference_frame == next(
+        iter(Puppet(FakeModel(), clip, torch.device("cpu")).lent)
+    )
 
 
 @pytest.mark.parametrize("fps", [25, 50])

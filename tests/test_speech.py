@@ -129,7 +129,7 @@ def test_a_model_learns_and_is_judged_with_features(encoder, tiny_config, tiny_c
     assert model.config.speech_encoder == "moonshine"
     performer = Puppet(model, clip, torch.device("cpu"))
     truth = clip.frames([0, 9])
-    spoken = performer.speak(performer.look(truth, [0, 9]), performer.sound(clip, [0, 9]))
+    spoken = performer.say(performer.look(truth, [0, 9]), performer.sound(clip, [0, 9]))
     assert spoken.shape == truth.shape and performer.silence(2).shape == heard.shape
 
 
@@ -145,8 +145,8 @@ def test_a_dub_gives_the_model_the_features(encoder, tmp_path):
 
     m, seen = Material(tmp_path), []
     m.model.config = SimpleNamespace(**{**vars(FakeConfig), "speech_encoder": "moonshine"})
-    generate = m.model.generate
-    m.model.generate = lambda upper, audio, reference: seen.append(audio) or generate(upper, audio[..., :80], reference)
+    say = m.model.say
+    m.model.say = lambda face, audio: seen.append(audio) or say(face, audio[..., :80])
     m.dub()
     heard = torch.cat(seen)
     assert heard.shape[1:] == (FakeConfig.audio_window, COLUMNS) and heard[..., 80:].abs().max() > 0
@@ -201,8 +201,8 @@ def test_a_model_that_can_do_without_the_features_does(monkeypatch, tmp_path, ti
     speech._session.cache_clear()
     m, seen = Material(tmp_path), []
     m.model.config = SimpleNamespace(**{**vars(FakeConfig), "speech_encoder": "moonshine", "speech_dropout": 0.5})
-    generate = m.model.generate
-    m.model.generate = lambda face, audio, reference: seen.append(audio) or generate(face, audio[..., :80], reference)
+    say = m.model.say
+    m.model.say = lambda face, audio: seen.append(audio) or say(face, audio[..., :80])
     report = m.dub()
     assert torch.cat(seen).shape[-1] == COLUMNS and not torch.cat(seen)[..., 80:].any()
     assert any("without the speech encoder" in warning for warning in report.warnings)

@@ -8,33 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lipformer_core.data.references import FEWEST_CONTRAST, references
+from lipformer_core.data.references import FEWEST_CONTRAST
 from lipformer_core.errors import NoFaceFound
-from lipformer_core.model.lipformer import Reference
-from lipformer_core.training.sampling import to_images, to_tensor
+from lipformer_core.speaker import Speaker
+from lipformer_core.training.sampling import to_images
 
 STRANGERS = 10  # clips over which the floor of the leak is averaged
-
-
-def choose_references(clip: Any, policy: str = "one") -> tuple[NDArray[np.int64], dict[int, NDArray[np.uint8]]]:
-    """Who lends to each frame of a clip (n,), by the rule of `data.references` as dubbing has it, and their pictures.
-
-    Raises NoFaceFound if no frame of the clip can serve.
-    """
-    opening, pose, valid = (np.asarray(x) for x in (clip.opening, clip.pose, clip.valid))
-    lender, pictures = np.full(len(valid), -1), {}
-    for borrowers, index, crop in references(opening, pose, valid, lambda i: clip.frames([i])[0], policy=policy):
-        lender[borrowers], pictures[index] = index, crop
-    if not pictures:
-        raise NoFaceFound(f"{clip.info.clip_id}: no frame shows a face, so there is no reference")
-    if max(crop.std() for crop in pictures.values()) < FEWEST_CONTRAST:
-        raise NoFaceFound(f"{clip.info.clip_id}: every frame is nearly uniform, so there is no reference")
-    return lender, pictures
-
-
-def choose_reference(clip: Any) -> int:
-    """The one reference frame of a clip, by the policy `one`. Raises as `choose_references`."""
-    return next(iter(choose_references(clip)[1]))
 
 
 def exchange_partner(position: int, persons: Sequence[str]) -> int | None:
@@ -50,25 +29,21 @@ def strangers_of(position: int, partner: int | None, count: int) -> list[int]:
     return [j for j in after if j != partner][:STRANGERS]
 
 
-class Puppet:
-    """A model with one clip's references in place; makes the pictures of rows and cases in batches."""
+class Puppet(Speaker):
+    """A speaker with one clip's references in place; makes the pictures of rows and cases in batches."""
 
-    def __init__(self, model: Any, clip: Any, device: torch.device) -> None:
-        self.model, self.clip, self.device = model, clip, device
-        self.lender, self.lent = choose_references(clip, model.config.reference)
-        with torch.no_grad():
-            self.encoded = {i: model.encode_reference(to_tensor(p[None]).to(device)) for i, p in self.lent.items()}
-        self.seconds: list[tuple[int, float]] = []  # frames and duration of every `look_and_speak`
+    def __init__(self, model: Any, clip: Any, device: torch.device | None = None) -> None:
+        """Raises NoFaceFound if no frame of the clip can serve as a reference."""
+        super().__init__(model, device)
+        self.clip = clip
+        opening, pose, valid = (np.asarray(x) for x in (clip.opening, clip.pose, clip.valid))
+        if not self.borrow(opening, pose, valid, lambda index: clip.frames([index])[0]):
+            raise NoFaceFound(f"{clip.info.clip_id}: no frame shows a face, so there is no reference")
+        if max(crop.std() for crop in self.lent.values()) < FEWEST_CONTRAST:
+            raise NoFaceFound(f"{clip.info.clip_id}: every frame is nearly uniform, so there is no reference")
+        self.seconds: list[tuple[int, float]] = []  # frames and duration of every `look_and_say`
 
-    @torch.no_grad()
-    def look(self, truth: NDArray[np.uint8], frames: NDArray[np.int64] | Sequence[int]) -> Any:
-        """What the model sees of the clip's frames, (k, S, S, 3), for `rows` and any number of `speak`."""
-        lent = [self.encoded[i] for i in self.lender[np.asarray(frames)]]
-        alone = len(self.encoded) == 1
-        reference = lent[0] if alone else Reference(*(torch.cat(halves) for halves in zip(*lent, strict=True)))
-        return self.model.look(to_tensor(truth).to(self.device), reference)
-
-    @torch.no_grad()
+    @torch.inference_mode()
     def rows(
         self, truth: NDArray[np.uint8], frames: NDArray[np.int64] | Sequence[int], seen: Any
     ) -> dict[str, NDArray[np.uint8]]:
@@ -76,7 +51,7 @@ class Puppet:
         half = truth.shape[1] // 2
         copied = truth.copy()
         copied[:, half:] = np.stack([self.lent[i][half:] for i in self.lender[np.asarray(frames)]])
-        own = self.model.encode_bottom(to_tensor(truth[:, half:]).to(self.device))
+        own = self.model.encode_bottom(self.tensor(truth[:, half:]))
         return {
             "ceiling": to_images(self.model.show(seen, own)),
             "copy_reference": copied,
@@ -89,20 +64,14 @@ class Puppet:
         lips = self.model.lips_heard(windows)
         return None if lips is None else lips.cpu().numpy()
 
-    @torch.no_grad()
-    def speak(self, seen: Any, audio: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """LipFormer's pictures (k, S, S, 3) of what `look` gave, driven by sound (k, window, columns)."""
-        windows = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)).to(self.device)
-        return to_images(self.model.say(seen, windows))
-
-    def look_and_speak(
+    def look_and_say(
         self, truth: NDArray[np.uint8], frames: NDArray[np.int64], audio: NDArray[np.float32]
     ) -> tuple[Any, NDArray[np.uint8]]:
-        """`look` and `speak` with a stop-watch: a frame's whole way through the model, noted in `seconds`."""
+        """`look` and `say` with a stop-watch: a frame's whole way through the model, noted in `seconds`."""
         self._wait()
         start = time.perf_counter()
         seen = self.look(truth, frames)
-        spoken = self.speak(seen, audio)
+        spoken = self.say(seen, audio)
         self._wait()
         self.seconds.append((len(truth), time.perf_counter() - start))
         return seen, spoken

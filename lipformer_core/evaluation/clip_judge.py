@@ -110,16 +110,16 @@ class ClipJudge:
         clip = puppet.clip
         truth = clip.frames(frames)
         own = puppet.sound(clip, frames)
-        seen, spoken = puppet.look_and_speak(truth, frames, own)
+        seen, spoken = puppet.look_and_say(truth, frames, own)
         rows = {"ground_truth": truth} | puppet.rows(truth, frames, seen) | {"lipformer": spoken}
         if (heard := puppet.hear(own)) is not None:
             self.lips["sound_alone"].append(heard)
-        cases = {"silence": puppet.speak(seen, puppet.silence(len(frames)))}
+        cases = {"silence": puppet.say(seen, puppet.silence(len(frames)))}
         exchanged = np.isin(frames, both)
         if driver is not None and exchanged.any():
-            cases["exchanged"] = puppet.speak(seen, puppet.sound(driver, frames))[exchanged]
+            cases["exchanged"] = puppet.say(seen, puppet.sound(driver, frames))[exchanged]
         if self.shift:
-            cases["shifted"] = puppet.speak(seen, puppet.sound(clip, frames + self.shift))
+            cases["shifted"] = puppet.say(seen, puppet.sound(clip, frames + self.shift))
         for name, images in (rows | cases).items():
             self.lips[name].append(self.meter.read(images))
         if self.scorers.sync is not None:

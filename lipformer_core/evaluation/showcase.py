@@ -36,9 +36,9 @@ def under_sounds(model: LipFormer, clip: Clip, driver: Clip, frames: Sequence[in
     return {
         "truth": truth,
         "reconstruction": puppet.rows(truth, frames, seen)["ceiling"],
-        "generated, own audio": puppet.speak(seen, puppet.sound(clip, frames)),
-        "generated, other's audio": puppet.speak(seen, puppet.sound(driver, frames)),
-        "generated, silence": puppet.speak(seen, puppet.silence(len(frames))),
+        "generated, own audio": puppet.say(seen, puppet.sound(clip, frames)),
+        "generated, other's audio": puppet.say(seen, puppet.sound(driver, frames)),
+        "generated, silence": puppet.say(seen, puppet.silence(len(frames))),
     }
 
 
@@ -72,7 +72,7 @@ def soft_codes(
     seen = puppet.look(truth, frames)
     logits = model.lip_logits(seen.warped, torch.from_numpy(sound).to(device))
     label = "expected codes" if model.config.expected_codes else "arg-max"
-    rows = {"truth": truth, label: puppet.speak(seen, sound)}
+    rows = {"truth": truth, label: puppet.say(seen, sound)}
     peaks = {}
     for tau in taus:
         weights = (logits / tau).softmax(-1)

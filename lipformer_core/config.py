@@ -91,6 +91,7 @@ class Config:
     scale_attention: bool = False  # the 1/sqrt(d) that Eq. 9 as printed omits
     query_source: str = "reference"  # Eq. 8 as printed: the warped reference in every layer; "z": Z_i
     residual_head: bool = False  # logits by distance of (warped reference + residual) to the codes, not a linear map
+    free_logits: bool = False  # beside the residual head's distances a linear map to logits, for what is no mean; ours
     position_embedding: bool = False
     self_attention: bool = False  # among the spatial tokens of one frame; ours, not in the paper
     gumbel_tau_start: float = 1.0
@@ -170,6 +171,8 @@ class Config:
             raise ConfigError("listen_steps: nothing reads lips from F_Aud; set articulation_weight")
         if self.speech_dropout and self.speech_encoder == "none":
             raise ConfigError("speech_dropout: without a speech_encoder there are no features to leave out")
+        if self.free_logits and not self.residual_head:
+            raise ConfigError("free_logits: without residual_head all logits are free")
         if self.latent_weight and not self.residual_head:
             raise ConfigError("latent_weight: only the residual head has latents; set residual_head")
         if both := sorted(set(self.val_persons) & set(self.test_persons)):
@@ -328,7 +331,7 @@ _REALTIME = dict(
     adversarial_weight=0.0, augment_colour=0.3, augment_geometry=0.5, warmup_steps=100, weight_average=0.998,
     warp_width=64, model_dim=128, layers=2, heads=4, ffn_dim=256, audio_dim=160,
     scale_attention=True, query_source="z", warp_steps=20_000, cached_steps=100_000, warp_supervision=0.1,
-    residual_head=True, position_embedding=True, self_attention=True,
+    residual_head=True, free_logits=True, position_embedding=True, self_attention=True,
     mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3, pose_twin=1.0, silent_closed=0.5,
     lip_reading_weight=5.0,
 )  # fmt: skip

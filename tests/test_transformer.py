@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from lipformer_core.config import preset
+from lipformer_core.errors import ConfigError
 from lipformer_core.model.lipformer import LipFormer, lip_codes
 from lipformer_core.model.transformer import ConditionalLayerNorm, CrossAttention, LipTransformer
 from lipformer_core.model.warping import Warped
@@ -138,3 +139,21 @@ def test_a_model_with_expected_codes_generates_by_them(tiny_config):
         by_hand = hard.decode(codes, logits.softmax(-1) @ hard.codes).clamp(-1, 1)
     torch.testing.assert_close(soft.generate(image, audio, reference), by_hand)
     assert not torch.allclose(soft.generate(image, audio, reference), hard.generate(image, audio, reference))
+
+
+def test_free_logits_begin_at_nothing_and_learn(tiny_config):
+
+    torch.manual_seed(0)
+    plain = LipFormer(tiny_config).eval()
+    free = LipFormer(tiny_config.replace(free_logits=True), plain.autoencoder).eval()
+    missing = free.load_state_dict(plain.state_dict(), strict=False)
+    assert missing.missing_keys == ["transformer.free.weight"] and not missing.unexpected_keys
+    size, window = tiny_config.crop_size, tiny_config.audio_window
+    image, sound = torch.rand(1, 3, size, size) * 2 - 1, torch.randn(1, window, 80)
+    reference = plain.encode_reference(image)
+    logits = [m.lip_logits(m.warp(m.encode_upper(image[:, :, : size // 2]), reference), sound) for m in (plain, free)]
+    torch.testing.assert_close(*logits)
+    logits[1].sum().backward()
+    assert free.transformer.free.weight.grad.abs().sum() > 0
+    with pytest.raises(ConfigError, match="free_logits"):
+        tiny_config.replace(free_logits=True, residual_head=False, latent_weight=0.0)

@@ -132,7 +132,10 @@ class LipTransformer(nn.Module):
             self.position = nn.Parameter(0.02 * torch.randn(1, rows * columns, dim))
         self.layers = nn.ModuleList(LipLayer(config) for _ in range(config.layers))
         self.residual_head = config.residual_head
+        self.free = nn.Linear(dim, config.codebook_size, bias=False) if config.free_logits else None
         self.head = nn.Linear(dim, code_dim if config.residual_head else config.codebook_size)
+        if self.free is not None:
+            nn.init.zeros_(self.free.weight)
         if config.residual_head:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
@@ -172,4 +175,6 @@ class LipTransformer(nn.Module):
             latent = tokens.float() + out
             sharpness = self.log_sharpness.exp() / codes.var(0).sum().detach()
             # minus half the squared distance, up to the token's own norm, in one pass over (B, n, K)
-            return F.linear(latent * sharpness, codes, codes.square().sum(1) * (-sharpness / 2)), latent
+            logits = F.linear(latent * sharpness, codes, codes.square().sum(1) * (-sharpness / 2))
+            # distances from one place have one peak; what may look this way or that has several, and their mean is none
+            return logits if self.free is None else logits + self.free(z.float()), latent

@@ -156,3 +156,8 @@ class FakeModel(torch.nn.Module):
         loudness = audio[:, 6:10].amax((1, 2)).clamp(-1, 1)
         bottom[:, :, 6:16, 22:42] = loudness[:, None, None, None]
         return torch.cat([target[:, :, :32], bottom], dim=2)
+
+
+def noise_face(seed: int, size: int = 32) -> torch.Tensor:
+    """A picture of noise as a face in [-1, 1]: (1, 3, size, size)."""
+    return 2 * torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(seed)) - 1

@@ -33,6 +33,8 @@ def mouth_tokens(config: Config) -> Tensor:
 
 
 def speaking_tokens(config: Config) -> Tensor:
-    """True for bottom-half tokens that speech changes, jaw and chin included: (h/2, w). The others are the frame's own
-    by the reference policy `own`."""
+    """True for bottom-half tokens that speech changes, jaw and chin included: (h/2, w).
+
+    By the reference policy `own` the others are the frame's own.
+    """
     return _tokens(config, SPEAKING)

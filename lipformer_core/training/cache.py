@@ -7,6 +7,7 @@ each of some consecutive clips: what a killed run has written stays, and the pro
 import hashlib
 import itertools
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -119,13 +120,13 @@ def _write(
         return corpus.open(info.clip_id).frames(frames)
 
     threads = min(os.cpu_count() or 1, READERS)
-    decoded = prefetched(read, range(len(parts)), threads, ahead=threads + 2)
-    for (info, _), frames in zip(parts, decoded, strict=True):
-        images = to_tensor(frames).to(device)
-        codes = np.empty((len(frames), *shape[1:]), "<u2")
-        for look in range(looks):
-            seen = clip_looks([info.clip_id], [look], autoencoder.config).expand(len(frames))
-            upper, bottom = autoencoder.encode(seen.images(images))
-            codes[:, look, 0] = autoencoder.upper_codebook.indices(upper).cpu()
-            codes[:, look, 1] = autoencoder.bottom_codebook.indices(bottom).cpu()
-        file.write(codes.tobytes())
+    with closing(prefetched(read, range(len(parts)), threads, ahead=threads + 2)) as decoded:  # also where one fails
+        for (info, _), frames in zip(parts, decoded, strict=True):
+            images = to_tensor(frames).to(device)
+            codes = np.empty((len(frames), *shape[1:]), "<u2")
+            for look in range(looks):
+                seen = clip_looks([info.clip_id], [look], autoencoder.config).expand(len(frames))
+                upper, bottom = autoencoder.encode(seen.images(images))
+                codes[:, look, 0] = autoencoder.upper_codebook.indices(upper).cpu()
+                codes[:, look, 1] = autoencoder.bottom_codebook.indices(bottom).cpu()
+            file.write(codes.tobytes())

@@ -7,17 +7,19 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .config import Config, from_dict
+from .config import PHASES, Config, from_dict
 from .device import choose_device
 from .errors import CheckpointError
 
 SHIPPED = Path(__file__).parent / "pretrained"  # the run folder of the weights that come with the package
+Network = TypeVar("Network", bound=nn.Module)
 OPTIMISER, AVERAGE, SCALER = "optimiser/", "average/", "scaler/"  # prefixes of what only a state to resume holds
 
 
@@ -36,7 +38,7 @@ def save(path: Path, model: nn.Module, header: dict, extra: dict[str, torch.Tens
 
 
 def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Read (header, tensors). CheckpointError if the file is missing, truncated or not safetensors."""
+    """Read (header, tensors). CheckpointError if the file is missing, truncated, not safetensors or of an earlier form."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first")
     try:
@@ -47,12 +49,15 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
         raise CheckpointError(f"{path}: not a safetensors checkpoint ({error})") from error
     if not isinstance(header, dict) or "config" not in header:
         raise CheckpointError(f"{path}: a safetensors file, but without LipFormer's header")
+    if "data" not in header["config"]:
+        raise CheckpointError(f"{path}: of an earlier version, whose settings were flat; train anew")
     return header, tensors
 
 
 def model_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The model's part of a checkpoint's tensors."""
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith((OPTIMISER, AVERAGE, SCALER))}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith((Network = TypeVar("Network", bound=nn.Module)
+OPTIMISER, AVERAGE, SCALER))}
 
 
 def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -108,23 +113,24 @@ def load_codebook(run: Path | str | None = None) -> "nn.Module":
 
     header, tensors = load(run_folder(run) / "codebook" / "model.safetensors")
     prefix = "autoencoder."  # beside it the file may hold the discriminator, to train on
-    return _restore(FaceAutoencoder(from_dict(header["config"])), part(tensors, prefix))
+    return restore(FaceAutoencoder(from_dict(header["config"])), part(tensors, prefix))
 
 
 def load_lipformer(
     run: Path | str | None = None, phase: str = "lipformer", device: str | torch.device | None = None
 ) -> "nn.Module":
-    """The trained LipFormer of a run folder, in evaluation mode. CheckpointError if there is none.
+    """The trained LipFormer of a run folder, ready to speak. CheckpointError if there is none.
 
     run : None: the weights that come with the package; `pretrained/README.md` beside them says what they are good for
-    phase : "lipformer", the finished model, or an earlier phase of stage 2: "warping", "listening", "cached"
+    phase : "lipformer", the finished model, or an earlier phase of stage 2: "warping", "cached"
     device : "cpu", "cuda", "cuda:1" or "mps"; None: a GPU where one works, else the CPU. ConfigError for any other
     """
-    from .model.lipformer import LipFormer
+    from .model.build import build
 
     device = choose_device(device)
     header, tensors = load(run_folder(run) / phase / "model.safetensors")
-    return _restore(LipFormer(from_dict(header["config"])), tensors).to(device)
+    prefix = "lipformer."  # beside it the file may hold the judges of its training
+    return restore(build(from_dict(header["config"])), part(tensors, prefix)).to(device).ready()
 
 
 def load_sync(run: Path | str) -> "nn.Module":
@@ -133,7 +139,7 @@ def load_sync(run: Path | str) -> "nn.Module":
 
     header, tensors = load(Path(run) / "sync" / "model.safetensors")
     prefix = "net."  # beside it the file holds the reading of lips that helps the training
-    return _restore(SyncNet(from_dict(header["config"])), part(tensors, prefix))
+    return restore(SyncNet(from_dict(header["config"]).sync.width), part(tensors, prefix))
 
 
 def load_autoencoder(run: Path | str) -> "nn.Module":
@@ -164,7 +170,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def header_of(run: Path | str, stage: str) -> dict:
-    """The header of a run's finished stage ("codebook" or "lipformer"). CheckpointError if there is none."""
+    """The header of a run's finished stage ("codebook" or a phase). CheckpointError if there is none."""
     return load(Path(run) / stage / "model.safetensors")[0]
 
 
@@ -174,7 +180,7 @@ def config_of(run: Path | str) -> Config:
     raises CheckpointError if it has none
     """
     folder = run_folder(run)
-    stages = ("lipformer", "cached", "listening", "warping", "codebook", "sync")
+    stages = (*PHASES[::-1], "codebook", "sync")
     stage = next((s for s in stages if (folder / s / "model.safetensors").is_file()), stages[0])
     return from_dict(header_of(folder, stage)["config"])
 
@@ -185,7 +191,8 @@ def make_header(config: Config, data_hash: str, made_by: list[dict], **more: obj
     return {"config": config.to_dict(), **facts, **more}
 
 
-def _restore(model: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
+def restore(model: Network, tensors: dict[str, torch.Tensor]) -> Network:
+    """Give a model its checkpoint's tensors; in evaluation mode. CheckpointError where they do not fit."""
     try:
         model.load_state_dict(model_tensors(tensors))
     except RuntimeError as error:

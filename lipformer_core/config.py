@@ -1,362 +1,380 @@
-"""One frozen dataclass holds every setting; a preset is one instance of it.
+"""All settings: nested frozen dataclasses, one a concern; a preset is one instance of them.
 
-Everything that the paper (as far as we hold it) leaves open is an option here; the defaults of the preset
-`paper` are the paper's form, the other presets say where they differ.
+Everything that the paper (as far as we hold it) leaves open is an option here. The defaults are the paper's form, which is
+the preset `paper`; the other presets say where they differ. pydantic checks types and ranges: of the libraries made for
+this it is the one that checks ranges too and leaves the settings plain dataclasses, to which a type checker and `dataclasses.replace` apply.
+Sizes are in pixels, lengths in frames, rates per step, shares from 0 to 1.
 """
 
 import dataclasses
-import itertools
-import math
-import typing
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from .errors import ConfigError
+from .renamed import RENAMED
+
+part = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+
+Flag = Annotated[bool, Strict()]
+Count = Annotated[int, Strict(), Field(ge=0)]
+Size = Annotated[int, Strict(), Field(ge=1)]
+Weight = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Names = tuple[Annotated[str, Strict()], ...]
+Sizes = Annotated[tuple[Size, ...], Field(min_length=1)]
 
 
-@dataclass(frozen=True)
-class Config:
-    """All settings of data, model and training. Sizes in pixels, lengths in frames, rates per step."""
+@part
+class Synthetic:
+    """The embedded corpus."""
 
-    preset: str = "paper"
-    seed: int = 0
+    seed: Count = 0  # of the persons; the settings' own `seed` is training's
+    persons: tuple[Count, Count, Count] = (600, 16, 32)  # that train, validate and test
+    frames: tuple[Size, Size] = (50, 75)  # of a person that trains, and of any other
+    size: Size = 320  # side of the rendered picture, before the face is cut out
 
-    # --- data -----------------------------------------------------------------------------------
-    crop_size: int = 256  # side of the aligned face crop; halves are crop_size/2 high
-    transform_sigma: float = 1.5  # frames; temporal smoothing of the crop transform
-    image_format: str = "jpeg"  # of the stored crops: "jpeg" or "webp"
-    jpeg_quality: int = 95  # of either
-    clip_frames: int = 750  # longest prepared clip; longer videos become several
-    shard_megabytes: int = 256  # largest shard
-    detect_every: int = 1  # frames between two looks at the whole picture; a face alone is followed in between
-    correct_offset: bool = False  # move the sound of a clip by its estimated constant offset
-    min_eye_distance: float = 12.0  # quality gate: px in the source between the eyes' centres
-    min_sharpness: float = 0.01  # share of fine detail, as `data.quality.sharpness` measures it
-    max_yaw: float = 60.0  # degrees; beyond, half the mouth is hidden
-    max_other_face: float = 0.8  # size of another face in the picture in units of this one's
-    min_run: int = 12  # frames in a row that are fit
-    min_face_share: float = 0.02  # of a clip's frames
-    min_speech: float = 0.05  # share of the time
-    max_offset: int = 8  # frames by which picture and sound may be out of step
-    val_persons: tuple[str, ...] = ()  # with either of these two, exactly the persons named are held out,
-    test_persons: tuple[str, ...] = ()  # whatever the corpus's own splits
-    list_rows: str = ""  # COLUMN=PATTERN: of a list's rows only those whose column matches the regular expression
-    data_seed: int = 0  # of the embedded corpus; `seed` is training's
-    synthetic_train: int = 600  # persons of the embedded corpus
-    synthetic_val: int = 16
-    synthetic_test: int = 32
-    synthetic_frames: int = 50  # frames a training person
-    synthetic_test_frames: int = 75
-    synthetic_size: int = 320  # side of the rendered source frame
 
-    # --- stage 1: Enc, C_U, C_B, Dec ------------------------------------------------------------
-    base_width: int = 128
-    width_multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)  # one per resolution; len-1 halvings
-    res_blocks: int = 2
-    attention: bool = True  # self-attention at the lowest resolution, as in VQGAN
-    norm: str = "group"  # "group" as in VQGAN; "channel": per pixel, so that half a face can be decoded alone
-    stem_stride: int = 1  # >1: pixel-unshuffle before the first convolution (cheap on a CPU)
-    codebook_size: int = 1024  # K
-    code_dim: int = 256  # d
-    normalise_codes: bool = False  # l2-normalised codes
-    prevent_collapse: bool = False  # first unquantised, then k-means, then unused codes are moved; ours
-    beta: float = 0.25  # weight of the commitment term of Eq. 3
-    shared_codebook: bool = False  # ablation: one codebook for both halves
+@part
+class DataSettings:
+    """What preparation makes of a corpus."""
 
-    stage1_steps: int = 800_000
-    stage1_batch: int = 32
-    stage1_lr: float = 4.5e-6 * 32
-    mouth_weight: float = 0.0  # extra L1 weight on the bottom half's centre
-    perceptual: str = "lpips"  # "lpips", "squeezenet" (ImageNet features from a file), or "none"
-    perceptual_weight: float = 1.0
-    adversarial_weight: float = 0.8
-    adversarial_start: int = 30_000  # step
-    augment_colour: float = 0.0  # strength of random light, contrast, tint and gamma; 0 = none
-    augment_geometry: float = 0.0  # strength of random turns, zooms and shifts; 0 = none
-    augment_mirror: bool = True
+    size: Size = 256  # side of the aligned face crop; a half is size/2 high
+    quality_gate: Flag = True  # leave out what is blurred, small, turned, silent or out of step: data/faces/quality.py
+    correct_offset: Flag = False  # move the sound of a clip by its estimated constant offset
+    val_persons: Names = ()  # with either of these two, exactly the persons named are held out,
+    test_persons: Names = ()  # whatever the corpus's own splits
+    list_rows: Annotated[str, Strict()] = ""  # COLUMN=PATTERN: of a list's rows only those whose column matches the regular expression
+    synthetic: Synthetic = dataclasses.field(default_factory=Synthetic)
 
-    # --- stage 2: F_e, F_d, E_aud, Transformer, Dec fine-tuned ----------------------------------
-    reference: str = "one"  # "one" frame a clip, "nearest" in pose, or "own": see data/references.py
-    warping: bool = True
-    warp_width: int = 128
-    warp_corners: bool = False  # the Transformer also sees the tokens that the warp read between, and where; ours
-    model_dim: int = 256  # width of the Transformer; equal to code_dim: Z_0 is the warped reference itself
-    layers: int = 8
-    heads: int = 8
-    ffn_dim: int = 1024
-    audio_window: int = 20  # mel frames around a video frame that the audio encoder sees (20 = 0.2 s)
-    mean_normalise_audio: bool = False  # a recording's average spectrum is taken off its sound; ours
-    speech_encoder: str = "none"  # "moonshine": a pretrained encoder's features beside the mel bands; ours
-    speech_dropout: float = 0.0  # share of training samples without them, so that the model works where they are absent
-    audio_dim: int = 256  # width of the audio condition
-    scale_attention: bool = False  # the 1/sqrt(d) that Eq. 9 as printed omits
-    query_source: str = "reference"  # Eq. 8 as printed: the warped reference in every layer; "z": Z_i
-    residual_head: bool = False  # logits by distance of (warped reference + residual) to the codes, not a linear map
-    free_logits: bool = False  # beside the residual head's distances a linear map to logits, for what is no mean; ours
-    position_embedding: bool = False
-    self_attention: bool = False  # among the spatial tokens of one frame; ours, not in the paper
-    gumbel_tau_start: float = 1.0
-    gumbel_tau_end: float = 0.3
-    expected_codes: bool = False  # the decoder gets the mean of the codes by their probability, not one of them; ours
 
-    warp_steps: int = 0  # >0: first the warping alone, supervised by landmarks and target features; ours
-    warp_lr: float = 1e-3
-    listen_steps: int = 0  # >0: then the audio encoder alone, by lips read from F_Aud, on cached_batch samples; ours
-    looks: int = 1  # of a clip in stage 2: as filmed, and the rest by stage 1's augmentation
-    cached_steps: int = 0  # >0: then cross entropy on cached codes, without the decoder; ours
-    cached_batch: int = 64
-    stage2_lr: float = 3e-4
-    joint_steps: int = 100_000  # end to end with the decoder, as in the paper
-    joint_batch: int = 16
-    joint_lr: float = 1e-4
-    decoder_lr: float = 2e-5
-    latent_weight: float = 0.0  # regression of the residual head's latents to the target's codes
-    articulation_weight: float = 0.0  # lip opening and width must be readable from F_Aud by a linear map
-    lip_reading_weight: float = 0.0  # a reader, trained on true codes, must find the true lips in the expected codes
-    joint_perceptual_weight: float = 1.0
-    joint_adversarial_weight: float = 0.0
-    joint_sync_weight: float = 0.0  # of the sync expert's distance, end to end; batches are then runs of frames
-    warp_supervision: float = 0.0  # weight of the warp's own supervision after its phase
-    pose_twin: float = 0.0  # share of training samples whose warp sees the upper half of another frame in that pose
-    mouth_token_weight: float = 1.0  # cross-entropy weight of tokens in the mouth
-    changed_token_weight: float = 1.0  # and of tokens whose code differs from the reference's
-    reference_mouth_dropout: float = 0.0  # share of samples whose reference hides its mouth tokens
-    silent_closed: float = 0.0  # share of samples with closed lips whose sound is replaced by silence
+@part
+class CodebookSettings:
+    """Enc, C_U, C_B and Dec."""
 
-    # --- sync expert: ours, for a loss and a measurement -----------------------------------------
-    sync_frames: int = 5  # consecutive frames of a window: 0.2 s
-    sync_audio_window: int = 32  # mel frames around the window's middle: the same 0.2 s and 0.06 s on either side
-    sync_width: int = 64  # channels at the first level of both towers
-    sync_dim: int = 256  # of the embeddings
-    sync_max_shift: int = 7  # frames; the windows of one clip in a batch lie 0 to so many apart
-    sync_steps: int = 100_000
-    sync_batch: int = 32  # clips; each brings sync_max_shift + 1 windows
-    sync_lr: float = 5e-4
-
-    # --- engine ---------------------------------------------------------------------------------
-    weight_decay: float = 0.01
-    warmup_steps: int = 200
-    grad_clip: float = 1.0
-    accumulate: int = 1  # batches a step and process, each of the stage's batch size
-    weight_average: float = 0.0  # decay of the moving averages of weights that are evaluated and kept; 0: none
-    precision: str = "no"  # mixed precision: "bf16", "fp16", or "no": as `accelerate launch` says, else none
-    resident: bool = False  # all training frames decoded in the device's memory: for a GPU, and corpora that fit
-    workers: int = 0  # processes that make batches ready; 0: one thread
-    compile: bool = False  # torch.compile the networks of training; needs a C++ compiler, and Triton on a GPU
-    deterministic: bool = False  # only deterministic algorithms; slower on a GPU
-    log_every: int = 25
-    eval_every: int = 500
-    save_every: int = 500
-    keep_checkpoints: int = 2  # states to resume from, the newest ones
-    eval_images: int = 256
-
-    def __post_init__(self) -> None:
-        for name, kind in typing.get_type_hints(type(self)).items():
-            _check_type(name, getattr(self, name), kind)
-            _check_range(name, getattr(self, name), kind)
-        if self.crop_size % (2 * self.downsampling):
-            raise ConfigError(f"crop_size: {self.crop_size} is not a multiple of {2 * self.downsampling}")
-        if self.model_dim % self.heads:
-            raise ConfigError(f"heads: {self.heads} does not divide model_dim {self.model_dim}")
-        if self.sync_width % 8:
-            raise ConfigError(f"sync_width: {self.sync_width} is not a multiple of 8")
-        if self.jpeg_quality > 100:
-            raise ConfigError(f"jpeg_quality: {self.jpeg_quality} is more than 100")
-        if self.weight_average == 1:
-            raise ConfigError("weight_average: averages of decay 1 never move; below 1, or 0 for none")
-        if self.joint_sync_weight and self.joint_batch % self.sync_frames:
-            raise ConfigError(f"joint_batch: {self.joint_batch} is no multiple of sync_frames {self.sync_frames}")
-        if self.warp_corners and not self.warping:
-            raise ConfigError("warp_corners: without warping nothing is read between tokens; set warping")
-        if self.listen_steps and not self.articulation_weight:
-            raise ConfigError("listen_steps: nothing reads lips from F_Aud; set articulation_weight")
-        if self.speech_dropout and self.speech_encoder == "none":
-            raise ConfigError("speech_dropout: without a speech_encoder there are no features to leave out")
-        if self.free_logits and not self.residual_head:
-            raise ConfigError("free_logits: without residual_head all logits are free")
-        if self.latent_weight and not self.residual_head:
-            raise ConfigError("latent_weight: only the residual head has latents; set residual_head")
-        if both := sorted(set(self.val_persons) & set(self.test_persons)):
-            raise ConfigError(f"val_persons, test_persons: {', '.join(both)} in both")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name}: {getattr(self, name)!r} is none of {', '.join(map(repr, allowed))}")
+    widths: Sizes = (128, 128, 256, 256, 512)  # channels, one a resolution; the resolution halves between them
+    res_blocks: Count = 2  # a resolution
+    stem: Size = 1  # above 1: pixel-unshuffle by so much before the first convolution (cheap on a CPU)
+    local: Flag = False  # norms per pixel and no attention, so that half a face can be decoded alone; else VQGAN's form
+    size: Size = 1024  # K
+    dim: Size = 256  # d
+    shared: Flag = False  # ablation: one codebook for both halves
 
     @property
     def downsampling(self) -> int:
         """Pixels per token side."""
-        return self.stem_stride * 2 ** (len(self.width_multipliers) - 1)
+        return self.stem * 2 ** (len(self.widths) - 1)
+
+
+@part
+class AudioSettings:
+    """What the model hears around a frame."""
+
+    window: Size = 20  # mel frames of 10 ms
+    mean_normalise: Flag = False  # a recording's average spectrum is taken off; ours
+    speech_encoder: Literal["none", "moonshine"] = "none"  # a pretrained encoder's features beside the mel bands; ours
+
+
+@part
+class LipsSettings:
+    """The warping, E_aud and the Transformer."""
+
+    design: Literal["paper", "ours"] = "paper"  # model/, or with what goes beyond the paper, model/ours/
+    reference: Literal["one", "nearest", "own"] = "one"  # the reference of a frame: data/prepared/references.py
+    expected_codes: Flag = False  # the decoder gets the mean of the codes by probability, not one of them; ours
+    width: Size = 256  # of the Transformer; equal to the codes' d: Z_0 is the warped reference itself
+    layers: Size = 8
+    ffn_width: Size = 1024
+    audio_width: Size = 256  # of the condition F_Aud
+    ablation: Literal["none", "no_warping", "reference_queries", "unscaled", "frozen_decoder"] = "none"
+
+
+@part
+class Stage1:
+    """Training of Enc, C_U, C_B and Dec."""
+
+    steps: Size = 800_000
+    batch: Size = 32
+    lr: Weight = 4.5e-6 * 32
+    prevent_collapse: Flag = False  # first unquantised, then k-means, then unused codes are moved; ours
+    mouth_weight: Weight = 0.0  # extra L1 weight on the mouth
+    perceptual: Literal["none", "lpips", "squeezenet"] = "lpips"  # the network, of stage 2 too; from a file
+    perceptual_weight: Weight = 1.0
+    adversarial_weight: Weight = 0.8  # in the last third of the steps
+    augment: Weight = 0.0  # strength of random light, contrast, tint, gamma, turns, zooms and shifts; 1: as we use it
+    mirror: Flag = True
+
+
+@part
+class Apart:
+    """First phase of stage 2, ours: the warping alone by landmarks and features, E_aud alone by the lips."""
+
+    steps: Count = 0
+
+
+@part
+class Cached:
+    """Second phase of stage 2, ours: cross entropy on cached codes, without the decoder."""
+
+    steps: Count = 0
+    batch: Size = 64
+    lr: Weight = 3e-4
+
+
+@part
+class Joint:
+    """Last phase of stage 2, the paper's: end to end with the decoder."""
+
+    steps: Size = 100_000
+    batch: Size = 16
+    lr: Weight = 1e-4
+    perceptual_weight: Weight = 1.0
+    adversarial_weight: Weight = 0.0
+    sync_weight: Weight = 0.0  # of the sync expert's distance; batches are then runs of frames
+
+
+@part
+class Stage2:
+    """Training of the warping, E_aud, the Transformer and Dec over the frozen rest."""
+
+    looks: Size = 1  # of a clip: as filmed, and the rest by stage 1's augmentation
+    pose_twins: Flag = False  # the warping sees the upper half of another frame in that pose; ours
+    hidden_mouths: Flag = False  # some references hide their mouths; ours
+    silence: Flag = False  # some samples with closed lips are silent; ours
+    lip_supervision: Flag = False  # lips must be readable from F_Aud and from the predicted codes; ours
+    apart: Apart = dataclasses.field(default_factory=Apart)
+    cached: Cached = dataclasses.field(default_factory=Cached)
+    joint: Joint = dataclasses.field(default_factory=Joint)
+
+
+@part
+class SyncSettings:
+    """The sync expert: ours, for a loss and a measurement."""
+
+    width: Annotated[int, Strict(), Field(ge=8, multiple_of=8)] = 64  # channels at the first level of both towers
+    steps: Size = 100_000
+    batch: Size = 32  # clips
+    lr: Weight = 5e-4
+
+
+@part
+class Optimiser:
+    """What all trainings have in common."""
+
+    accumulate: Size = 1  # batches a step and process, each of the stage's batch size
+    weight_average: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.0  # decay of the averages that are evaluated; 0: none
+
+
+@part
+class Engine:
+    """How a machine computes; no finished stage depends on it."""
+
+    precision: Literal["no", "bf16", "fp16"] = "no"  # "no": as `accelerate launch` says, else float32
+    compile: Flag = False  # torch.compile; needs a C++ compiler, and Triton on a GPU
+    deterministic: Flag = False  # only deterministic algorithms; slower on a GPU
+    workers: Count = 0  # processes that make batches ready; 0: one thread
+    check_every: Size = 500  # steps between two validations, and two states to resume from
+
+
+def _default(kind: type) -> Any:
+    return dataclasses.field(default_factory=kind)
+
+
+@part
+class Config:
+    """All settings of data, model and training."""
+
+    preset: Annotated[str, Strict()] = "paper"  # a name, no setting
+    seed: Count = 0
+    data: DataSettings = _default(DataSettings)
+    codebook: CodebookSettings = _default(CodebookSettings)
+    audio: AudioSettings = _default(AudioSettings)
+    lips: LipsSettings = _default(LipsSettings)
+    stage1: Stage1 = _default(Stage1)
+    stage2: Stage2 = _default(Stage2)
+    sync: SyncSettings = _default(SyncSettings)
+    optimiser: Optimiser = _default(Optimiser)
+    engine: Engine = _default(Engine)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Config":
+        if self.data.size % (2 * self.codebook.downsampling):
+            raise ValueError(f"data.size: {self.data.size} is not a multiple of {2 * self.codebook.downsampling}")
+        if not self.codebook.local and any(width % 32 for width in self.codebook.widths):
+            raise ValueError("codebook.widths: norms of VQGAN's form need multiples of 32; or set codebook.local")
+        if self.lips.width % HEAD_WIDTH:
+            raise ValueError(f"lips.width: {self.lips.width} is not a multiple of {HEAD_WIDTH}")
+        if self.lips.design == "paper" and (
+            self.lips.reference == "own"
+            or self.lips.expected_codes
+            or self.lips.ablation not in ("none", "frozen_decoder")
+        ):
+            raise ValueError("lips.design: the paper's has no other ablation, no expected_codes and no reference=own")
+        if both := sorted(set(self.data.val_persons) & set(self.data.test_persons)):
+            raise ValueError(f"data.val_persons, data.test_persons: {', '.join(both)} in both")
+        return self
 
     @property
     def token_grid(self) -> tuple[int, int]:
         """(rows, columns) of tokens in one half: (h/2, w) of the whole."""
-        side = self.crop_size // self.downsampling
+        side = self.data.size // self.codebook.downsampling
         return side // 2, side
 
-    def replace(self, **changes: object) -> "Config":
-        """A copy with other values; ConfigError names an unknown or ill-typed field, or one out of its range.
+    def replace(self, changes: Mapping[str, object] | None = None, /, **parts: object) -> "Config":
+        """A copy with other values, by dotted name, by part, or both.
 
-        `preset` is no setting to replace: the name alone would change nothing.
+        `config.replace({"stage1.steps": 9})` and `config.replace(stage1={"steps": 9})` are the same. ConfigError names
+        an unknown or ill-typed setting, or one out of its range. `preset` is none: the name alone would change nothing.
         """
-        if "preset" in changes:
-            raise ConfigError(
-                f"preset: setting {changes['preset']!r} would change the name alone; choose a preset by --preset, in "
-                "notebooks and runs by the parameter `preset`"
-            )
-        return self._with(changes)
+        values = self.to_dict()
+        for name, value in [*flat(changes or {}), *flat(parts)]:
+            *above, last = name.split(".")
+            place: Any = values
+            for key in above:
+                place = place.get(key) if isinstance(place, dict) else None
+            if name == "preset":
+                raise ConfigError(
+                    f"preset: setting {value!r} would change the name alone; choose a preset by --preset, in "
+                    "notebooks and runs by the parameter `preset`"
+                )
+            if not isinstance(place, dict) or last not in place:
+                raise ConfigError(_unknown(name))
+            place[last] = value
+        return from_dict(values)
 
-    def _with(self, changes: dict) -> "Config":
-        known = {f.name for f in dataclasses.fields(self)}
-        unknown = sorted(set(changes) - known)
-        if retired := [name for name in unknown if name in RETIRED]:
-            raise ConfigError("; ".join(f"{name}: no setting any more: {RETIRED[name]}" for name in retired))
-        if unknown:
-            raise ConfigError(f"unknown setting {', '.join(unknown)}; lipformer_core/config.py lists them all")
-        lists = {k: tuple(v) for k, v in changes.items() if isinstance(v, list)}
-        return dataclasses.replace(self, **{**changes, **lists})
+    def decisive(self, stage: str) -> dict[str, object]:
+        """The settings, by dotted name, that a finished stage ("codebook", a phase of stage 2, or "sync") depends on.
 
-    def decisive(self, stage: str) -> dict:
-        """The settings that a finished stage ("codebook", a phase of stage 2, or "sync") depends on.
-
-        Stage 1 knows nothing of stage 2's settings, and the sync expert has its own alone. The preset's name, and how
-        a machine computes, logs, validates and saves, decide nothing.
+        Those of data are not among them, but for the crop's size: the corpus's hash tells.
         """
-        names = [f.name for f in dataclasses.fields(self)]
-        starts = ("transform_sigma", "base_width", "reference", "sync_frames", "weight_decay")  # first of each group
-        data, stage_1, stage_2, sync = (
-            set(names[names.index(first) : names.index(after)]) for first, after in itertools.pairwise(starts)
-        )
-        others = {"codebook": stage_2 | sync | {"weight_decay"}, "sync": stage_1 | stage_2}.get(stage, sync)
-        ignored = data | others  # the data's hash tells
-        ignored |= {"preset", "precision", "compile", "deterministic", "resident", "workers"}
-        ignored |= {"log_every", "eval_every", "save_every", "keep_checkpoints", "eval_images"}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in self.to_dict().items() if k not in ignored}
+        parts: dict[str, object] = {"seed": self.seed, "optimiser": self.optimiser, "data.size": self.data.size}
+        if stage == "sync":
+            parts["sync"] = self.sync
+        else:
+            parts |= {"codebook": self.codebook, "stage1": self.stage1}
+        if stage in PHASES:
+            plain = {field.name: getattr(self.stage2, field.name) for field in dataclasses.fields(Stage2)}
+            done = PHASES[: PHASES.index(stage) + 1]
+            own = {name: value for name, value in plain.items() if name not in PHASE_SETTINGS.values()}
+            own |= {PHASE_SETTINGS[phase]: plain[PHASE_SETTINGS[phase]] for phase in done}
+            parts |= {"audio": self.audio, "lips": self.lips, "stage2": own}
+        return dict(flat(_plain(parts)))
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
-        return dataclasses.asdict(self)
+        return _plain(self)
 
 
-_CHOICES = {
-    "image_format": ("jpeg", "webp"),
-    "norm": ("group", "channel"),
-    "perceptual": ("lpips", "squeezenet", "none"),
-    "precision": ("no", "bf16", "fp16"),
-    "query_source": ("z", "reference"),
-    "reference": ("one", "nearest", "own"),
-    "speech_encoder": ("none", "moonshine"),
-}
+HEAD_WIDTH = 32  # channels of an attention head
+PHASES = ("warping", "cached", "lipformer")  # of stage 2, by the folders that they leave
+PHASE_SETTINGS = {"warping": "apart", "cached": "cached", "lipformer": "joint"}  # the part of Stage2 that is each one's
 
 
-_MAY_BE_0 = {  # of the whole numbers
-    "seed", "data_seed", "max_offset", "synthetic_train", "synthetic_val", "synthetic_test", "res_blocks", "layers",
-    "adversarial_start", "warp_steps", "listen_steps", "cached_steps", "warmup_steps",
-    "sync_max_shift", "workers",
-}  # fmt: skip
-_SHARES = {
-    "min_face_share", "min_speech", "pose_twin", "reference_mouth_dropout",
-    "silent_closed", "speech_dropout", "weight_average",
-}  # fmt: skip
-_ABOVE_0 = {"gumbel_tau_start", "gumbel_tau_end", "grad_clip"}
+def flat(values: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
+    """Nested values as (dotted name, value)."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
-def _check_range(name: str, value: object, kind: type) -> None:
-    """Every number is finite and none is negative; some have narrower bounds."""
-    for number in value if isinstance(value, tuple) else [value]:
-        if isinstance(number, (bool, str)):
-            continue
-        if not 0 <= number < math.inf:  # not true of NaN
-            raise ConfigError(f"{name}: {number} is no finite number from 0 on")
-        if number < 1 and kind is not float and name not in _MAY_BE_0:
-            raise ConfigError(f"{name}: {number} is less than 1")
-        if number > 1 and name in _SHARES:
-            raise ConfigError(f"{name}: {number} is more than 1, the whole")
-        if number == 0 and name in _ABOVE_0:
-            raise ConfigError(f"{name}: has to be above 0")
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
-def _check_type(name: str, value: object, kind: type) -> None:
-    if typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
-        if not isinstance(value, tuple) or not all(_is_of(v, item) for v in value):
-            raise ConfigError(f"{name}: {value!r} is no list of {item.__name__}")
-    elif not _is_of(value, kind):
-        raise ConfigError(f"{name}: {value!r} is not of type {getattr(kind, '__name__', kind)}")
+def _unknown(name: str) -> str:
+    if new := RENAMED.get(name):
+        return f"{name}: no setting any more: {new}"
+    return f"unknown setting {name}; lipformer_core/config.py lists them all"
 
 
-def _is_of(value: object, kind: type) -> bool:
-    allowed = (int, float) if kind is float else kind
-    return isinstance(value, allowed) and (kind is bool or not isinstance(value, bool))
-
-
-_NOTHING = "it changed nothing, or made it worse (papermill_runs/README.md)"
-_ONE = "prevent_collapse is all three"
-RETIRED = {  # settings of earlier versions, still in their files, and why they are gone
-    "audio_neighbours": _NOTHING, "audio_gain": _NOTHING, "audio_noise": _NOTHING,
-    "codebook_update": "codes learn by Eq. 3 alone", "codebook_decay": "codes learn by Eq. 3 alone",
-    "codebook_init": _ONE, "codebook_warmup": _ONE, "revive_dead_codes": _ONE,
-    **dict.fromkeys(("l1_weight", "vq_weight", "image_weight", "cross_entropy_weight"), "its weight is 1"),
-    **dict.fromkeys(("warp_landmark_weight", "warp_feature_weight", "sync_articulation_weight"), "its weight is 1"),
-    "warp_max_shift": "model/warping.py has the constant", "discriminator_width": "model/discriminator.py has it",
-    **dict.fromkeys(("sync_colour", "sync_geometry", "sync_gain", "sync_noise"), "training/sync_sampling.py has it"),
+QUICK: dict = {
+    "data": {"size": 96, "synthetic": {"persons": (300, 8, 16), "frames": (32, 75), "size": 128}},
+    "codebook": {"widths": (64,), "res_blocks": 2, "stem": 6, "local": True, "size": 256, "dim": 32},
+    "lips": {"design": "ours", "width": 128, "layers": 2, "ffn_width": 256, "audio_width": 128},
+    "stage1": {
+        "steps": 2000, "batch": 16, "lr": 1.5e-3, "prevent_collapse": True, "mouth_weight": 2.0,
+        "perceptual": "none", "perceptual_weight": 0.0, "adversarial_weight": 0.0,
+    },
+    "stage2": {
+        "hidden_mouths": True, "silence": True, "lip_supervision": True,
+        "apart": {"steps": 400}, "cached": {"steps": 2000, "batch": 32, "lr": 1e-3},
+        "joint": {"steps": 400, "batch": 12, "lr": 2e-4, "perceptual_weight": 0.0},
+    },
+    "sync": {"width": 24, "steps": 400, "batch": 12, "lr": 1e-3},
+    "optimiser": {"weight_average": 0.995},
+    "engine": {"check_every": 300},
 }  # fmt: skip
 
-_QUICK = dict(
-    preset="quick",
-    crop_size=96, synthetic_train=300, synthetic_val=8, synthetic_test=16, synthetic_frames=32,
-    synthetic_test_frames=75, synthetic_size=128,
-    base_width=64, width_multipliers=(1,), res_blocks=2, attention=False, norm="channel", stem_stride=6,
-    codebook_size=256, code_dim=32, normalise_codes=False,
-    prevent_collapse=True,
-    stage1_steps=2000, stage1_batch=16, stage1_lr=1.5e-3, perceptual="none", perceptual_weight=0.0,
-    adversarial_weight=0.0, mouth_weight=2.0,
-    warp_width=64, model_dim=128, layers=2, heads=4, ffn_dim=256, audio_dim=128,
-    scale_attention=True, query_source="z", warp_supervision=0.1,
-    residual_head=True, position_embedding=True, self_attention=True,
-    warp_steps=400, warp_lr=2e-3, cached_steps=2000, cached_batch=32, stage2_lr=1e-3,
-    joint_steps=400, joint_batch=12, joint_lr=2e-4, decoder_lr=1e-4, joint_perceptual_weight=0.0,
-    mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3,
-    latent_weight=3.0, articulation_weight=1.0, silent_closed=0.5, lip_reading_weight=5.0,
-    sync_width=24, sync_dim=128, sync_steps=400, sync_batch=12, sync_lr=1e-3,
-    warmup_steps=50, weight_average=0.995, log_every=25, eval_every=300, save_every=300,
-)  # fmt: skip
+REALTIME: dict = {
+    "codebook": {"widths": (128,), "res_blocks": 3, "stem": 8, "local": True, "size": 2048, "dim": 32},
+    "lips": {"design": "ours", "width": 128, "layers": 2, "ffn_width": 256, "audio_width": 160},
+    "stage1": {
+        "steps": 3800, "batch": 8, "lr": 1.2e-3, "prevent_collapse": True, "mouth_weight": 1.0,
+        "perceptual": "squeezenet", "perceptual_weight": 0.5, "adversarial_weight": 0.0, "augment": 1.0,
+    },
+    "stage2": {
+        "pose_twins": True, "hidden_mouths": True, "silence": True, "lip_supervision": True,
+        "apart": {"steps": 20_000}, "cached": {"steps": 100_000},
+    },
+    "optimiser": {"weight_average": 0.998},
+}  # fmt: skip
 
-_REALTIME = dict(
-    preset="realtime",
-    crop_size=256,
-    base_width=128, width_multipliers=(1,), res_blocks=3, attention=False, norm="channel", stem_stride=8,
-    codebook_size=2048, code_dim=32, normalise_codes=False,
-    prevent_collapse=True,
-    stage1_steps=3800, stage1_batch=8, stage1_lr=1.2e-3, mouth_weight=1.0,
-    perceptual="squeezenet", perceptual_weight=0.5,
-    adversarial_weight=0.0, augment_colour=0.3, augment_geometry=0.5, warmup_steps=100, weight_average=0.998,
-    warp_width=64, model_dim=128, layers=2, heads=4, ffn_dim=256, audio_dim=160,
-    scale_attention=True, query_source="z", warp_steps=20_000, cached_steps=100_000, warp_supervision=0.1,
-    residual_head=True, free_logits=True, position_embedding=True, self_attention=True,
-    mouth_token_weight=3.0, changed_token_weight=1.5, reference_mouth_dropout=0.3, pose_twin=1.0, silent_closed=0.5,
-    lip_reading_weight=5.0,
-)  # fmt: skip
+# for tests, and to see every step of the way in seconds; nothing that it draws is worth showing
+TINY: dict = {
+    "data": {"size": 32, "synthetic": {"persons": (6, 2, 2), "frames": (14, 16), "size": 64}},
+    "codebook": {"widths": (16, 32), "res_blocks": 1, "stem": 2, "local": True, "size": 32, "dim": 8},
+    "lips": {"design": "ours", "width": 32, "layers": 1, "ffn_width": 16, "audio_width": 16},
+    "stage1": {
+        "steps": 12, "batch": 4, "lr": 1.5e-3, "prevent_collapse": True, "mouth_weight": 2.0,
+        "perceptual": "none", "perceptual_weight": 0.0, "adversarial_weight": 0.0,
+    },
+    "stage2": {
+        "hidden_mouths": True, "silence": True, "lip_supervision": True,
+        "apart": {"steps": 3}, "cached": {"steps": 4, "batch": 4, "lr": 1e-3},
+        "joint": {"steps": 3, "batch": 2, "lr": 2e-4, "perceptual_weight": 0.0},
+    },
+    "sync": {"width": 8, "steps": 6, "batch": 4, "lr": 1e-3},
+    "optimiser": {"weight_average": 0.995},
+    "engine": {"check_every": 4},
+}  # fmt: skip
 
-PRESETS: dict[str, dict] = {"quick": _QUICK, "realtime": _REALTIME, "paper": dict(preset="paper")}
+PRESETS: dict[str, dict] = {"tiny": TINY, "quick": QUICK, "realtime": REALTIME, "paper": {}}
 
 
-def preset(name: str, /, **overrides: object) -> Config:
-    """The settings of a preset with some fields replaced.
+def preset(name: str, changes: Mapping[str, object] | None = None, /, **parts: object) -> Config:
+    """The settings of a preset with some replaced, as by `Config.replace`.
 
-    Raises ConfigError for an unknown preset, an unknown field, or a value of the wrong type or out of its range.
+    Raises ConfigError for an unknown preset, an unknown setting, or a value of the wrong type or out of its range.
     """
     if name not in PRESETS:
         raise ConfigError(f"preset: {name!r} is none of {', '.join(PRESETS)}")
-    return from_dict(PRESETS[name]).replace(**overrides)
+    return from_dict({"preset": name, **PRESETS[name]}).replace(changes, **parts)
 
 
-def from_dict(values: dict) -> Config:
-    """Rebuild a Config from `to_dict`'s JSON, of this version or an earlier one.
+def from_dict(values: Mapping[str, object]) -> Config:
+    """Rebuild a Config from `to_dict`'s JSON; what is missing has its default. Raises ConfigError as `preset`."""
+    if unknown := [name for name, value in values.items() if name in RENAMED and not isinstance(value, Mapping)]:
+        raise ConfigError(_unknown(unknown[0]))
+    try:
+        return _CONFIG.validate_python(dict(values))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_words(problem) for problem in error.errors())) from error
 
-    Raises ConfigError as `Config.replace`, and for a model with parts that are no more.
-    """
-    if values.get("audio_neighbours") or values.get("codebook_update", "gradient") != "gradient":
-        raise ConfigError("audio_neighbours, codebook_update: made by an earlier version, with parts that are no more")
-    present = {name: value for name, value in values.items() if name not in RETIRED}
-    if "codebook_init" in values:
-        present["prevent_collapse"] = values["codebook_init"] == "kmeans"
-    return Config()._with(present)
+
+def _words(problem: Any) -> str:
+    name = ".".join(str(key) for key in problem["loc"])
+    if problem["type"] == "unexpected_keyword_argument":
+        return _unknown(name)
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{name}: {problem['input']!r}: {message}" if name else message
+
+
+_CONFIG = TypeAdapter(Config)

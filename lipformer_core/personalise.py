@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 
 from . import checkpoint
@@ -17,12 +18,14 @@ from .config import Config
 from .data.clips import PreparedCorpus
 from .data.prepare import prepare
 from .data.shards import SPLITS
+from .data.quality import Limits
 from .device import choose_device
 from .errors import CheckpointError, ConfigError, DataError
 from .evaluation.clip_judge import Scorers
 from .evaluation.mouth_meter import MouthMeter, train_meter
 from .evaluation.protocol import evaluate_model
 from .files import write_json
+from .model.build import build
 from .model.lipformer import LipFormer
 from .results import write_results
 from .training.lipformer import train_lipformer
@@ -30,20 +33,20 @@ from .training.lipformer import train_lipformer
 REPORT, ORIGIN = "personalise.json", "origin.json"
 
 # What one person's fine-tuning sets, whatever the run was trained with ...
-SETTINGS: dict[str, object] = dict(
-    stage1_steps=400, warp_steps=0, listen_steps=0, cached_steps=400, joint_steps=200,
-    decoder_lr=1e-4, warmup_steps=20, log_every=20, eval_every=50, save_every=50, eval_images=64,
-    prevent_collapse=False,  # the codes stay as they come
-    augment_mirror=False,  # a person is not symmetric
-    adversarial_weight=0.0, joint_adversarial_weight=0.0,  # a discriminator would begin from nothing
-    pose_twin=1.0,  # one person's upper face tells the mouth
-    val_persons=(), test_persons=(),
-)  # fmt: skip
+SETTINGS: dict[str, object] = {
+    "stage1.steps": 400, "stage1.prevent_collapse": False,  # the codes stay as they come
+    "stage1.mirror": False,  # a person is not symmetric
+    "stage1.adversarial_weight": 0.0, "stage2.joint.adversarial_weight": 0.0,  # a discriminator would begin from nothing
+    "stage2.pose_twins": True,  # one person's upper face tells the mouth
+    "stage2.apart.steps": 0, "stage2.cached.steps": 400, "stage2.joint.steps": 200,
+    "data.val_persons": (), "data.test_persons": (), "engine.check_every": 50,
+}  # fmt: skip
 # ... and what it sets to the run's own value, but not to more than this
-AT_MOST: dict[str, float] = dict(
-    stage1_batch=8, stage1_lr=3e-4, cached_batch=32, stage2_lr=3e-4, joint_batch=8, joint_lr=1e-4
-)
-STEPS = {"codebook": "stage1_steps", "cached": "cached_steps", "lipformer": "joint_steps"}
+AT_MOST: dict[str, float] = {
+    "stage1.batch": 8, "stage1.lr": 3e-4, "stage2.cached.batch": 32, "stage2.cached.lr": 3e-4,
+    "stage2.joint.batch": 8, "stage2.joint.lr": 2e-4,
+}  # fmt: skip
+STEPS = {"codebook": "stage1.steps", "cached": "stage2.cached.steps", "lipformer": "stage2.joint.steps"}
 
 FIGURES = {
     "lipformer.mouth_psnr": "mouth PSNR, dB",
@@ -57,17 +60,22 @@ FIGURES = {
 ALONE = "the held-out end is one clip: there is no other to take the audio from"
 
 
-def personal_config(config: Config, **overrides: object) -> Config:
+def personal_config(config: Config, overrides: Mapping[str, object]) -> Config:
     """The settings of fine-tuning a run that was trained with `config`: SETTINGS, AT_MOST, and over them `overrides`.
 
     raises ConfigError as `Config.replace`
     """
-    gentle = {name: min(getattr(config, name), most) for name, most in AT_MOST.items()}
-    return config.replace(**SETTINGS, **gentle).replace(**overrides)
+    gentle = {name: min(attrgetter(name)(config), most) for name, most in AT_MOST.items()}
+    return config.replace(SETTINGS | gentle).replace(overrides)
 
 
 def personalise(
-    video: Path | str, run: Path | str, out: Path | str, *, progress: bool = True, **overrides: object
+    video: Path | str,
+    run: Path | str,
+    out: Path | str,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    progress: bool = True,
 ) -> dict[str, object]:
     """Fine-tune a run to the person in a video and judge both on its held-out end; returns what the report holds.
 
@@ -76,7 +84,7 @@ def personalise(
     out : becomes the person's run, with the prepared video in `data` and the report, flat JSON, in personalise.json:
         `before.*` and `after.*` by the same mouth meter, `minutes` of this call, `steps.*`, `frames.*`, fingerprint of
         the run it started from. A killed call is gone on with; a finished one is returned at once.
-    overrides : fields of Config, over those of `personal_config`
+    overrides : settings by dotted name, over those of `personal_config`
     raises DataError for a video that cannot be used (missing, no face, too short), CheckpointError where `run` is not
         there or has another architecture than the settings, or `out` holds another person's or other settings' run;
         ConfigError for an unknown or ill-typed setting; WeightsMissing without a landmark network, or without the file
@@ -85,15 +93,16 @@ def personalise(
     began = time.monotonic()
     video, run, out = Path(video), Path(run), Path(out)
     model = checkpoint.load_lipformer(run, device="cpu")
-    config = personal_config(model.config, **overrides)
-    if config.crop_size != model.config.crop_size:
-        raise ConfigError(f"crop_size: the run takes {model.config.crop_size}, and a person's run has to take the same")
-    checkpoint.fill(LipFormer(config), model)  # now rather than after the first stage
+    config = personal_config(model.config, overrides or {})
+    size = model.config.data.size
+    if config.data.size != size:
+        raise ConfigError(f"data.size: the run takes {size}, and a person's run has to take the same")
+    checkpoint.fill(build(config), model)  # now rather than after the first stage
     start = checkpoint.fingerprint(model)
     resumed = _claim(video, start, out)
     corpus = prepare("person", video, out / "data", config, workers=1, progress=progress)
     if without := [split for split in SPLITS if not corpus.clips(split)]:
-        raise DataError(f"{video}: no usable stretch of {config.min_run} frames for {', '.join(without)}")
+        raise DataError(f"{video}: no usable stretch of {Limits().min_run} frames for {', '.join(without)}")
     after = train_lipformer(config, corpus.folder, out, progress, start=run)
     if (out / REPORT).is_file():
         return json.loads((out / REPORT).read_text())
@@ -105,7 +114,7 @@ def personalise(
     }
     report = {"video": str(video), "run": str(run), "start": start, "resumed": resumed}
     report |= {f"frames.{split}": sum(info.n_frames for info in corpus.clips(split)) for split in SPLITS}
-    report |= {f"steps.{stage}": getattr(config, name) for stage, name in STEPS.items()}
+    report |= {f"steps.{stage}": attrgetter(name)(config) for stage, name in STEPS.items()}
     return write_results(out / REPORT, report | figures | {"minutes": (time.monotonic() - began) / 60})
 
 

@@ -2,18 +2,19 @@
 
 from torch import Tensor, nn
 
-from ..config import Config
+from ..config import AudioSettings
 from ..data.speech import sound_width
 
 
 class AudioEncoder(nn.Module):
     """Convolutions over time, then one dense layer that keeps the order of events within the window."""
 
-    def __init__(self, config: Config):
+    def __init__(self, settings: AudioSettings, width: int):
+        """width : of F_Aud and of everything before it."""
         super().__init__()
-        width, length = config.audio_dim, -(-config.audio_window // 2)
+        length = -(-settings.window // 2)
         self.convolutions = nn.Sequential(
-            nn.Conv1d(sound_width(config.speech_encoder), width, 5, padding=2),
+            nn.Conv1d(sound_width(settings.speech_encoder), width, 5, padding=2),
             nn.SiLU(),
             nn.Conv1d(width, width, 3, stride=2, padding=1),
             nn.SiLU(),
@@ -25,5 +26,5 @@ class AudioEncoder(nn.Module):
         )
 
     def forward(self, audio: Tensor) -> Tensor:
-        """F_Aud (B, audio_dim) of sound (B, audio_window, columns): 80 mel bands and, if any, speech features."""
+        """F_Aud (B, width) of sound (B, audio.window, columns): 80 mel bands and, if any, speech features."""
         return self.project(self.convolutions(audio.transpose(1, 2)))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import Config
+from ..config import CodebookSettings, Config
 from .codebook import Codebook
 
 
@@ -19,18 +19,18 @@ class ChannelNorm(nn.Module):
         return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6) * self.scale
 
 
-def _norm(config: Config, channels: int) -> nn.Module:
-    return ChannelNorm(channels) if config.norm == "channel" else nn.GroupNorm(32, channels, eps=1e-6)
+def _norm(local: bool, channels: int) -> nn.Module:
+    return ChannelNorm(channels) if local else nn.GroupNorm(32, channels, eps=1e-6)
 
 
 class ResBlock(nn.Module):
     """norm, SiLU, 3x3 convolution, twice, plus the input."""
 
-    def __init__(self, config: Config, channels: int, out_channels: int):
+    def __init__(self, channels: int, out_channels: int, local: bool):
         super().__init__()
-        self.norm1 = _norm(config, channels)
+        self.norm1 = _norm(local, channels)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
-        self.norm2 = _norm(config, out_channels)
+        self.norm2 = _norm(local, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
 
@@ -42,9 +42,9 @@ class ResBlock(nn.Module):
 class SpatialAttention(nn.Module):
     """Single-head self-attention over all positions, as at VQGAN's lowest resolution."""
 
-    def __init__(self, config: Config, channels: int):
+    def __init__(self, channels: int):
         super().__init__()
-        self.norm = _norm(config, channels)
+        self.norm = _norm(False, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
 
@@ -55,31 +55,31 @@ class SpatialAttention(nn.Module):
         return x + self.out(y.transpose(1, 2).reshape(b, c, h, w))
 
 
-def _middle(config: Config, channels: int) -> list[nn.Module]:
-    attention = [SpatialAttention(config, channels)] if config.attention else []
-    return [ResBlock(config, channels, channels), *attention, ResBlock(config, channels, channels)]
+def _middle(channels: int) -> list[nn.Module]:
+    """VQGAN's lowest resolution."""
+    return [ResBlock(channels, channels, False), SpatialAttention(channels), ResBlock(channels, channels, False)]
 
 
 class FaceEncoder(nn.Module):
     """Enc: one half of a face to its encoding."""
 
-    def __init__(self, config: Config):
+    def __init__(self, settings: CodebookSettings):
         super().__init__()
-        widths = [config.base_width * m for m in config.width_multipliers]
+        widths, stem, local = settings.widths, settings.stem, settings.local
         layers: list[nn.Module] = []
-        if config.stem_stride > 1:
-            layers.append(nn.PixelUnshuffle(config.stem_stride))
-        layers.append(nn.Conv2d(3 * config.stem_stride**2, widths[0], 3, padding=1))
+        if stem > 1:
+            layers.append(nn.PixelUnshuffle(stem))
+        layers.append(nn.Conv2d(3 * stem**2, widths[0], 3, padding=1))
         previous = widths[0]
         for level, width in enumerate(widths):
             if level:
                 layers.append(nn.Conv2d(previous, previous, 3, stride=2, padding=1))
-            for _ in range(config.res_blocks):
-                layers.append(ResBlock(config, previous, width))
+            for _ in range(settings.res_blocks):
+                layers.append(ResBlock(previous, width, local))
                 previous = width
-        if config.attention:
-            layers += _middle(config, previous)
-        layers += [_norm(config, previous), nn.SiLU(), nn.Conv2d(previous, config.code_dim, 1)]
+        if not local:
+            layers += _middle(previous)
+        layers += [_norm(local, previous), nn.SiLU(), nn.Conv2d(previous, settings.dim, 1)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, half: Tensor) -> Tensor:
@@ -90,22 +90,22 @@ class FaceEncoder(nn.Module):
 class FaceDecoder(nn.Module):
     """Dec: the two quantised halves, stacked along the height, to a face."""
 
-    def __init__(self, config: Config):
+    def __init__(self, settings: CodebookSettings):
         super().__init__()
-        widths = [config.base_width * m for m in config.width_multipliers][::-1]
-        layers: list[nn.Module] = [nn.Conv2d(config.code_dim, widths[0], 3, padding=1)]
-        if config.attention:
-            layers += _middle(config, widths[0])
+        widths, stem, local = settings.widths[::-1], settings.stem, settings.local
+        layers: list[nn.Module] = [nn.Conv2d(settings.dim, widths[0], 3, padding=1)]
+        if not local:
+            layers += _middle(widths[0])
         previous = widths[0]
         for level, width in enumerate(widths):
             if level:
                 layers += [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(previous, previous, 3, padding=1)]
-            for _ in range(config.res_blocks):
-                layers.append(ResBlock(config, previous, width))
+            for _ in range(settings.res_blocks):
+                layers.append(ResBlock(previous, width, local))
                 previous = width
-        layers += [_norm(config, previous), nn.SiLU(), nn.Conv2d(previous, 3 * config.stem_stride**2, 3, padding=1)]
-        if config.stem_stride > 1:
-            layers.append(nn.PixelShuffle(config.stem_stride))
+        layers += [_norm(local, previous), nn.SiLU(), nn.Conv2d(previous, 3 * stem**2, 3, padding=1)]
+        if stem > 1:
+            layers.append(nn.PixelShuffle(stem))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -130,20 +130,16 @@ class FaceAutoencoder(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.encoder = FaceEncoder(config)
-        self.decoder = FaceDecoder(config)
-        self.upper_codebook = self._codebook()
-        self.bottom_codebook = self.upper_codebook if config.shared_codebook else self._codebook()
-
-    def _codebook(self) -> Codebook:
-        config = self.config
-        return Codebook(config.codebook_size, config.code_dim, beta=config.beta, normalise=config.normalise_codes)
+        settings = config.codebook
+        self.encoder, self.decoder = FaceEncoder(settings), FaceDecoder(settings)
+        self.upper_codebook = Codebook(settings.size, settings.dim)
+        self.bottom_codebook = self.upper_codebook if settings.shared else Codebook(settings.size, settings.dim)
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Unquantised encodings of both halves. image: (B, 3, S, S) in [-1, 1]; returns 2 x (B, d, h/2, w)."""
         # one pass over both halves as a batch of 2B: the encoder is shared
         upper, bottom = self.encoder(torch.cat(split_halves(image))).chunk(2)
-        return self.upper_codebook.prepare(upper), self.bottom_codebook.prepare(bottom)
+        return upper.float(), bottom.float()
 
     def decode(self, upper: Tensor, bottom: Tensor) -> Tensor:
         """Both halves' codes, (B, d, h/2, w) each, to a face (B, 3, S, S)."""

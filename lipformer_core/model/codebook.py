@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from .precision import full_precision
 
+BETA = 0.25  # of Eq. 3
 SEARCHED = 1024  # tokens that are compared with all codes at once
 
 
@@ -17,7 +18,7 @@ def nearest(tokens: Tensor, codes: Tensor) -> Tensor:
     return torch.cat([torch.addmm(norms, part, codes.T).max(1).indices for part in tokens.split(at_once)])
 
 
-def vq_loss(encoding: Tensor, quantised: Tensor, beta: float) -> Tensor:
+def vq_loss(encoding: Tensor, quantised: Tensor, beta: float = BETA) -> Tensor:
     """Eq. 3 for one half: ``||sg[E] - H||^2 + beta ||sg[H] - E||^2``, as means over all elements.
 
     beta multiplies the COMMITMENT term, the one that moves the encoder; the first moves the codes.
@@ -30,34 +31,23 @@ def vq_loss(encoding: Tensor, quantised: Tensor, beta: float) -> Tensor:
 
 
 class Codebook(nn.Module):
-    """K codes of d numbers; with ``normalise`` both encodings and codes live on the unit sphere.
+    """K codes of d numbers, compared with encodings in float32, whatever precision the encoder had."""
 
-    Encodings are compared with the codes in float32, whatever precision the encoder had.
-    """
-
-    def __init__(self, size: int, dim: int, *, beta: float = 0.25, normalise: bool = False):
+    def __init__(self, size: int, dim: int):
         super().__init__()
-        self.size, self.dim, self.beta, self.normalise = size, dim, beta, normalise
+        self.size, self.dim = size, dim
         self.weight = nn.Parameter(torch.empty(size, dim).uniform_(-1 / size, 1 / size))
-
-    def codes(self) -> Tensor:
-        """The codes as they are compared and looked up: (K, d)."""
-        return F.normalize(self.weight, dim=1) if self.normalise else self.weight
-
-    def prepare(self, encoding: Tensor) -> Tensor:
-        """What is compared with the codes: float32 (B, d, h, w), on the unit sphere if the codes are."""
-        return F.normalize(encoding.float(), dim=1) if self.normalise else encoding.float()
 
     def indices(self, encoding: Tensor) -> Tensor:
         """Nearest code of each token. encoding: (B, d, h, w); returns int64 (B, h, w)."""
-        tokens = self.prepare(encoding).movedim(1, -1)  # (B, h, w, d)
+        tokens = encoding.float().movedim(1, -1)  # (B, h, w, d)
         rows = tokens.reshape(-1, self.dim)
         with full_precision(tokens):
-            return nearest(rows, self.codes()).view(tokens.shape[:-1])
+            return nearest(rows, self.weight).view(tokens.shape[:-1])
 
     def lookup(self, indices: Tensor) -> Tensor:
         """Codes of int64 (B, h, w) as feature maps (B, d, h, w)."""
-        return F.embedding(indices, self.codes()).movedim(-1, 1)
+        return F.embedding(indices, self.weight).movedim(-1, 1)
 
     def forward(self, encoding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Quantise with a straight-through gradient.
@@ -65,10 +55,10 @@ class Codebook(nn.Module):
         encoding : torch.Tensor, shape = (B, d, h, w)
         returns (quantised (B, d, h, w), indices (B, h, w), Eq. 3's loss for this half)
         """
-        encoding = self.prepare(encoding)
+        encoding = encoding.float()
         indices = self.indices(encoding)
         quantised = self.lookup(indices)
-        loss = vq_loss(encoding, quantised, self.beta)
+        loss = vq_loss(encoding, quantised)
         return encoding + (quantised - encoding).detach(), indices, loss
 
     @torch.no_grad()
@@ -89,7 +79,7 @@ class Codebook(nn.Module):
         Returns the number of codes moved.
         """
         dead = (counts == 0).nonzero().flatten()
-        tokens = self.prepare(encoding).movedim(1, -1).reshape(-1, self.dim)
+        tokens = encoding.float().movedim(1, -1).reshape(-1, self.dim)
         if not len(dead) or not len(tokens):
             return 0
         chosen = torch.randint(len(tokens), (len(dead),), generator=generator)

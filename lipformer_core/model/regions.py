@@ -4,8 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config import Config
-
 MOUTH = (0.54, 0.94, 0.26, 0.74)  # top, bottom, left, right, in units of the crop's side
 SPEAKING = (0.54, 1.0, 0.16, 0.84)  # all that moves with the jaw, chin and its shadow on the neck included
 
@@ -17,9 +15,8 @@ def _pixels(size: int, box: tuple[float, float, float, float]) -> Tensor:
     return mask
 
 
-def _tokens(config: Config, box: tuple[float, float, float, float]) -> Tensor:
-    pixels = _pixels(config.crop_size, box)[:, :, config.crop_size // 2 :]
-    return F.max_pool2d(pixels, config.downsampling)[0, 0] > 0
+def _tokens(size: int, side: int, box: tuple[float, float, float, float]) -> Tensor:
+    return F.max_pool2d(_pixels(size, box)[:, :, size // 2 :], side)[0, 0] > 0
 
 
 def mouth_pixels(size: int) -> Tensor:
@@ -27,14 +24,14 @@ def mouth_pixels(size: int) -> Tensor:
     return _pixels(size, MOUTH)
 
 
-def mouth_tokens(config: Config) -> Tensor:
-    """True for bottom-half tokens that touch the mouth's region: (h/2, w)."""
-    return _tokens(config, MOUTH)
+def mouth_tokens(size: int, side: int) -> Tensor:
+    """True for bottom-half tokens, of `side` pixels, that touch the mouth's region of a crop of `size`: (h/2, w)."""
+    return _tokens(size, side, MOUTH)
 
 
-def speaking_tokens(config: Config) -> Tensor:
-    """True for bottom-half tokens that speech changes, jaw and chin included: (h/2, w).
+def speaking_tokens(size: int, side: int) -> Tensor:
+    """True for bottom-half tokens, of `side` pixels, that speech changes, jaw and chin included: (h/2, w).
 
     By the reference policy `own` the others are the frame's own.
     """
-    return _tokens(config, SPEAKING)
+    return _tokens(size, side, SPEAKING)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import Config
 from ..timing import N_MELS
 
 SEEN = (48, 64)  # rows and columns that the expert sees, whatever the crop: the bottom half without a sixth on a side
 LEAST_TEMPERATURE = 0.02
 LEAST_SPREAD = 0.05  # added to a window's deviation, so that a black picture stays finite
 LEVELS = 4  # halvings of a tower
+FRAMES = 5  # consecutive ones in a window: 0.2 s
+AUDIO_WINDOW = 32  # mel frames around its middle: the same 0.2 s and 0.06 s on either side
 
 
 class SyncNet(nn.Module):
@@ -23,26 +24,25 @@ class SyncNet(nn.Module):
     Embeddings are float32 also under autocast: neighbouring windows differ by less than bfloat16 tells apart.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, width: int):
+        """width : channels at the first level of both towers; embeddings E have four times as many numbers."""
         super().__init__()
-        self.config = config
-        width, size = config.sync_width, config.sync_dim
-        self.faces = tower(3 * config.sync_frames, SEEN, width, size)
-        self.sounds = tower(1, (config.sync_audio_window, N_MELS), width, size)
+        self.faces = tower(3 * FRAMES, SEEN, width, 4 * width)
+        self.sounds = tower(1, (AUDIO_WINDOW, N_MELS), width, 4 * width)
         self.log_scale = nn.Parameter(torch.zeros(()))  # a temperature of 1, at which untrained towers are at chance
 
     def embed_faces(self, seen: Tensor) -> Tensor:
         """Embeddings of windows of frames.
 
-        seen : torch.Tensor, shape = (B, sync_frames, 3, 48, 64), from `see`
-        returns (B, sync_dim), l2-normalised; a window's brightness and contrast do not matter
+        seen : torch.Tensor, shape = (B, FRAMES, 3, 48, 64), from `see`
+        returns (B, E), l2-normalised; a window's brightness and contrast do not matter
         """
         x = seen.flatten(1, 2)  # (B, 3 T, 48, 64)
         spread, mean = torch.std_mean(x, dim=(1, 2, 3), keepdim=True)
         return F.normalize(self.faces((x - mean) / (spread + LEAST_SPREAD)).float(), dim=-1)  # (B, E)
 
     def embed_sounds(self, sounds: Tensor) -> Tensor:
-        """sounds : torch.Tensor, shape = (B, sync_audio_window, 80), log-mel; returns (B, sync_dim), l2-normalised."""
+        """sounds : torch.Tensor, shape = (B, AUDIO_WINDOW, 80), log-mel; returns (B, E), l2-normalised."""
         return F.normalize(self.sounds(sounds[:, None]).float(), dim=-1)  # (B, E)
 
     def scale(self) -> Tensor:
@@ -52,8 +52,8 @@ class SyncNet(nn.Module):
     def forward(self, bottoms: Tensor, sounds: Tensor) -> Tensor:
         """Cosine similarity of each window of frames with its sound, differentiable in the pictures.
 
-        bottoms : torch.Tensor, shape = (B, sync_frames, 3, S/2, S), bottom halves in [-1, 1], of any crop size S
-        sounds : torch.Tensor, shape = (B, sync_audio_window, 80), log-mel centred on the window's middle frame
+        bottoms : torch.Tensor, shape = (B, FRAMES, 3, S/2, S), bottom halves in [-1, 1], of any crop size S
+        sounds : torch.Tensor, shape = (B, AUDIO_WINDOW, 80), log-mel centred on the window's middle frame
         returns (B,) in [-1, 1]
         """
         seen = see(bottoms.flatten(0, 1)).unflatten(0, bottoms.shape[:2])  # (B, T, 3, 48, 64)

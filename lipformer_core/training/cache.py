@@ -125,7 +125,7 @@ def _write(
             images = to_tensor(frames).to(device)
             codes = np.empty((len(frames), *shape[1:]), "<u2")
             for look in range(looks):
-                seen = clip_looks([info.clip_id], [look], autoencoder.config).expand(len(frames))
+                seen = clip_looks([info.clip_id], [look], autoencoder.config.stage1).expand(len(frames))
                 upper, bottom = autoencoder.encode(seen.images(images))
                 codes[:, look, 0] = autoencoder.upper_codebook.indices(upper).cpu()
                 codes[:, look, 1] = autoencoder.bottom_codebook.indices(bottom).cpu()

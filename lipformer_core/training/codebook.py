@@ -23,7 +23,9 @@ from .stage import Stage, as_configured, describe_frames
 REVIVE_EVERY = 100  # steps over which a code must have been used
 REVIVE_UNTIL = 0.8  # share of the steps; later the codes settle
 WARMUP = 0.15  # share of the steps that run unquantised, before k-means places the codes
+ADVERSARIAL_FROM = 2 / 3  # of the steps
 KMEANS_IMAGES = 384
+EVAL_IMAGES = 160  # of the validation split
 WINDOW = 128  # pixels; side of the windows that the perceptual and the adversarial loss see
 HALVES = ("upper", "bottom")
 
@@ -58,68 +60,68 @@ class CodebookStage(Stage):
 
     def __init__(self, config: Config, corpus: PreparedCorpus | JoinedCorpora):
         super().__init__(config)
-        self.steps = config.stage1_steps
+        settings, size = config.stage1, config.data.size
+        self.settings, self.steps = settings, settings.steps
         self.autoencoder = FaceAutoencoder(config).to(memory_format=torch.channels_last)
-        self.train, self.val = FrameSampler(corpus, "train", config), FrameSampler(corpus, "val", config)
-        self.model = nn.ModuleDict({"autoencoder": self.autoencoder, "used": CodesInUse(config.codebook_size)})
+        self.train, self.val = FrameSampler(corpus, "train"), FrameSampler(corpus, "val")
+        self.model = nn.ModuleDict({"autoencoder": self.autoencoder, "used": CodesInUse(config.codebook.size)})
         betas = (0.9, 0.95)
         trained = [p for p in self.autoencoder.parameters() if p.requires_grad]
-        optimisers = [torch.optim.Adam(trained, lr=config.stage1_lr, betas=betas, fused=self.fused)]
+        optimisers = [torch.optim.Adam(trained, lr=settings.lr, betas=betas, fused=self.fused)]
         self.wrapped = [self.wrap(self.autoencoder)]
-        if config.adversarial_weight:
+        if settings.adversarial_weight:
             self.model["discriminator"] = PatchDiscriminator()
             trained = self.model["discriminator"].parameters()
-            optimisers.append(torch.optim.Adam(trained, lr=config.stage1_lr, betas=(0.5, 0.9), fused=self.fused))
+            optimisers.append(torch.optim.Adam(trained, lr=settings.lr, betas=(0.5, 0.9), fused=self.fused))
             self.wrapped.append(self.wrap(self.model["discriminator"]))
         self.model.to(self.device)
         self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
-        self.perceptual = perceptual_loss(config, config.perceptual_weight)
+        self.perceptual = perceptual_loss(settings.perceptual, settings.perceptual_weight)
         if self.perceptual is not None:
             self.perceptual.to(self.device)
             self.score = "val_likeness"  # an adversarial loss costs PSNR and is there for what PSNR does not see
-        self.mouth = mouth_pixels(config.crop_size).to(self.device)
-        self.warmup = round(WARMUP * config.stage1_steps) if config.prevent_collapse else 0
-        if config.resident:
-            self.train.keep(self.device)
+        self.mouth = mouth_pixels(size).to(self.device)
+        self.warmup = round(WARMUP * settings.steps) if settings.prevent_collapse else 0
+        self.train.keep(self.device)
         self.placed = False  # whether the codes come from an earlier training
         self.tallies: list = []  # of this step's batches
         self.encodings: dict[str, Tensor] = {}  # of the last batch
 
     def material(self, number: int) -> tuple[str, Tensor, Looks]:
         """The names of a batch's frames, what `FrameSampler.pictures` needs of them, and how they shall look."""
-        count = self.config.stage1_batch
+        count = self.settings.batch
         key, first = (self.config.seed, number), self.accelerator.process_index * count
         pairs = self.train.draw(key, count, first)
-        looks = draw_looks([sample_rng(key, first + i, use=1) for i in range(count)], self.config)
+        looks = draw_looks([sample_rng(key, first + i, use=1) for i in range(count)], self.settings)
         return describe_frames(pairs), self.train.material(pairs), looks
 
     def describe(self, material: tuple[str, Tensor, Looks]) -> str:
         return material[0]
 
     def before(self, number: int) -> None:
-        if number == self.warmup and self.config.prevent_collapse and not self.placed:
+        if number == self.warmup and self.settings.prevent_collapse and not self.placed:
             self.initialise_codes()
         self.tallies = []
 
     def losses(self, number: int, material: tuple[str, Tensor, Looks]) -> tuple[list, dict[str, Tensor]]:
         """Losses of the autoencoder and, once it has started, of the discriminator."""
-        config, quantise = self.config, number >= self.warmup
+        settings, quantise = self.settings, number >= self.warmup
         image = self.train.pictures(material[1], self.device)
         image = material[2].images(image).contiguous(memory_format=torch.channels_last)
         out = self.wrapped[0](image, quantise=quantise)
         reconstruction = out["reconstruction"]
-        pixel = reconstruction_loss(reconstruction, image, config.mouth_weight, self.mouth)
+        pixel = reconstruction_loss(reconstruction, image, settings.mouth_weight, self.mouth)
         seen, truth = random_windows(WINDOW, reconstruction, image)
         logged = {"l1": pixel.detach(), "vq": out["vq_loss"].detach()}
         loss, judged = pixel, None
         if self.perceptual is not None:
             perceptual = self.perceptual(seen, truth)
             logged["perceptual"] = perceptual.detach()
-            loss = loss + config.perceptual_weight * perceptual
-        if config.adversarial_weight and number >= config.adversarial_start:
+            loss = loss + settings.perceptual_weight * perceptual
+        if settings.adversarial_weight and number >= ADVERSARIAL_FROM * self.steps:
             fooled = generator_loss(self.model["discriminator"], seen)
             weight = adaptive_weight(loss, fooled, reconstruction)
-            loss = loss + config.adversarial_weight * weight * fooled
+            loss = loss + settings.adversarial_weight * weight * fooled
             judged = discriminator_loss(self.wrapped[1], truth, seen)
             logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
         if quantise:
@@ -139,7 +141,7 @@ class CodebookStage(Stage):
             counts = sum(tally[index] for tally in self.tallies)
             self.model["used"][half] += self.accelerator.reduce(counts, reduction="sum")
         since = number - self.warmup + 1
-        if self.config.prevent_collapse and since % REVIVE_EVERY == 0 and number <= REVIVE_UNTIL * self.steps:
+        if self.settings.prevent_collapse and since % REVIVE_EVERY == 0 and number <= REVIVE_UNTIL * self.steps:
             self.revive(number)
 
     @torch.no_grad()
@@ -160,7 +162,7 @@ class CodebookStage(Stage):
     @torch.no_grad()
     def initialise_codes(self) -> None:
         """Both codebooks by k-means over the encodings of training faces; all processes take the first one's."""
-        pairs = self.train.draw((self.config.seed, self.steps * self.config.accumulate), KMEANS_IMAGES)
+        pairs = self.train.draw((self.config.seed, self.steps * self.config.optimiser.accumulate), KMEANS_IMAGES)
         encodings = [
             self.autoencoder.encode(self.train.images(pairs[i : i + 32]).to(self.device))
             for i in range(0, KMEANS_IMAGES, 32)
@@ -168,12 +170,12 @@ class CodebookStage(Stage):
         generator = torch.Generator().manual_seed(self.config.seed)
         for index, half in enumerate(HALVES):
             tokens = torch.cat([e[index].movedim(1, -1).flatten(0, 2) for e in encodings])
-            codes = kmeans(tokens, self.config.codebook_size, generator)
+            codes = kmeans(tokens, self.config.codebook.size, generator)
             self.codebook(half).set_codes(broadcast(codes))
             self.jumped(half, torch.ones(len(codes), dtype=torch.bool, device=self.device))
 
     def evaluate(self) -> dict[str, float]:
-        return evaluate_codebook(self.autoencoder, self.val, self.config.eval_images, perceptual=self.perceptual)
+        return evaluate_codebook(self.autoencoder, self.val, EVAL_IMAGES, perceptual=self.perceptual)
 
 
 class CodesInUse(nn.Module):
@@ -206,8 +208,8 @@ def evaluate_codebook(
     was_training = autoencoder.training
     autoencoder.eval()
     device = next(autoencoder.parameters()).device
-    counts = [torch.zeros(autoencoder.config.codebook_size) for _ in range(2)]
-    mouth = mouth_pixels(autoencoder.config.crop_size)
+    counts = [torch.zeros(autoencoder.config.codebook.size) for _ in range(2)]
+    mouth = mouth_pixels(autoencoder.config.data.size)
     errors, mouth_errors, distances = [], [], []
     pairs = sampler.fixed(images)
     for first in range(0, len(pairs), batch):

@@ -1,9 +1,9 @@
 """Stage 2 (Figure 2b): with Enc, C_U and C_B frozen, the warping, E_aud, the Transformer and Dec learn to speak.
 
-Up to four phases, each a resumable stage of its own under the run folder:
+Up to three phases, each a resumable stage of its own under the run folder:
 
-- `warping`: F_e and F_d alone, supervised by rigid landmarks and the target's own bottom features;
-- `listening`: E_aud alone, opening and width of the lips read from F_Aud by a linear map; its step is cheap;
+- `warping`: the parts apart: F_e and F_d by rigid landmarks and the target's own bottom features, E_aud by the lips'
+  opening and width, read from F_Aud by a linear map;
 - `cached`: warping, E_aud and Transformer by cross entropy to the target's own bottom codes, all codes cached;
 - `lipformer`: everything end to end, straight-through Gumbel-softmax codes through the decoder being fine-tuned.
 
@@ -17,22 +17,27 @@ import torch
 from torch import Tensor, nn
 
 from .. import checkpoint
-from ..config import Config
+from ..config import PHASES, Config, from_dict
 from ..data.joined import Data, open_corpus
 from ..errors import ConfigError
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
+from ..model.autoencoder import FaceAutoencoder
+from ..model.build import build
 from ..model.lipformer import LipFormer
-from ..model.regions import mouth_pixels, mouth_tokens
-from ..model.syncnet import SyncNet
+from ..model.syncnet import FRAMES, SyncNet
 from ..model.warping import require_sampling
 from .codebook import train_codebook
 from .loop import finished, run_stage, take_over
-from .objectives import CodeObjective, ImageObjective, SoundObjective, WarpObjective, lower_face
+from .judges import Judges
+from .objectives import ApartObjective, CodeObjective, ImageObjective, lower_face
 from .pairs import PairBatch, PairSampler, without_speech
 from .stage import Stage, as_configured, describe_frames, make_accelerator
 
 VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
-PHASES = ("warping", "listening", "cached", "lipformer")
+APART_LR = 2e-3
+DECODER_LR = 0.5  # share of the last phase's rate
+WEIGHT_DECAY = 0.01
+TAU = (1.0, 0.3)  # temperature of the Gumbel-softmax at the first and at the last step; geometric between them
 
 
 @as_configured
@@ -50,60 +55,107 @@ def train_lipformer(
     Stage 1 comes first, on the same corpus, where `run`/codebook is not finished; where it is, it may have been trained
     on another corpus (the paper: FFHQ).
 
-    until : the last phase to train, one of PHASES; its LipFormer is returned, in evaluation mode
-    With `joint_sync_weight` the run's sync expert must be there (`train_sync`).
+    until : the last phase to train, one of config.PHASES; its LipFormer is returned, in evaluation mode
+    With `stage2.joint.sync_weight` the run's sync expert must be there (`train_sync`).
 
-    codebook : a run whose finished stage 1, of the same settings, is taken over where `run` has none; the codes of all
-        frames are then cached there, for other runs too, if its folder can be written; "pretrained": the one that comes
-        with the package, in which nothing is written
+    codebook : a run whose finished stage 1 is taken over where `run` has none; the codes of all frames are then cached
+        there, for other runs too, if its folder can be written; "pretrained": the one that comes with the package, in
+        which nothing is written
     start : a run whose trained warping, audio encoder and Transformer, of the same architecture, are gone on from
+
+    Over a finished stage 1 its own settings hold: the parts `codebook` and `stage1`, and `data.size`.
+
     raises DataError, CheckpointError, WeightsMissing as `train_codebook`; ConfigError if `until` has no steps
     """
     corpus, run = open_corpus(data), Path(run)
-    steps = {
-        "warping": config.warp_steps if config.warping else 0,
-        "listening": config.listen_steps,
-        "cached": config.cached_steps,
-        "lipformer": config.joint_steps,
-    }
-    if not steps[until]:
-        raise ConfigError(f"until: the phase {until!r} has no steps in these settings")
-    phases = [p for p in PHASES[: PHASES.index(until) + 1] if steps[p]]
     if codebook is not None:
         with make_accelerator(config).main_process_first():
-            if not finished(run / "codebook", config):
-                take_over(checkpoint.run_folder(codebook) / "codebook", run / "codebook", config)
-    if not finished(run / "codebook", config):
+            if not finished(run / "codebook"):
+                take_over(checkpoint.run_folder(codebook) / "codebook", run / "codebook")
+    if not finished(run / "codebook"):
         train_codebook(config, data, run, progress, start)
+    config = over_codebook(config, run)
+    phases = phases_of(config, until)
     autoencoder = checkpoint.load_codebook(run)
     # where many runs share a stage 1, its codes are computed once
     shared = None if codebook is None else checkpoint.run_folder(codebook)
     codes = shared if shared not in (None, checkpoint.SHIPPED) and os.access(shared / "codebook", os.W_OK) else run
-    expert = checkpoint.load_sync(run) if config.joint_sync_weight and until == "lipformer" else None
-    sampler = origin = None
+    expert = checkpoint.load_sync(run) if config.stage2.joint.sync_weight and until == "lipformer" else None
+    stage = None
     for number, phase in enumerate(phases):
         if finished(run / phase, config, corpus.hash):
             continue
-        if sampler is None:
+        if stage is None:
             torch.manual_seed(config.seed)
-            model = LipFormer(config, autoencoder)
+            trained = Trained(config, autoencoder)
             if start is not None:
-                earlier = checkpoint.load_lipformer(start, device="cpu")
-                origin = checkpoint.fingerprint(earlier)
+                earlier = Trained.load(start)
+                trained.fill(earlier)
             accelerator = make_accelerator(config)
-            model.to(accelerator.device)
+            trained.to(accelerator.device)
             where = codes / "codebook"
-            sampler = [PairSampler(model, corpus, s, where, accelerator, progress) for s in ("train", "val")]
+            sampler = [PairSampler(trained.lipformer, corpus, s, where, accelerator, progress) for s in ("train", "val")]
         if number:
-            model.load_state_dict(checkpoint.load(run / phases[number - 1] / "model.safetensors")[1])
-        elif start is not None:
-            for name, module in model.named_children():
-                if name != "autoencoder":
-                    checkpoint.fill(module, getattr(earlier, name))
-        stage = LipFormerStage(model, phase, steps[phase], *sampler, expert)
-        stage.start = origin
+            trained.load_state_dict(checkpoint.load(run / phases[number - 1] / "model.safetensors")[1])
+        stage = LipFormerStage(trained, phase, *sampler, expert)
+        stage.start = None if start is None else checkpoint.fingerprint(earlier.lipformer)
         run_stage(run / phase, stage, corpus.hash, progress)
     return checkpoint.load_lipformer(run, phases[-1])
+
+
+def over_codebook(config: Config, run: Path) -> Config:
+    """The settings with those parts that a run's finished stage 1 decides."""
+    theirs = from_dict(checkpoint.header_of(run, "codebook")["config"]).to_dict()
+    return config.replace({"data.size": theirs["data"]["size"]}, codebook=theirs["codebook"], stage1=theirs["stage1"])
+
+
+def phases_of(config: Config, until: str) -> list[str]:
+    """The phases up to `until` that have steps. ConfigError if that one has none."""
+    steps = phase_steps(config)
+    if not steps[until]:
+        raise ConfigError(f"until: the phase {until!r} has no steps in these settings")
+    return [phase for phase in PHASES[: PHASES.index(until) + 1] if steps[phase]]
+
+
+def phase_steps(config: Config) -> dict[str, int]:
+    """Steps of each phase; the first one has none where there is nothing to learn apart."""
+    stage2 = config.stage2
+    apart = config.lips.ablation != "no_warping" or stage2.lip_supervision
+    return {"warping": apart * stage2.apart.steps, "cached": stage2.cached.steps, "lipformer": stage2.joint.steps}
+
+
+class Trained(nn.Module):
+    """What stage 2 trains and keeps: `lipformer`, and `judges` where lips are supervised."""
+
+    def __init__(self, config: Config, autoencoder: FaceAutoencoder | None = None):
+        super().__init__()
+        self.lipformer = build(config, autoencoder)
+        self.judges = Judges(config) if config.stage2.lip_supervision else None
+
+    @classmethod
+    def load(cls, run: Path | str | None, phase: str = "lipformer") -> "Trained":
+        """Of a run's finished phase, on the CPU, in evaluation mode. CheckpointError if there is none."""
+        header, tensors = checkpoint.load(checkpoint.run_folder(run) / phase / "model.safetensors")
+        return checkpoint.restore(cls(from_dict(header["config"])), tensors)
+
+    def fill(self, other: "Trained") -> None:
+        """Take the weights of another one's warping, audio encoder, Transformer and, if both have some, judges."""
+        for name, module in self.lipformer.named_children():
+            if name != "autoencoder":
+                checkpoint.fill(module, getattr(other.lipformer, name))
+        if self.judges is not None and other.judges is not None:
+            checkpoint.fill(self.judges, other.judges)
+
+    def predictor(self) -> list[nn.Parameter]:
+        """Parameters of F_e, F_d, E_aud, the Transformer and the judges."""
+        model = self.lipformer
+        modules = [model.warping, model.audio_encoder, model.transformer, self.judges]
+        return [p for m in modules if m is not None for p in m.parameters()]
+
+    def apart(self) -> list[nn.Parameter]:
+        """Parameters of the first phase: F_e, F_d and, with judges, E_aud and its linear map."""
+        heard = [] if self.judges is None else [self.lipformer.audio_encoder, self.judges.articulation]
+        return [p for m in (self.lipformer.warping, *heard) for p in m.parameters()]
 
 
 class LipFormerStage(Stage):
@@ -112,54 +164,50 @@ class LipFormerStage(Stage):
     score = "val_score"
 
     def __init__(
-        self,
-        model: LipFormer,
-        phase: str,
-        steps: int,
-        train: PairSampler,
-        val: PairSampler,
-        expert: SyncNet | None = None,
+        self, trained: Trained, phase: str, train: PairSampler, val: PairSampler, expert: SyncNet | None = None
     ):
+        model, judges = trained.lipformer, trained.judges
         super().__init__(model.config)
-        config = self.config
-        if model.warping is not None:
+        config, stage2 = self.config, self.config.stage2
+        if config.lips.ablation != "no_warping":
             require_sampling(self.device)
-        self.run = config.sync_frames if phase == "lipformer" and expert is not None else 1  # consecutive targets
-        self.phase, self.steps, self.train, self.val = phase, steps, train, val
-        self.model = model.train().to(self.device, memory_format=torch.channels_last)
-        mouth = mouth_tokens(config).to(self.device)  # (h/2, w)
+        self.run = FRAMES if phase == "lipformer" and expert is not None else 1  # consecutive targets
+        if stage2.joint.batch % self.run:
+            raise ConfigError(f"stage2.joint.batch: {stage2.joint.batch} is no multiple of {self.run}, a sync window")
+        self.phase, self.steps, self.train, self.val = phase, phase_steps(config)[phase], train, val
+        self.model = trained.train().to(self.device, memory_format=torch.channels_last)
         if phase == "warping":
-            parameters, rate = model.warping.parameters(), config.warp_lr
-            self.objective: nn.Module = WarpObjective(model, mouth)
-        elif phase == "listening":
-            parameters, rate = [*model.audio_encoder.parameters(), *model.articulation.parameters()], config.stage2_lr
-            self.objective = SoundObjective(model)
+            parameters, rate = trained.apart(), APART_LR
+            self.objective: nn.Module = ApartObjective(model, judges)
         elif phase == "cached":
-            parameters, rate = model.predictor_parameters(), config.stage2_lr
-            self.objective = CodeObjective(model, mouth)
+            parameters, rate = trained.predictor(), stage2.cached.lr
+            self.objective = CodeObjective(model, judges)
         else:
-            parameters, rate = model.predictor_parameters(), config.joint_lr
-            self.objective = ImageObjective(model, mouth, mouth_pixels(config.crop_size).to(self.device), expert)
+            parameters, rate = trained.predictor(), stage2.joint.lr
+            self.objective = ImageObjective(model, judges, expert)
         self.objective.to(self.device)
-        options = {"betas": (0.9, 0.98), "weight_decay": config.weight_decay, "fused": self.fused}
+        options = {"betas": (0.9, 0.98), "weight_decay": WEIGHT_DECAY, "fused": self.fused}
         optimisers = [torch.optim.AdamW(parameters, lr=rate, **options)]
         self.wrapped, self.discriminator = [self.wrap(self.objective)], None
         if phase == "lipformer":
-            decoder = list(model.autoencoder.decoder.parameters())
-            optimisers[0].add_param_group({"params": decoder, "lr": config.decoder_lr, "weight_decay": 0.0})
-            if config.joint_adversarial_weight:
+            decoder = model.autoencoder.decoder
+            if config.lips.ablation == "frozen_decoder":
+                decoder.requires_grad_(False)
+            else:
+                group = {"params": list(decoder.parameters()), "lr": DECODER_LR * rate, "weight_decay": 0.0}
+                optimisers[0].add_param_group(group)
+            if stage2.joint.adversarial_weight:
                 self.discriminator = PatchDiscriminator().to(self.device)
-                trained = self.discriminator.parameters()
-                optimisers.append(torch.optim.Adam(trained, lr=rate, betas=(0.5, 0.9), fused=self.fused))
+                judging = self.discriminator.parameters()
+                optimisers.append(torch.optim.Adam(judging, lr=rate, betas=(0.5, 0.9), fused=self.fused))
                 self.wrapped.append(self.wrap(self.discriminator))
-        self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
-        if config.resident and phase == "lipformer":
             train.frames.keep(self.device)
+        self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
 
     def material(self, number: int) -> tuple[PairBatch, Tensor | None]:
         """The pairs of one batch and, in the last phase, what `FrameSampler.pictures` needs of the target frames."""
         joint = self.phase == "lipformer"
-        count = self.config.joint_batch if joint else self.config.cached_batch
+        count = self.config.stage2.joint.batch if joint else self.config.stage2.cached.batch
         batch = self.train.draw((self.config.seed, number), count, self.accelerator.process_index * count, self.run)
         return batch, self.train.frames.material(batch.frames) if joint else None
 
@@ -168,12 +216,11 @@ class LipFormerStage(Stage):
 
     def losses(self, number: int, material: tuple[PairBatch, Tensor | None]) -> tuple[list, dict[str, Tensor]]:
         """Losses of the generator and, where there is one, of the discriminator."""
-        config = self.config
         batch, pixels = self.to_device(material[0]), material[1]
-        if config.speech_dropout:
-            batch.audio = without_speech(batch.audio, config.speech_dropout)
+        if self.config.audio.speech_encoder != "none":
+            batch.audio = without_speech(batch.audio)
         image = None if pixels is None else batch.looks.images(self.train.frames.pictures(pixels, self.device))
-        tau = config.gumbel_tau_start * (config.gumbel_tau_end / config.gumbel_tau_start) ** (number / self.steps)
+        tau = TAU[0] * (TAU[1] / TAU[0]) ** (number / self.steps)
         loss, logged, generated = self.wrapped[0](batch, image, tau)
         if self.discriminator is None:
             return [loss], logged
@@ -182,7 +229,7 @@ class LipFormerStage(Stage):
         weight = adaptive_weight(loss, fooled, generated)
         judged = discriminator_loss(self.wrapped[1], lower_face(image), seen)
         logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
-        return [loss + config.joint_adversarial_weight * weight * fooled, judged], logged
+        return [loss + self.config.stage2.joint.adversarial_weight * weight * fooled, judged], logged
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

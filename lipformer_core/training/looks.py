@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config import Config
+from ..config import Stage1
 
-GAMMA, TURN, ZOOM, SHIFT = 0.3, 6.0, 0.06, 0.04  # at strength 1: exponent, degrees, share, share of the side
+# at strength 1: shares of the light, exponent, degrees, share of the size, share of the side
+COLOUR, GAMMA, TURN, ZOOM, SHIFT = 0.3, 0.09, 3.0, 0.03, 0.02
 
 
 @dataclass
@@ -55,22 +56,22 @@ class Looks:
         return (moved + 1) * size / 2 - 0.5
 
 
-def draw_looks(rngs: list[np.random.Generator], config: Config) -> Looks:
-    """One look from each generator, by the strengths `augment_mirror`, `augment_colour` and `augment_geometry`."""
-    rows = [_draw(rng, config) for rng in rngs]
+def draw_looks(rngs: list[np.random.Generator], settings: Stage1) -> Looks:
+    """One look from each generator, by the settings `mirror` and `augment`."""
+    rows = [_draw(rng, settings) for rng in rngs]
     mirrored, gain, shift, gamma, theta = (np.stack(column) for column in zip(*rows, strict=True))
     colour = [torch.from_numpy(x.astype(np.float32)) for x in (gain, shift, gamma)]
     return Looks(
         torch.from_numpy(mirrored),
         *(x.view(len(rows), -1, 1, 1) for x in colour),
-        torch.from_numpy(theta.astype(np.float32)) if config.augment_geometry else None,
+        torch.from_numpy(theta.astype(np.float32)) if settings.augment else None,
     )
 
 
-def clip_looks(clip_ids: list[str], looks: list[int], config: Config) -> Looks:
+def clip_looks(clip_ids: list[str], looks: list[int], settings: Stage1) -> Looks:
     """Look number `looks[i]` of `clip_ids[i]`, the same in every run; number 0 is as filmed."""
     keys = [zlib.crc32(name.encode()) for name in clip_ids]
-    drawn = draw_looks([np.random.default_rng(key) for key in zip(keys, looks, strict=True)], config)
+    drawn = draw_looks([np.random.default_rng(key) for key in zip(keys, looks, strict=True)], settings)
     filmed = torch.tensor([look == 0 for look in looks])
     drawn.mirrored[filmed], drawn.gain[filmed], drawn.shift[filmed], drawn.gamma[filmed] = False, 1.0, 0.0, 1.0
     if drawn.theta is not None:
@@ -78,15 +79,16 @@ def clip_looks(clip_ids: list[str], looks: list[int], config: Config) -> Looks:
     return drawn
 
 
-def _draw(rng: np.random.Generator, config: Config) -> tuple[np.ndarray, ...]:
-    mirrored = np.asarray(config.augment_mirror and rng.random() < 0.5)
-    colour, moved = config.augment_colour, config.augment_geometry
+def _draw(rng: np.random.Generator, settings: Stage1) -> tuple[np.ndarray, ...]:
+    mirrored = np.asarray(settings.mirror and rng.random() < 0.5)
+    strength = settings.augment
+    colour = COLOUR * strength
     light, tint = rng.uniform(-1, 1, 2), rng.uniform(-1, 1, 3)
     gain = 1 + colour * (light[0] + 0.5 * tint)
     shift = np.full(3, colour * light[1] / 2)
-    gamma = np.exp(colour * GAMMA * rng.uniform(-1, 1, 1))
-    turn, zoom = np.radians(TURN * moved * rng.uniform(-1, 1)), 1 + ZOOM * moved * rng.uniform(-1, 1)
-    where = 2 * SHIFT * moved * rng.uniform(-1, 1, 2)
+    gamma = np.exp(GAMMA * strength * rng.uniform(-1, 1, 1))
+    turn, zoom = np.radians(TURN * strength * rng.uniform(-1, 1)), 1 + ZOOM * strength * rng.uniform(-1, 1)
+    where = 2 * SHIFT * strength * rng.uniform(-1, 1, 2)
     cosine, sine = zoom * np.cos(turn), zoom * np.sin(turn)
     theta = np.array([[cosine, -sine, where[0]], [sine, cosine, where[1]]])
     return mirrored, gain, shift, gamma, theta

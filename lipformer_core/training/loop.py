@@ -29,28 +29,33 @@ from .journal import LOG, Journal
 from .stage import Stage
 
 BEST, FINISHED = "best.safetensors", "model.safetensors"
+WARMUP_STEPS = 200  # of the rate, but at most a twentieth of all
+LOG_EVERY = 25  # steps between two rows of the log
+KEPT_STATES = 2  # to resume from, the newest ones
+GRADIENT_NORM = 1.0  # gradients are clipped to it
 STATES = "step-*.safetensors"  # what a run resumes from
 
 
-def finished(folder: Path, config: Config, data_hash: str | None = None) -> bool:
+def finished(folder: Path, config: Config | None = None, data_hash: str | None = None) -> bool:
     """Whether the stage in `folder` is complete. CheckpointError if it is, but with other settings or data.
 
+    config : None where it may have any
     data_hash : of the corpus; None where it may be any
     """
     path = folder / FINISHED
     if not path.is_file():
         return False
-    header, _ = checkpoint.load(path)
-    _same(header, config, data_hash, folder)
+    if config is not None:
+        _same(checkpoint.load(path)[0], config, data_hash, folder)
     return True
 
 
-def take_over(source: Path, folder: Path, config: Config) -> None:
+def take_over(source: Path, folder: Path) -> None:
     """Make the finished stage in `source`, of another run, that of `folder`: its weights and its log.
 
-    raises CheckpointError if it is not finished, or was trained with other settings
+    raises CheckpointError if it is not finished
     """
-    if not finished(source, config):
+    if not finished(source):
         raise CheckpointError(f"{source}: no finished stage to take over")
     folder.mkdir(parents=True, exist_ok=True)
     for name in (LOG, f"{Path(FINISHED).stem}.json", FINISHED):  # what says that it is complete comes last
@@ -59,8 +64,9 @@ def take_over(source: Path, folder: Path, config: Config) -> None:
         os.replace(temporary, folder / name)
 
 
-def learning_rate(step: int, steps: int, warmup: int) -> float:
+def learning_rate(step: int, steps: int) -> float:
     """Factor on the base rate: linear warm-up, then a cosine down to 2 %."""
+    warmup = min(WARMUP_STEPS, steps // 20)
     return min(1.0, (step + 1) / max(1, warmup)) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
 
 
@@ -71,16 +77,17 @@ def run_stage(folder: Path, stage: Stage, data_hash: str, progress: bool = True)
         the folder was trained with other settings or data
     """
     config, accelerator, steps = stage.config, stage.accelerator, stage.steps
-    average = WeightAverage(stage.model, config.weight_average) if config.weight_average else None
+    average = WeightAverage(stage.model, config.optimiser.weight_average) if config.optimiser.weight_average else None
     start, best = _resume(folder, stage, average, data_hash)
+    accumulate, every, workers = config.optimiser.accumulate, config.engine.check_every, config.engine.workers
     base = [(group, group["lr"]) for optimiser in stage.optimisers for group in optimiser.param_groups]
     stage.average = average
     keep = _Checkpoints(folder, stage, average, data_hash)
     seen: list[tuple[int, dict]] = []
     began, waited = time.monotonic(), 0.0
     with ExitStack() as opened:  # closed when a step fails, too
-        numbers = range(start * config.accumulate, steps * config.accumulate)
-        makers = partial(prefetched_by_processes, processes=config.workers) if config.workers else prefetched
+        numbers = range(start * accumulate, steps * accumulate)
+        makers = partial(prefetched_by_processes, processes=workers) if workers else prefetched
         materials = opened.enter_context(closing(makers(stage.material, numbers)))
         journal = opened.enter_context(closing(Journal(folder, start))) if accelerator.is_main_process else None
         bar = tqdm(
@@ -94,21 +101,20 @@ def run_stage(folder: Path, stage: Stage, data_hash: str, progress: bool = True)
         )
         for number in opened.enter_context(bar):
             asked = time.monotonic()
-            made = [next(materials) for _ in range(config.accumulate)]
+            made = [next(materials) for _ in range(accumulate)]
             waited += time.monotonic() - asked
             torch.manual_seed(
                 (config.seed * 1_000_003 + number) * accelerator.num_processes + accelerator.process_index
             )
-            factor = learning_rate(number, steps, config.warmup_steps)
+            factor = learning_rate(number, steps)
             for group, rate in base:
                 group["lr"] = rate * factor
             seen.append((number, optimise(stage, number, made)))
             if average:
                 average.update()
             done = number + 1
-            check = done % config.eval_every == 0 or done == steps
-            save = done % config.save_every == 0 and done < steps
-            if check or save or done % config.log_every == 0:
+            check = done % every == 0 or done == steps
+            if check or done % LOG_EVERY == 0:
                 means = _means(seen, stage, folder)
                 seconds = time.monotonic() - began
                 row = {"seconds": seconds, "waiting": waited / seconds, "lr_factor": factor} | means
@@ -119,7 +125,7 @@ def run_stage(folder: Path, stage: Stage, data_hash: str, progress: bool = True)
                     row |= figures
                 if journal:
                     journal.write(done, row)
-            if save:
+            if check and done < steps:
                 keep.state(done, best)
     keep.finish()
     stage.model.load_state_dict(checkpoint.model_tensors(checkpoint.load(folder / FINISHED)[1]))
@@ -150,7 +156,7 @@ def optimise(stage: Stage, number: int, materials: list[Any]) -> dict[str, torch
         if loss is None:
             continue
         norms = [
-            accelerator.clip_grad_norm_(group["params"], stage.config.grad_clip) for group in optimiser.param_groups
+            accelerator.clip_grad_norm_(group["params"], GRADIENT_NORM) for group in optimiser.param_groups
         ]
         figures["gradient" if not index else f"gradient_{index}"] = torch.stack([n.detach() for n in norms]).max()
         optimiser.step()
@@ -209,7 +215,7 @@ def _not_finite(number: int, values: dict[str, float], stage: Stage) -> str:
     bad = [k for k, v in values.items() if not math.isfinite(v) and not (scaled and k.startswith("gradient"))]
     if not bad:
         return ""
-    parts = range(number * stage.config.accumulate, (number + 1) * stage.config.accumulate)
+    parts = range(number * stage.config.optimiser.accumulate, (number + 1) * stage.config.optimiser.accumulate)
     frames = "; ".join(stage.describe(stage.material(part)) for part in parts)
     return f"step {number} gave {', '.join(f'{k} = {values[k]}' for k in bad)}. Its frames: {frames}."
 
@@ -228,14 +234,14 @@ class _Checkpoints:
         self._save(self.folder / BEST, {}, step=step, best=score, figures=figures)
 
     def state(self, step: int, best: float) -> None:
-        """Everything that the next step depends on; older states go, `keep_checkpoints` stay."""
+        """Everything that the next step depends on; older states go, KEPT_STATES stay."""
         extra = checkpoint.optimiser_tensors(self.stage.optimisers)
         extra |= checkpoint.scaler_tensors(self.stage.accelerator.scaler)
         if self.average:
             extra |= {f"{checkpoint.AVERAGE}{name}": value for name, value in self.average.state().items()}
         self._save(self.folder / STATES.replace("*", f"{step:08d}"), extra, step=step, best=best)
         if self.stage.accelerator.is_main_process:
-            for old in sorted(self.folder.glob(STATES))[: -self.stage.config.keep_checkpoints]:
+            for old in sorted(self.folder.glob(STATES))[:-KEPT_STATES]:
                 _remove(old)
 
     def finish(self) -> None:

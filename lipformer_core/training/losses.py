@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import Config
 from ..errors import WeightsMissing
 
 # torchvision's trunks of LPIPS; its linear layers come with the package lpips
@@ -54,14 +53,14 @@ def bottom_coordinates(points: Tensor, size: int) -> Tensor:
     return torch.stack([x, y], -1)
 
 
-def perceptual_loss(config: Config, weight: float) -> nn.Module | None:
-    """The perceptual term that the configuration names, or None where its weight is 0.
+def perceptual_loss(name: str, weight: float) -> nn.Module | None:
+    """The perceptual term of that name (`stage1.perceptual`), or None where it is "none" or its weight is 0.
 
     raises WeightsMissing where its pretrained file is not present
     """
-    if config.perceptual == "none" or not weight:
+    if name == "none" or not weight:
         return None
-    return {"lpips": LPIPSLoss, "squeezenet": SqueezeNetLoss}[config.perceptual]()
+    return {"lpips": LPIPSLoss, "squeezenet": SqueezeNetLoss}[name]()
 
 
 def lpips_network(trunk: str) -> nn.Module:

@@ -14,6 +14,7 @@ from ..data.joined import JoinedCorpora
 from ..data.references import draw_nearest, draw_reference, draw_twin
 from ..errors import DataError
 from ..model.lipformer import LipFormer
+from ..model.syncnet import AUDIO_WINDOW
 from ..timing import N_MELS
 from .cache import cache_codes
 from .looks import Looks, clip_looks
@@ -21,6 +22,8 @@ from .sampling import FrameSampler, Key, sample_rng
 
 CLOSED = 0.03  # inter-ocular distances: lips that touch, give or take the landmarks' error
 LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
+SILENT = 0.5  # share of the samples with closed lips that are silent (stage2.silence)
+WITHOUT_SPEECH = 0.3  # share without the speech encoder's features, so that the model works where it is absent
 
 
 @dataclass
@@ -39,7 +42,7 @@ class PairBatch:
     lips: Tensor  # (B, 2) opening, and width less the clip's mean width, in units of LIP_SCALE
     frames: list  # (ClipInfo, target frame)
     looks: Looks  # how the target frames look in this batch
-    window_sounds: Tensor  # (runs, sync_audio_window, 80): the sound of each run of consecutive targets
+    window_sounds: Tensor  # (runs, AUDIO_WINDOW, 80): the sound of each run of consecutive targets
 
 
 class PairSampler:
@@ -62,10 +65,10 @@ class PairSampler:
     ):
         self.config, self.corpus = model.config, corpus
         lessons = split == "train"
-        self.looks = self.config.looks if lessons else 1
-        self.pose_twin = self.config.pose_twin if lessons else 0.0
-        self.silent_closed = self.config.silent_closed if lessons else 0.0
-        self.frames = FrameSampler(corpus, split, model.config, stills=False)
+        stage2 = self.config.stage2
+        self.looks = stage2.looks if lessons else 1
+        self.pose_twins, self.silence = stage2.pose_twins and lessons, stage2.silence and lessons
+        self.frames = FrameSampler(corpus, split, stills=False)
         key = f"{corpus.hash} {checkpoint.fingerprint(model.autoencoder.encoder)}"
         self.cache = cache_codes(model.autoencoder, corpus, split, folder, key, self.looks, accelerator, progress)
 
@@ -80,15 +83,15 @@ class PairSampler:
         for sample, (info, anchor) in enumerate(anchors, first // run):
             rng, clip = sample_rng(key, sample, use=1), self.corpus.open(info.clip_id)
             look = int(rng.integers(self.looks))
-            if self.config.reference == "nearest":
+            if self.config.lips.reference == "nearest":
                 reference = draw_nearest(rng, clip.pose, clip.valid, anchor)
             else:
                 reference = draw_reference(rng, clip.pose[:, 0], clip.valid, anchor, clip.opening)
             start = _run_around(info, anchor, run)
-            heard.append(clip.audio_windows([start + run // 2], self.config.sync_audio_window)[0])
+            heard.append(clip.audio_windows([start + run // 2], AUDIO_WINDOW)[0])
             for target in range(start, start + run):
                 twin = target
-                if self.pose_twin and rng.random() < self.pose_twin:
+                if self.pose_twins:
                     twin = draw_twin(rng, clip.pose, clip.valid, target)
                 pairs.append((info, target))
                 looks.append(look)
@@ -100,8 +103,8 @@ class PairSampler:
                 lips.append([clip.opening[target] / LIP_SCALE, width / LIP_SCALE])
         indices = torch.from_numpy(np.asarray(codes).astype(np.int64))  # (B, 3, 2, h/2, w)
         target, reference, twin = indices.unbind(1)
-        seen = clip_looks([info.clip_id for info, _ in pairs], looks, self.config)
-        both = seen.points(torch.from_numpy(np.stack(points)).float().flatten(1, 2), self.config.crop_size)
+        seen = clip_looks([info.clip_id for info, _ in pairs], looks, self.config.stage1)
+        both = seen.points(torch.from_numpy(np.stack(points)).float().flatten(1, 2), self.config.data.size)
         target_points, reference_points = both.unflatten(1, (2, -1)).unbind(1)
         return PairBatch(
             *target.unbind(1),
@@ -119,10 +122,10 @@ class PairSampler:
 
     def _sound(self, clip: Clip, target: int, rng: np.random.Generator) -> np.ndarray:
         """The sound (window, columns) around a frame; in some samples silence, where the lips are closed anyway."""
-        config = self.config
-        if self.silent_closed and clip.opening[target] <= CLOSED and rng.random() < self.silent_closed:
-            return clip.silence(config)
-        return clip.heard([target], config)[0]
+        audio = self.config.audio
+        if self.silence and clip.opening[target] <= CLOSED and rng.random() < SILENT:
+            return clip.silence(audio)
+        return clip.heard([target], audio)[0]
 
 
 def _run_around(info: ClipInfo, anchor: int, length: int) -> int:
@@ -135,7 +138,7 @@ def _run_around(info: ClipInfo, anchor: int, length: int) -> int:
     return min(max(anchor - length // 2, first), last - length)
 
 
-def without_speech(audio: Tensor, share: float) -> Tensor:
+def without_speech(audio: Tensor, share: float = WITHOUT_SPEECH) -> Tensor:
     """Sound (B, window, 80 + features) with zeros for the features, as where the encoder is absent, in a share of B."""
     left_out = torch.rand(len(audio), 1, 1, device=audio.device) < share
     return torch.cat([audio[..., :N_MELS], audio[..., N_MELS:].masked_fill(left_out, 0.0)], -1)

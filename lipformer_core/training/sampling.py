@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import Config
 from ..data.clips import ClipInfo, PreparedCorpus
 from ..data.joined import JoinedCorpora
 from ..data.prefetch import READERS, prefetched
 from ..errors import DataError
 
+ROOM = 0.3  # share of a GPU's free memory that frames may take
 Key = tuple[int, ...]  # names an endless row of samples: (seed, step)
 
 
@@ -36,8 +36,8 @@ class FrameSampler:
     raises DataError for a split without such clips
     """
 
-    def __init__(self, corpus: PreparedCorpus | JoinedCorpora, split: str, config: Config, stills: bool = True):
-        self.corpus, self.config, self.kept = corpus, config, None
+    def __init__(self, corpus: PreparedCorpus | JoinedCorpora, split: str, stills: bool = True):
+        self.corpus, self.kept = corpus, None
         self.parts: list[list[list[ClipInfo]]] = []  # corpora, persons, clips
         for part in corpus.parts:
             persons: dict[str, list[ClipInfo]] = {}
@@ -70,11 +70,15 @@ class FrameSampler:
         return np.concatenate([self.corpus.open(info.clip_id).frames([frame]) for info, frame in pairs])
 
     def keep(self, device: torch.device) -> None:
-        """Decode all frames of the split into the device's memory; `material` and `pictures` then use those."""
+        """On a GPU whose memory has room, decode all frames of the split into it; `material` and `pictures` use those."""
+        if device.type != "cuda":
+            return
         pairs = [(info, int(f)) for part in self.parts for clips in part for info in clips for f in info.valid_frames]
-        self.rows = {(info.clip_id, frame): row for row, (info, frame) in enumerate(pairs)}
         side, step = self.corpus.crop_size, 64
+        if len(pairs) * side * side * 3 > ROOM * torch.cuda.mem_get_info(device)[0]:
+            return
         self.kept = torch.empty(len(pairs), side, side, 3, dtype=torch.uint8, device=device)
+        self.rows = {(info.clip_id, frame): row for row, (info, frame) in enumerate(pairs)}
         threads = min(os.cpu_count() or 1, READERS)
         read = lambda n: self.pixels(pairs[n * step : (n + 1) * step])  # noqa: E731
         for n, pixels in enumerate(prefetched(read, range(-(-len(pairs) // step)), threads, ahead=threads + 2)):

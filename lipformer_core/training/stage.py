@@ -19,7 +19,7 @@ P, T = ParamSpec("P"), TypeVar("T")
 class Stage:
     """Base of the stages. The loop owns gradients, optimisers, averages, checkpoints and logs; a stage owns the rest.
 
-    A step sees `config.accumulate` materials a process, numbered on from step to step.
+    A step sees `optimiser.accumulate` materials a process, numbered on from step to step.
     """
 
     score: str  # the validation figure that is maximised
@@ -39,7 +39,7 @@ class Stage:
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """A network as the steps call it: compiled where the settings say so, and made fit for many processes."""
-        if self.config.compile:
+        if self.config.engine.compile:
             network.compile()
         return self.accelerator.prepare(network)
 
@@ -77,14 +77,14 @@ def make_accelerator(config: Config) -> Accelerator:
     raises ConfigError for what Accelerate refuses, as a precision that the device has not
     """
     resting = DistributedDataParallelKwargs(find_unused_parameters=True)
-    precision = None if config.precision == "no" else config.precision
+    precision = None if config.engine.precision == "no" else config.engine.precision
     # Accelerate keeps the first precision of a process for all that follow, and has no public way to another one; the
     # processes' group, which is `PartialState`'s, stays
     AcceleratorState._reset_state()
     try:
         accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[resting])
     except ValueError as error:
-        raise ConfigError(f"Accelerate refuses this set-up, with precision {config.precision!r}: {error}") from error
+        raise ConfigError(f"Accelerate refuses this set-up, with precision {config.engine.precision!r}: {error}") from error
     if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
         raise ConfigError(f"precision: fp16 needs a GPU, and this device is {accelerator.device.type}; take bf16 or no")
     return accelerator
@@ -95,7 +95,7 @@ def as_configured(train: Callable[Concatenate[Config, P], T]) -> Callable[Concat
 
     @functools.wraps(train)
     def switched(config: Config, *args: P.args, **kwargs: P.kwargs) -> T:
-        if not config.deterministic:
+        if not config.engine.deterministic:
             return train(config, *args, **kwargs)
         before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
         torch.use_deterministic_algorithms(True)

@@ -18,12 +18,13 @@ from ..config import Config
 from ..data.clips import PreparedCorpus
 from ..data.joined import Data, JoinedCorpora, open_corpus
 from ..model.precision import full_precision
-from ..model.syncnet import SyncNet, windows
+from ..model.syncnet import FRAMES, SyncNet, windows
 from .loop import finished, run_stage
 from .stage import Stage, as_configured
 from .sync_sampling import Stretches, StretchSampler, augment_pictures, augment_sounds, seen_frames, soften
 
 VALIDATION_ROUNDS = 12  # fixed batches
+WEIGHT_DECAY = 0.01
 SCALE_RATE = 10.0  # how much faster the temperature learns than the towers
 
 
@@ -48,20 +49,20 @@ class SyncStage(Stage):
 
     def __init__(self, config: Config, corpus: PreparedCorpus | JoinedCorpora):
         super().__init__(config)
-        self.steps = config.sync_steps
-        self.model = SyncObjective(config).to(self.device, memory_format=torch.channels_last)
+        self.steps = config.sync.steps
+        self.model = SyncObjective(config.sync.width).to(self.device, memory_format=torch.channels_last)
         *weights, scale = sorted(self.model.parameters(), key=lambda p: p is self.model.net.log_scale)
-        options = {"betas": (0.9, 0.98), "weight_decay": config.weight_decay, "fused": self.fused}
-        optimiser = torch.optim.AdamW(weights, lr=config.sync_lr, **options)
-        optimiser.add_param_group({"params": [scale], "lr": SCALE_RATE * config.sync_lr, "weight_decay": 0.0})
+        options = {"betas": (0.9, 0.98), "weight_decay": WEIGHT_DECAY, "fused": self.fused}
+        optimiser = torch.optim.AdamW(weights, lr=config.sync.lr, **options)
+        optimiser.add_param_group({"params": [scale], "lr": SCALE_RATE * config.sync.lr, "weight_decay": 0.0})
         self.wrapped = [self.wrap(self.model)]
         self.optimisers = [self.accelerator.prepare(optimiser)]
-        self.train, self.val = (StretchSampler(corpus, split, config) for split in ("train", "val"))
+        self.train, self.val = (StretchSampler(corpus, split) for split in ("train", "val"))
 
     def material(self, number: int) -> Stretches:
         """The stretches of one batch; each process has candidates of its own."""
         rng = np.random.default_rng([self.config.seed, number, self.accelerator.process_index])
-        return self.train.draw(rng, self.config.sync_batch)
+        return self.train.draw(rng, self.config.sync.batch)
 
     def describe(self, material: Stretches) -> str:
         return str(material)
@@ -80,7 +81,7 @@ class SyncStage(Stage):
         self.model.eval()
         seen: dict[str, list[float]] = {}
         for number in range(VALIDATION_ROUNDS):
-            drawn = self.val.draw(np.random.default_rng(number), self.config.sync_batch)
+            drawn = self.val.draw(np.random.default_rng(number), self.config.sync.batch)
             tensors = seen_frames(drawn.pixels), torch.from_numpy(drawn.sounds), torch.from_numpy(drawn.lips)
             for key, value in self.model(*(x.to(self.device) for x in tensors))[1].items():
                 seen.setdefault(f"val_{key}", []).append(float(value))
@@ -91,23 +92,22 @@ class SyncStage(Stage):
 class SyncObjective(nn.Module):
     """Contrastive loss over all windows of a batch, both ways, and lips that must be readable from both embeddings."""
 
-    def __init__(self, config: Config):
+    def __init__(self, width: int):
         super().__init__()
-        self.net = SyncNet(config)
-        self.articulation = nn.Linear(config.sync_dim, 2 * config.sync_frames)  # of either tower: one place, one mouth
+        self.net = SyncNet(width)
+        self.articulation = nn.Linear(4 * width, 2 * FRAMES)  # of either tower: one place, one mouth
 
     def forward(self, seen: Tensor, sounds: Tensor, lips: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Returns (loss, figures to log).
 
-        seen : (B, L, 3, 48, 64); sounds : (B, W, window, 80) of its W = L - sync_frames + 1 windows; lips : (B, L, 2)
+        seen : (B, L, 3, 48, 64); sounds : (B, W, window, 80) of its W = L - FRAMES + 1 windows; lips : (B, L, 2)
         """
-        config = self.net.config
-        faces = self.net.embed_faces(windows(seen, config.sync_frames).flatten(0, 1))  # (N, E), N = B W
+        faces = self.net.embed_faces(windows(seen, FRAMES).flatten(0, 1))  # (N, E), N = B W
         voices = self.net.embed_sounds(sounds.flatten(0, 1))  # (N, E)
         with full_precision(faces):
             similarity = faces @ voices.T  # (N, N)
         contrastive = info_nce(self.net.scale() * similarity)
-        mouths = windows(lips, config.sync_frames).flatten(0, 1).flatten(1)  # (N, 2 T)
+        mouths = windows(lips, FRAMES).flatten(0, 1).flatten(1)  # (N, 2 T)
         read = self.articulation(torch.cat([faces, voices]))
         articulation = F.smooth_l1_loss(read, mouths.repeat(2, 1))
         figures = {"loss": contrastive.detach(), "chance": math.log(len(similarity)), "lips": articulation.detach()}

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config import Config
 from ..data.audio import SILENCE
 from ..data.clips import ClipInfo, PreparedCorpus
 from ..data.joined import JoinedCorpora
 from ..errors import DataError
-from ..model.syncnet import see
+from ..model.syncnet import AUDIO_WINDOW, FRAMES, see
 
+MAX_SHIFT = 7  # frames; the windows of one clip in a batch lie 0 to so many apart
 LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
 BAND_SHIFT = 3  # mel bands; the largest change of a voice's apparent size
 COLOUR = 0.3  # strength of colour jitter of a clip's pictures
@@ -25,10 +25,10 @@ NOISE = 0.1  # mel units; largest deviation of noise on a clip's sound
 
 @dataclass
 class Stretches:
-    """A stretch of L frames from each of B different clips, decoded once; it holds W = L - sync_frames + 1 windows."""
+    """A stretch of L frames from each of B different clips, decoded once; it holds W = L - FRAMES + 1 windows."""
 
     pixels: np.ndarray  # (B, L, S/2, S, 3) uint8, bottom halves
-    sounds: np.ndarray  # (B, W, sync_audio_window, 80) log-mel around each window's middle frame
+    sounds: np.ndarray  # (B, W, AUDIO_WINDOW, 80) log-mel around each window's middle frame
     lips: np.ndarray  # (B, L, 2) float32: opening, and width less the clip's mean width, in units of LIP_SCALE
     pairs: list[tuple[ClipInfo, int]]  # clip and first frame
 
@@ -42,9 +42,8 @@ class StretchSampler:
     raises DataError for a split without a clip that has so many valid frames in a row
     """
 
-    def __init__(self, corpus: PreparedCorpus | JoinedCorpora, split: str, config: Config):
-        self.corpus, self.config = corpus, config
-        self.length = config.sync_frames + config.sync_max_shift
+    def __init__(self, corpus: PreparedCorpus | JoinedCorpora, split: str):
+        self.corpus, self.length = corpus, FRAMES + MAX_SHIFT
         self.by_person: dict[str, list[ClipInfo]] = {}
         for info in corpus.clips(split, stills=False):
             if any(last - first >= self.length for first, last in info.runs):
@@ -52,7 +51,7 @@ class StretchSampler:
         if not self.by_person:
             raise DataError(
                 f"{corpus.folder}: no clip in the split {split!r} shows a face in {self.length} frames in a row; "
-                "prepare more clips or lower sync_max_shift"
+                "prepare longer clips"
             )
 
     def draw(self, rng: np.random.Generator, count: int) -> Stretches:
@@ -72,9 +71,9 @@ class StretchSampler:
         for info, first in pairs:
             clip = self.corpus.open(info.clip_id)
             frames = np.arange(first, first + self.length)
-            middles = frames[: self.config.sync_max_shift + 1] + self.config.sync_frames // 2
+            middles = frames[: MAX_SHIFT + 1] + FRAMES // 2
             pixels.append(clip.frames(frames)[:, self.corpus.crop_size // 2 :])
-            sounds.append(clip.audio_windows(middles, self.config.sync_audio_window))
+            sounds.append(clip.audio_windows(middles, AUDIO_WINDOW))
             width = clip.width[frames] - clip.width[clip.valid].mean()
             lips.append(np.stack([clip.opening[frames], width], 1) / LIP_SCALE)
         return Stretches(np.stack(pixels), np.stack(sounds), np.stack(lips).astype(np.float32), pairs)

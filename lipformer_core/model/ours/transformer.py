@@ -1,0 +1,101 @@
+"""The Transformer with what we added: places, attention among tokens, finer warping, and logits around the reference."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..precision import full_precision
+from ..transformer import LipLayer
+
+SHARPNESS = 2.5  # log of the factor on squared distances; neighbouring codes lie about 0.1 variances apart
+
+
+class SelfAttention(nn.Module):
+    """Pre-norm multi-head self-attention among the tokens of one frame."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z : (B, n, dim) to the same, without the residual."""
+        b, n, dim = z.shape
+        q, k, v = self.qkv(self.norm(z)).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, heads, n, …) each
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, dim))  # (B, n, dim)
+
+
+class OurLayer(LipLayer):
+    """Attention among the tokens, then the paper's layer."""
+
+    def __init__(self, dim: int, code_dim: int, heads: int, ffn_dim: int, audio_dim: int, scale: float):
+        super().__init__(dim, code_dim, heads, ffn_dim, audio_dim, scale)
+        self.self_attention = SelfAttention(dim, heads)
+
+    def forward(self, z: Tensor, queries: Tensor | None, codes: Tensor, audio: Tensor) -> Tensor:
+        """As `LipLayer`; queries None: Z_i."""
+        z = z + self.self_attention(z)  # (B, n, dim)
+        return super().forward(z, z if queries is None else queries, codes, audio)
+
+
+class OurTransformer(nn.Module):
+    """Tr from a finely warped reference to logits that begin as its nearest codes.
+
+    The head gives a residual: (warped reference + residual) is compared with the codes, so that before any training the
+    reference is copied. Distances from one place have one peak; a linear map to logits beside them tells what may look
+    this way or that. Two convolutions see the tokens that each place was read between. Queries are Z_i, products are
+    scaled.
+    """
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        dim: int,
+        layers: int,
+        heads: int,
+        ffn_dim: int,
+        audio_dim: int,
+        code_dim: int,
+        codes: int,
+        ablation: str = "none",
+    ):
+        """grid : rows and columns of tokens; ablation : "reference_queries" or "unscaled" undo ours."""
+        super().__init__()
+        rows, columns = grid
+        self.code_dim, self.reference_queries = code_dim, ablation == "reference_queries"
+        scale = 1.0 if ablation == "unscaled" else (dim // heads) ** -0.5
+        self.embed = nn.Identity() if dim == code_dim else nn.Linear(code_dim, dim)
+        self.between = nn.Sequential(
+            nn.Conv2d(4 * code_dim + 2, 2 * dim, 3, padding=1), nn.GELU(), nn.Conv2d(2 * dim, dim, 3, padding=1)
+        )
+        self.position = nn.Parameter(0.02 * torch.randn(1, rows * columns, dim))
+        self.layers = nn.ModuleList(OurLayer(dim, code_dim, heads, ffn_dim, audio_dim, scale) for _ in range(layers))
+        self.free = nn.Linear(dim, codes, bias=False)
+        self.head = nn.Linear(dim, code_dim)
+        for zero in (self.free.weight, self.head.weight, self.head.bias):
+            nn.init.zeros_(zero)
+        self.log_sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+
+    def forward(self, warped: Tensor, codes: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits over the bottom codebook, and the latents that were compared with it.
+
+        warped : torch.Tensor, shape = (B, 5 d + 2, h/2, w), from `ours.warping.fine`
+        codes : torch.Tensor, shape = (K, d), C_B
+        audio : torch.Tensor, shape = (B, audio_dim), F_Aud
+        returns (logits (B, n, K), latents (B, n, d)), n = h/2 * w; float32 also under autocast
+        """
+        reference, between = warped.split([self.code_dim, warped.shape[1] - self.code_dim], 1)
+        tokens = reference.flatten(2).transpose(1, 2)  # (B, n, d)
+        z = self.embed(tokens) + self.between(between).flatten(2).transpose(1, 2) + self.position  # (B, n, dim)
+        queries = z if self.reference_queries else None
+        for layer in self.layers:
+            z = layer(z, queries, codes, audio)  # Z_i: (B, n, dim)
+        with full_precision(z):
+            z = z.float()
+            latents = tokens.float() + self.head(z)  # (B, n, d)
+            sharpness = self.log_sharpness.exp() / codes.var(0).sum().detach()
+            # minus half the squared distance, up to the token's own norm, in one pass over (B, n, K)
+            near = F.linear(latents * sharpness, codes, codes.square().sum(1) * (-sharpness / 2))
+            return near + self.free(z), latents

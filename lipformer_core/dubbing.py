@@ -135,8 +135,8 @@ def dub(
     seen, heard = Damage(), Damage()
     with clock("audio"):
         samples = read_audio(audio, damage=heard)
-        encoder, needed = model.config.speech_encoder, not model.config.speech_dropout
-        rows = sound_rows(samples, encoder, needed)
+        encoder = model.config.audio.speech_encoder
+        rows = sound_rows(samples, encoder, needed=False)
         if encoder != "none" and (why := why_absent()):
             warnings.append(f"heard without the speech encoder, with which lips follow better: {why}")
         if rows[:, :N_MELS].max() == SILENCE:
@@ -145,10 +145,10 @@ def dub(
         times, track = _track(source, landmarks, tracker, face, len(samples) / SAMPLE_RATE, progress, seen)
     order = output_order(times, source, len(samples) / SAMPLE_RATE, policy)
 
-    size, config = model.config.crop_size, model.config
-    mean = band_means(rows) if config.mean_normalise_audio else 0.0
+    size, heard_as = model.config.data.size, model.config.audio
+    mean = band_means(rows) if heard_as.mean_normalise else 0.0
     own_rate, rate = float(source.fps), float(source.result_fps)
-    sigma = config.transform_sigma * own_rate / FPS  # as in training, where a frame lasts 1/25 s
+    sigma = TRANSFORM_SIGMA * own_rate / FPS  # as in training, where a frame lasts 1/25 s
     transforms = crop_transforms(track.landmarks, track.valid, size, sigma, track.shot)
     outline = _smooth_runs(transform_points(transforms, track.landmarks), track, JAW_SIGMA_S * own_rate)
     lowest_chin = float(outline[track.valid][:, 6:11, 1].max())
@@ -169,7 +169,7 @@ def dub(
                         crops = np.stack([warp_crop(frames[i], transforms[i], size) for i in indices[shown]])
                     with clock("model"):
                         moments = (first + np.array(shown)) / rate
-                        windows = mel_windows(rows, moments, config.audio_window) - mean
+                        windows = mel_windows(rows, moments, heard_as.window) - mean
                         generated = speaker.say(speaker.look(crops, indices[shown]), windows)
                 new = dict(zip(shown, zip(crops, generated, strict=True), strict=True))
                 for k, i in enumerate(indices):
@@ -317,7 +317,7 @@ def _borrow(
     speaker: Speaker, reader: FrameReader, track: FaceTrack, transforms: np.ndarray, order: np.ndarray
 ) -> list[dict]:
     """Choose references for each appearance of the face, as far as it is shown: `DubReport.references`."""
-    size, part = speaker.model.config.crop_size, appearances(track)
+    size, part = speaker.model.config.data.size, appearances(track)
     usable = track.valid & ~track.interpolated & np.isin(part, part[order])
 
     def crop(index: int) -> np.ndarray:

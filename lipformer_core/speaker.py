@@ -45,7 +45,7 @@ class Speaker:
         """
         self.lender, self.lent, self._encoded = np.full(len(usable), -1), {}, {}
         chosen = []
-        for borrowers, index, crop in references(opening, pose, usable, picture, part, self.model.config.reference):
+        for borrowers, index, crop in references(opening, pose, usable, picture, part, self.model.config.lips.reference):
             self.lender[borrowers], self.lent[index] = index, crop
             with torch.inference_mode():
                 self._encoded[index] = self.model.encode_reference(self.tensor(crop[None]))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lipformer_core.data.references import FEWEST_CONTRAST
 from lipformer_core.errors import NoFaceFound
 from lipformer_core.speaker import Speaker
+from lipformer_core.training.judges import Judges
 from lipformer_core.training.sampling import to_images
 
 STRANGERS = 10  # clips over which the floor of the leak is averaged
@@ -55,14 +56,14 @@ class Puppet(Speaker):
         return {
             "ceiling": to_images(self.model.show(seen, own)),
             "copy_reference": copied,
-            "warped_reference": to_images(self.model.show(seen, seen.warped.bottom)),
+            "warped_reference": to_images(self.model.show(seen, seen.warped[:, : own.shape[1]])),
         }
 
-    def hear(self, audio: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Lips (k, 2) that the model reads from sound (k, window, columns) alone; None where it has not learned to."""
+    @torch.inference_mode()
+    def hear(self, judges: Judges, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Lips (k, 2) that the judges of the training read from sound (k, window, columns) alone."""
         windows = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)).to(self.device)
-        lips = self.model.lips_heard(windows)
-        return None if lips is None else lips.cpu().numpy()
+        return judges.hear(self.model.audio_encoder(windows)).cpu().numpy()
 
     def look_and_say(
         self, truth: NDArray[np.uint8], frames: NDArray[np.int64], audio: NDArray[np.float32]
@@ -78,11 +79,11 @@ class Puppet(Speaker):
 
     def silence(self, frames: int) -> NDArray[np.float32]:
         """Windows without any sound, as the clip's speaker would be silent: (frames, window, columns)."""
-        return np.repeat(self.clip.silence(self.model.config)[None], frames, axis=0)
+        return np.repeat(self.clip.silence(self.model.config.audio)[None], frames, axis=0)
 
     def sound(self, clip: Any, frames: NDArray[np.int64] | Sequence[int]) -> NDArray[np.float32]:
         """What the model hears of a clip at its frames: windows (k, window, columns), as `Clip.heard`."""
-        return clip.heard(frames, self.model.config)
+        return clip.heard(frames, self.model.config.audio)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":  # otherwise the clock would stop before the work has

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from lipformer_core.data.alignment import mouth_shape
 from lipformer_core.errors import DataError, NoFaceFound
-from lipformer_core.model.syncnet import SyncNet
+from lipformer_core.model.syncnet import AUDIO_WINDOW, FRAMES, SyncNet
+from lipformer_core.training.judges import Judges
 
 from .cases import Puppet
 from .landmark_check import LandmarkReader
@@ -59,6 +60,7 @@ class Scorers:
     fid: Fid | None = None
     landmarks: LandmarkReader | None = None
     sync: SyncNet | None = None
+    judges: Judges | None = None
     missing: dict[str, str] = field(default_factory=dict)
     fid_sets: dict[str, FidStatistics] = field(default_factory=lambda: defaultdict(FidStatistics))
 
@@ -112,8 +114,8 @@ class ClipJudge:
         own = puppet.sound(clip, frames)
         seen, spoken = puppet.look_and_say(truth, frames, own)
         rows = {"ground_truth": truth} | puppet.rows(truth, frames, seen) | {"lipformer": spoken}
-        if (heard := puppet.hear(own)) is not None:
-            self.lips["sound_alone"].append(heard)
+        if self.scorers.judges is not None:
+            self.lips["sound_alone"].append(puppet.hear(self.scorers.judges, own))
         cases = {"silence": puppet.say(seen, puppet.silence(len(frames)))}
         exchanged = np.isin(frames, both)
         if driver is not None and exchanged.any():
@@ -221,12 +223,12 @@ class ClipJudge:
         for name, seen in self.mouths.items():
             exchanged = name == "exchanged"
             source, shown = (driver, both) if exchanged else (clip, frames)
-            length = net.config.sync_frames
+            length = FRAMES
             whole = np.flatnonzero(shown[length - 1 :] - shown[: len(shown) - length + 1] == length - 1)
             if not len(whole):
                 continue
             if exchanged not in heard:
-                sounds = source.audio_windows(np.arange(len(source.valid)), net.config.sync_audio_window)
+                sounds = source.audio_windows(np.arange(len(source.valid)), AUDIO_WINDOW)
                 heard[exchanged] = embed_sounds(net, sounds)
             faces = embed_mouths(net, torch.cat(seen))[whole]
             try:

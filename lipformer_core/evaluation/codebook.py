@@ -55,7 +55,7 @@ def judge_codebook(
     if not infos:
         raise DataError(f"{corpus.folder}: no clips in the split {split!r}")
     device = next(autoencoder.parameters()).device
-    counts = {half: np.zeros(autoencoder.config.codebook_size, np.int64) for half in ("upper", "bottom")}
+    counts = {half: np.zeros(autoencoder.config.codebook.size, np.int64) for half in ("upper", "bottom")}
     clip_means, n_frames = [], 0
     for info in infos:
         clip = corpus.open(info.clip_id)
@@ -96,8 +96,8 @@ def judge_run(
 
     corpus, out = PreparedCorpus(data), Path(out)
     autoencoder = load_codebook(run).to(choose_device(device))
-    if autoencoder.config.crop_size != corpus.crop_size:
-        size = autoencoder.config.crop_size
+    if autoencoder.config.data.size != corpus.crop_size:
+        size = autoencoder.config.data.size
         raise DataError(f"{data}: crops of {corpus.crop_size} pixels, but the codebook takes {size}")
     results = write_results(out / "codebook.json", judge_codebook(autoencoder, corpus, split, max_clips).results())
     infos = corpus.clips(split)[:max_clips]
@@ -125,9 +125,9 @@ def code_maps(autoencoder: FaceAutoencoder, images: NDArray[np.uint8]) -> NDArra
     out = autoencoder(to_tensor(images).to(device))
     halves = []
     for half in ("upper", "bottom"):
-        colours = _code_colours(getattr(autoencoder, f"{half}_codebook").codes().cpu().double().numpy())
+        colours = _code_colours(getattr(autoencoder, f"{half}_codebook").weight.detach().cpu().double().numpy())
         halves.append(colours[out[f"{half}_indices"].cpu().numpy()])
-    side = autoencoder.config.downsampling
+    side = autoencoder.config.codebook.downsampling
     return np.concatenate(halves, axis=1).repeat(side, axis=1).repeat(side, axis=2)
 
 

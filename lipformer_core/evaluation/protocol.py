@@ -19,6 +19,7 @@ from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, Weight
 
 from ..model.syncnet import SyncNet
 from ..progress import tqdm
+from ..training.lipformer import Trained
 from .cases import exchange_partner, strangers_of
 from .clip_judge import SCORED, SYNC, ClipJudge, ClipScores, Scorers
 from .landmark_check import LandmarkReader
@@ -57,10 +58,10 @@ def evaluate(
     corpus = PreparedCorpus(data)
     target = choose_device(device)
     model = load_lipformer(run, device=target)
-    if model.config.crop_size != corpus.crop_size:
+    if (size := model.config.data.size) != corpus.crop_size:
         raise DataError(
-            f"{data}: crops of {corpus.crop_size} pixels, but the model takes {model.config.crop_size}; "
-            f"prepare them with --set crop_size={model.config.crop_size}"
+            f"{data}: crops of {corpus.crop_size} pixels, but the model takes {size}; "
+            f"prepare them with --set data.size={size}"
         )
     clip_ids = [info.clip_id for info in corpus.clips(split, stills=False)][:max_clips]
     if not clip_ids:
@@ -70,6 +71,8 @@ def evaluate(
     if landmark_check is None:
         landmark_check = corpus.manifest["settings"]["corpus"] != "synthetic"
     scorers = open_scorers(run_folder(run), target, landmark_check)
+    judges = Trained.load(run).judges
+    scorers.judges = None if judges is None else judges.to(target)
     results, clips = evaluate_model(model, meter, corpus, clip_ids, device=target, scorers=scorers, progress=progress)
     if scorers.sync is not None:
         results |= _expert_accuracy(scorers.sync, corpus, split)
@@ -133,8 +136,7 @@ def evaluate_model(
 ) -> tuple[dict[str, object], list[ClipScores]]:
     """Score a model on clips: (flat results as in `report.summarise`, one ClipScores a clip).
 
-    model: anything with LipFormer's `config`, encode_reference, encode_bottom, look, say, show and lips_heard; meter:
-    anything with `read`; corpus: anything with `open`. shift: frames by which the audio is shifted in the shifted case
+    model: anything with LipFormer's `config`, encode_reference, encode_bottom, look, say and show; meter: anything with `read`; corpus: anything with `open`. shift: frames by which the audio is shifted in the shifted case
     (every other clip the other way), 0 for none. sheets: clips that keep pictures.
     """
     scorers = scorers or Scorers()
@@ -152,7 +154,7 @@ def evaluate_model(
             skipped[clip_id] = str(error)
     missing = dict(scorers.missing)
     if not any(HEARD in clip.values for clip in clips):
-        missing[HEARD] = "not available: trained with articulation_weight 0, nothing reads the lips from the sound"
+        missing[HEARD] = "not available: trained without stage2.lip_supervision, nothing reads the lips from the sound"
     results = summarise(clips, skipped, missing)
     if scorers.fid is not None and clips:
         for row in SCORED:

@@ -70,8 +70,8 @@ def soft_codes(
     truth = clip.frames(frames)
     sound = puppet.sound(clip, np.asarray(frames))
     seen = puppet.look(truth, frames)
-    logits = model.lip_logits(seen.warped, torch.from_numpy(sound).to(device))
-    label = "expected codes" if model.config.expected_codes else "arg-max"
+    logits, _ = model.predict(seen.warped, model.audio_encoder(torch.from_numpy(sound).to(device)))
+    label = "expected codes" if model.config.lips.expected_codes else "arg-max"
     rows = {"truth": truth, label: puppet.say(seen, sound)}
     peaks = {}
     for tau in taus:

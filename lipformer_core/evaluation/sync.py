@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.audio import mel_windows
 from ..data.clips import ClipInfo, PreparedCorpus
 from ..errors import DataError
-from ..model.syncnet import SyncNet, see, windows
+from ..model.syncnet import AUDIO_WINDOW, FRAMES, SyncNet, see, windows
 from ..timing import FPS
 from .metrics import bootstrap_interval
 
@@ -52,8 +52,8 @@ def sync_distance(net: SyncNet, images: NDArray[np.uint8], mel: NDArray[np.float
     images : (n, S, S, 3) uint8 aligned crops at 25 frames/s; mel : (T, 80) log-mel, frame 4 i at picture i
     raises DataError for a clip of fewer than 35 frames, where no window has sound REACH frames to either side
     """
-    middles = np.arange(len(images) - net.config.sync_frames + 1) + net.config.sync_frames // 2
-    sounds = embed_sounds(net, mel_windows(mel, middles / FPS, net.config.sync_audio_window))
+    middles = np.arange(len(images) - FRAMES + 1) + FRAMES // 2
+    sounds = embed_sounds(net, mel_windows(mel, middles / FPS, AUDIO_WINDOW))
     return read_sync(embed_frames(net, images), np.arange(len(middles)), sounds)
 
 
@@ -89,7 +89,7 @@ def mouths(images: NDArray[np.uint8]) -> Tensor:
 @torch.no_grad()
 def embed_mouths(net: SyncNet, seen: Tensor) -> NDArray[np.float64]:
     """Embeddings (n - sync_frames + 1, E) of every window of frames from `mouths` (n, 3, 48, 64)."""
-    cut = windows(seen[None], net.config.sync_frames)[0]
+    cut = windows(seen[None], FRAMES)[0]
     found = [net.embed_faces(part.to(net.log_scale.device)) for part in cut.split(BATCH)]
     return torch.cat(found).cpu().double().numpy()
 
@@ -164,7 +164,7 @@ def sync_accuracy(net: SyncNet, corpus: PreparedCorpus, split: str = "test", fix
     fixed_on : the split on which the thresholds are set, those with the most right answers there
     raises DataError if a split has no two clips with a face in so many frames in a row that a second can be moved
     """
-    second = FPS - net.config.sync_frames + 1
+    second = FPS - FRAMES + 1
     tested, reference = (clip_similarities(net, corpus, name, second) for name in (split, fixed_on))
     person = {info.clip_id: info.person for info in corpus.clips(split)}
     share, threshold = {}, {}
@@ -208,11 +208,11 @@ def clip_similarities(
 
 def _runs(net: SyncNet, corpus: PreparedCorpus, info: ClipInfo, second: int) -> Iterator[tuple[NDArray, NDArray]]:
     """Embeddings of faces and sounds, (w, E) each, of every run of valid frames in which a second can be moved."""
-    clip, length = corpus.open(info.clip_id), net.config.sync_frames
+    clip, length = corpus.open(info.clip_id), FRAMES
     for first, last in info.runs:
         if last - first - length + 1 >= second + 2 * SHIFTS:
             middles = np.arange(first, last - length + 1) + length // 2
-            sounds = clip.audio_windows(middles, net.config.sync_audio_window)
+            sounds = clip.audio_windows(middles, AUDIO_WINDOW)
             yield embed_frames(net, clip.frames(np.arange(first, last))), embed_sounds(net, sounds)
 
 

@@ -11,6 +11,7 @@ from lipformer_core.data.alignment import invert, transform_points
 from lipformer_core.data.clips import Clip, PreparedCorpus
 from lipformer_core.errors import ConfigError, DataError
 from lipformer_core.model.lipformer import LipFormer
+from lipformer_core.model.ours.warping import NoWarping
 from lipformer_core.model.regions import mouth_tokens
 from lipformer_core.training.sampling import to_images, to_tensor
 
@@ -88,7 +89,7 @@ def warping_errors(
     raises ConfigError for a model without warping, DataError for a split without clips
     """
     _check(model)
-    rigid = (~mouth_tokens(model.config)).numpy()
+    rigid = (~mouth_tokens(model.config.data.size, model.config.codebook.downsampling)).numpy()
     rows = []
     for number, info in enumerate(corpus.clips(split, stills=False)):
         clip = corpus.open(info.clip_id)
@@ -96,7 +97,7 @@ def warping_errors(
         if not len(pairs):
             continue
         target, reference = (_encode(model, clip, pairs[:, side]) for side in (0, 1))
-        warped = model.warp(target.upper, reference).bottom
+        warped, _ = model.warping(target.upper, *reference)
         errors = [(x - target.bottom).square().mean(1).cpu().double().numpy() for x in (reference.bottom, warped)]
         gaps = pose_gap(clip.pose, pairs[:, 0], pairs[:, 1])
         columns = [e.mean(axis=(1, 2)) for e in errors] + [e[:, rigid].mean(axis=1) for e in errors]
@@ -126,7 +127,7 @@ def warping_pictures(model: LipFormer, clip: Clip, target: int, reference: int) 
     _check(model)
     own, other = _encode(model, clip, [target]), _encode(model, clip, [reference])
     plain = model.autoencoder.decode(own.upper, other.bottom)
-    warped = model.autoencoder.decode(own.upper, model.warp(own.upper, other).bottom)
+    warped = model.autoencoder.decode(own.upper, model.warping(own.upper, *other)[0])
     pictures = {"plain": to_images(plain)[0], "warped": to_images(warped)[0]}
     grid = model.warping.grid(own.upper, other.upper)[0].cpu().numpy()
     truth, lent = clip.frames([target, reference])
@@ -165,11 +166,11 @@ def endpoint_errors(
 def _endpoints(
     model: LipFormer, clip: Clip, target: int, reference: int, flow: NDArray, seen: NDArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    size, side = model.config.crop_size, model.config.downsampling
+    size, side = model.config.data.size, model.config.codebook.downsampling
     rows, columns = model.config.token_grid
     own = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1) * side + (side - 1) / 2
     own[..., 1] += size / 2  # crop pixels of the bottom tokens' centres
-    own = own[~mouth_tokens(model.config).numpy()]
+    own = own[~mouth_tokens(model.config.data.size, model.config.codebook.downsampling).numpy()]
     source = transform_points(invert(clip.transforms[target]), own)
     nearest = np.rint(source).astype(int)
     inside = ((nearest >= 0) & (nearest < len(flow))).all(axis=1)
@@ -182,7 +183,7 @@ def _endpoints(
     grid = model.warping.grid(_encode(model, clip, [target]).upper, _encode(model, clip, [reference]).upper)[0].cpu()
     read = (grid.double().numpy() + 1) / 2 * [size, size / 2] - 0.5
     read[..., 1] += size / 2
-    read = read[~mouth_tokens(model.config).numpy()][inside]
+    read = read[~mouth_tokens(model.config.data.size, model.config.codebook.downsampling).numpy()][inside]
     return tuple(np.linalg.norm(x[use] - truth[use], axis=1) for x in (read, own))
 
 
@@ -192,5 +193,5 @@ def _encode(model: LipFormer, clip: Clip, frames: Sequence[int] | NDArray):  # n
 
 
 def _check(model: LipFormer) -> None:
-    if model.warping is None:
+    if isinstance(model.warping, NoWarping):
         raise ConfigError("warping: this model was trained without it, so there is nothing to measure")

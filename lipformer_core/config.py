@@ -30,7 +30,7 @@ class Config:
     detect_every: int = 1  # frames between two looks at the whole picture; a face alone is followed in between
     correct_offset: bool = False  # move the sound of a clip by its estimated constant offset
     min_eye_distance: float = 12.0  # quality gate: px in the source between the eyes' centres
-    min_sharpness: float = 0.01  # share of fine detail, as `data.quality.sharpness` measures it
+    min_sharpness: float = 0.01  # share of fine detail, as `data.prepared.quality.sharpness` measures it
     max_yaw: float = 60.0  # degrees; beyond, half the mouth is hidden
     max_other_face: float = 0.8  # size of another face in the picture in units of this one's
     min_run: int = 12  # frames in a row that are fit
@@ -75,7 +75,7 @@ class Config:
     augment_mirror: bool = True
 
     # --- stage 2: F_e, F_d, E_aud, Transformer, Dec fine-tuned ----------------------------------
-    reference: str = "one"  # "one" frame a clip, "nearest" in pose, or "own": see data/references.py
+    reference: str = "one"  # "one" frame a clip, "nearest" in pose, or "own": see data/prepared/references.py
     warping: bool = True
     warp_width: int = 128
     warp_corners: bool = False  # the Transformer also sees the tokens that the warp read between, and where; ours

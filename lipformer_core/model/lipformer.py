@@ -168,7 +168,8 @@ class LipFormer(nn.Module):
         target : torch.Tensor, shape = (B, 3, S, S) in [-1, 1]; of its bottom half nothing is seen, or by the policy
             `own` what speech does not change
         audio : torch.Tensor, shape = (B, audio_window, 80), log-mel, and 288 columns more with `config.speech_encoder`
-            (`data.speech.sound_rows`); less `data.audio.band_means` of the recording with `config.mean_normalise_audio`
+            (`data.audio.speech.sound_rows`); less `data.audio.band_means` of the recording with
+            `config.mean_normalise_audio`
         reference : from `encode_reference`, one for the batch or one a frame
         returns (B, 3, S, S) in [-1, 1]
         """

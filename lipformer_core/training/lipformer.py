@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import Config
-from ..data.joined import Data, open_corpus
+from ..data.prepared.joined import Data, open_corpus
 from ..errors import ConfigError
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from ..model.lipformer import LipFormer

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..config import Config
-from ..data.clips import ClipInfo, PreparedCorpus
-from ..data.joined import JoinedCorpora
-from ..data.prefetch import READERS, prefetched
+from ..data.prepared.clips import ClipInfo, PreparedCorpus
+from ..data.prepared.joined import JoinedCorpora
+from ..data.prepared.prefetch import READERS, prefetched
 from ..errors import DataError
 
 Key = tuple[int, ...]  # names an endless row of samples: (seed, step)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import Config
-from ..data.audio import SILENCE
-from ..data.clips import ClipInfo, PreparedCorpus
-from ..data.joined import JoinedCorpora
+from ..data.audio.mel import SILENCE
+from ..data.prepared.clips import ClipInfo, PreparedCorpus
+from ..data.prepared.joined import JoinedCorpora
 from ..errors import DataError
 from ..model.syncnet import see
 

@@ -183,8 +183,8 @@ def prepare(
 
     `lipformer prepare LRS2 --corpus lrs2 --out /shared/lrs2 --backend dask --scheduler tcp://192.0.2.1:8786`
     """
-    from .data.prepare import prepare as run_prepare
-    from .data.summary import outcome
+    from .data.prepared.prepare import prepare as run_prepare
+    from .data.prepared.summary import outcome
 
     if source is None and CORPORA[corpus.value].needs:
         raise ConfigError(f"no SOURCE: write lipformer prepare SOURCE --corpus {corpus.value} --out {out}")

@@ -41,7 +41,7 @@ class DataSettings:
     """What preparation makes of a corpus."""
 
     size: Size = 256  # side of the aligned face crop; a half is size/2 high
-    quality_gate: Flag = True  # leave out what is blurred, small, turned, silent or out of step: data/faces/quality.py
+    quality_gate: Flag = True  # leave out what is blurred, small, turned, silent or out of step: data/prepared/quality.py
     correct_offset: Flag = False  # move the sound of a clip by its estimated constant offset
     val_persons: Names = ()  # with either of these two, exactly the persons named are held out,
     test_persons: Names = ()  # whatever the corpus's own splits

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .compositing import lower_face_mask, paste
-from .data.alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
 from .data.audio import SILENCE, band_means, mel_windows
+from .data.audio.speech import sound_rows, why_absent
 from .data.faces import Tracker, open_tracker
+from .data.faces.alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
+from .data.faces.tracking import FaceTrack, appearances, load_track, track_faces
 from .data.media import (
     Damage,
     FrameReader,
@@ -33,9 +35,7 @@ from .data.media import (
     probe,
     read_audio,
 )
-from .data.pictures import square_size
-from .data.speech import sound_rows, why_absent
-from .data.tracking import FaceTrack, appearances, load_track, track_faces
+from .data.media.pictures import square_size
 from .dub_report import COMMENT, DubReport, frame_statuses, quality_warnings, size_warnings, status_ranges
 from .errors import (
     AudioTooLong,

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from . import checkpoint
 from .config import Config
-from .data.clips import PreparedCorpus
-from .data.prepare import prepare
-from .data.shards import SPLITS
-from .data.quality import Limits
+from .data.prepared.clips import PreparedCorpus
+from .data.prepared.prepare import prepare
+from .data.prepared.quality import Limits
+from .data.prepared.shards import SPLITS
 from .device import choose_device
 from .errors import CheckpointError, ConfigError, DataError
 from .evaluation.clip_judge import Scorers

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
-READING = tuple(
-    f"data/{name}.py" for name in ("archive", "clips", "joined", "references", "audio", "speech", "prefetch")
+READING = (
+    *(f"data/prepared/{name}.py" for name in ("archive", "clips", "joined", "references", "prefetch")),
+    *(f"data/audio/{name}.py" for name in ("mel", "speech")),
 )
 # what shapes each kind: files, and folders with all that is in them
 SHAPING = {
@@ -25,7 +26,7 @@ SHAPING = {
     "weights": ("timing.py", "config.py", "checkpoint.py", "model", "training", *READING),
 }
 # in these folders, but behind the corpus that they read
-BESIDE = tuple(f"data/{name}.py" for name in ("example", "preparation_report", "summary"))
+BESIDE = tuple(f"data/prepared/{name}.py" for name in ("example", "preparation_report", "summary"))
 # the file that says that something is finished: its kind, and an entry that no foreign file of that name has
 MADE = {"manifest.json": ("data", "shards"), "model.json": ("weights", "config")}
 UNKNOWN = "unknown"

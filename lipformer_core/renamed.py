@@ -3,7 +3,7 @@
 _NOTHING = "it changed nothing, or made it worse (papermill_runs/README.md)"
 _ONE = "stage1.prevent_collapse is all three"
 _DESIGN = "lips.design=ours has it, lips.design=paper has not"
-_GATE = "data.quality_gate turns the gate off; data/faces/quality.py has its limits"
+_GATE = "data.quality_gate turns the gate off; data/prepared/quality.py has its limits"
 
 
 def _now(name: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .data.references import references
+from .data.prepared.references import references
 from .model.lipformer import Reference
 from .training.sampling import to_images, to_tensor
 

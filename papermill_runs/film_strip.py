@@ -17,7 +17,7 @@ from skimage.data import astronaut
 import lipformer_core as lf
 from lipformer_core.data.faces import open_tracker
 from lipformer_core.data.media import iter_frames
-from lipformer_core.data.summary import held_out_person
+from lipformer_core.data.prepared.summary import held_out_person
 from lipformer_core.data.synthetic import synthesise_clip
 from lipformer_core.data.synthetic.export import write_clip
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lipformer_core.data.clips import MANIFEST, Clip, PreparedCorpus, clip_infos, decode
-from lipformer_core.data.shards import PartClip, encode_crop, join, remove_folder, write_part
+from lipformer_core.data.prepared.clips import MANIFEST, Clip, PreparedCorpus, clip_infos, decode
+from lipformer_core.data.prepared.shards import PartClip, encode_crop, join, remove_folder, write_part
 from lipformer_core.files import atomic, write_json
 
 CRF = 16  # of H.264

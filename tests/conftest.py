@@ -31,7 +31,7 @@ def tiny_config():
 @pytest.fixture(scope="session")
 def tiny_corpus(tiny_config, tmp_path_factory):
     """Folder of a prepared synthetic corpus of ten persons."""
-    from lipformer_core.data.prepare import prepare
+    from lipformer_core.data.prepared.prepare import prepare
 
     folder = tmp_path_factory.mktemp("corpus")
     prepare("synthetic", None, folder, tiny_config, workers=1, progress=False)

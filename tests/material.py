@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from lipformer_core.data.alignment import MEAN_FACE
+from lipformer_core.data.faces.alignment import MEAN_FACE
 from lipformer_core.model.lipformer import Reference
 from lipformer_core.timing import FPS
 

@@ -7,9 +7,9 @@ import pytest
 
 from lipformer_core.config import preset
 from lipformer_core.data.audio import band_means, mel_windows
-from lipformer_core.data.clips import ClipInfo, PreparedCorpus
-from lipformer_core.data.shards import PartClip, join, write_part
-from lipformer_core.data.speech import FEATURES
+from lipformer_core.data.audio.speech import FEATURES
+from lipformer_core.data.prepared.clips import ClipInfo, PreparedCorpus
+from lipformer_core.data.prepared.shards import PartClip, join, write_part
 from lipformer_core.errors import DataError
 from lipformer_core.files import write_json
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lipformer_core.data.audio import SILENCE, log_mel
-from lipformer_core.data.av_offset import COEFFICIENTS, REACH, estimate_offset, fit, load_weights
-from lipformer_core.data.av_offset_fit import HELD_OUT, filmed_pairs, synthetic_pairs
+from lipformer_core.data.audio.av_offset import COEFFICIENTS, REACH, estimate_offset, fit, load_weights
 from lipformer_core.data.media import read_audio
+from lipformer_core.data.prepared.av_offset_fit import HELD_OUT, filmed_pairs, synthetic_pairs
 from lipformer_core.timing import SAMPLES_PER_FRAME
 
 CLIPS, WEIGHTS = os.environ.get("LIPFORMER_CLIPS"), os.environ.get("LIPFORMER_WEIGHTS")

@@ -29,7 +29,7 @@ def calls(monkeypatch):
         monkeypatch.setitem(sys.modules, module, fake)
 
     for module, function in [
-        ("lipformer_core.data.prepare", "prepare"),
+        ("lipformer_core.data.prepared.prepare", "prepare"),
         ("lipformer_core.training.codebook", "train_codebook"),
         ("lipformer_core.training.lipformer", "train_lipformer"),
         ("lipformer_core.training.sync", "train_sync"),
@@ -81,7 +81,7 @@ def test_stage_2_stops_where_told(calls):
 
 def test_the_commands_fit_the_functions_that_they_call():
     """The stand-ins above take anything; the real signatures must take what the commands pass."""
-    from lipformer_core.data.prepare import prepare
+    from lipformer_core.data.prepared.prepare import prepare
     from lipformer_core.dubbing import dub
     from lipformer_core.evaluation.protocol import evaluate
     from lipformer_core.personalise import personalise

@@ -10,8 +10,8 @@ import pytest
 from material import FakeModel, draw_face, face_clip, frame_index, tone, write_video, write_wav
 
 from lipformer_core.data.media import Damage, FrameReader, frame_times, iter_frames, probe, read_audio
-from lipformer_core.data.rates import measured_rate, result_rate
-from lipformer_core.data.source_streams import shown_frames, sound_from
+from lipformer_core.data.media.rates import measured_rate, result_rate
+from lipformer_core.data.media.source_streams import shown_frames, sound_from
 from lipformer_core.dubbing import dub, output_order
 from lipformer_core.errors import UnreadableMedia
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lipformer_core import checkpoint, provenance
-from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.errors import DataError
 from lipformer_core.training import cache
 from lipformer_core.training.cache import cache_codes

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from lipformer_core import checkpoint
 from lipformer_core.cli import app
 from lipformer_core.config import from_dict, preset
-from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.errors import CheckpointError, ConfigError
 from lipformer_core.personalise import personal_config
 from lipformer_core.training.codebook import train_codebook
@@ -92,7 +92,7 @@ def test_the_launchers_precision_is_recorded(tiny_config, tiny_corpus, tmp_path,
 
 def test_a_corpus_is_prepared_for_a_run(tiny_run, tiny_config, tmp_path, monkeypatch):
     given = {}
-    monkeypatch.setattr("lipformer_core.data.prepare.prepare", lambda **options: given.update(options))
+    monkeypatch.setattr("lipformer_core.data.prepared.prepare.prepare", lambda **options: given.update(options))
     arguments = ["prepare", "videos", "--out", str(tmp_path), "--for", str(tiny_run), "--set", "jpeg_quality=80"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

@@ -9,7 +9,7 @@ from material import face_clip, write_video
 
 from lipformer_core.data.corpora import CORPORA, list_sources, split_rule
 from lipformer_core.data.corpora.splits import shared_persons
-from lipformer_core.data.example import held_out_example
+from lipformer_core.data.prepared.example import held_out_example
 from lipformer_core.errors import ConfigError, DataError
 
 ON_DISK = [name for name, entry in CORPORA.items() if entry.needs == "a folder"]

@@ -8,7 +8,7 @@ import pytest
 from material import FakeModel, face_clip, frame_index, tone, write_video, write_wav
 
 from lipformer_core.data.media import Damage, FrameReader, frame_times, iter_frames, probe, read_audio
-from lipformer_core.data.source_streams import shown_frames
+from lipformer_core.data.media.source_streams import shown_frames
 from lipformer_core.dubbing import dub
 from lipformer_core.errors import NoAudioStream, NoVideoStream, UnreadableMedia
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lipformer_core import checkpoint
-from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.errors import ConfigError
 from lipformer_core.evaluation.codebook import judge_codebook
 from lipformer_core.evaluation.mouth_meter import MouthMeter

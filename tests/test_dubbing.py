@@ -12,8 +12,8 @@ import torch
 from material import FakeConfig, FakeModel, draw_face, face_clip, frame_index, tone, write_video, write_wav
 
 from lipformer_core.data.audio import log_mel
+from lipformer_core.data.faces.tracking import FaceTrack
 from lipformer_core.data.media import frame_times, iter_frames, probe, read_audio
-from lipformer_core.data.tracking import FaceTrack
 from lipformer_core.dubbing import COMMENT, dub, output_order
 from lipformer_core.errors import (
     AudioTooLong,

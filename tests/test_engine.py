@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import lipformer_core as lf
 from lipformer_core import checkpoint
-from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.errors import CheckpointError, ConfigError, TrainingDiverged
 from lipformer_core.training.averaging import WeightAverage
 from lipformer_core.training.codebook import CodebookStage, train_codebook

@@ -8,7 +8,8 @@ import pytest
 from material import face_clip, face_landmarks
 
 from lipformer_core import weights
-from lipformer_core.data.alignment import (
+from lipformer_core.data.faces import MEDIAPIPE_68, open_tracker, pose_from_landmarks
+from lipformer_core.data.faces.alignment import (
     EYE_DISTANCE,
     EYE_LINE,
     STILL_POINTS,
@@ -20,8 +21,7 @@ from lipformer_core.data.alignment import (
     warp_crop,
     warp_crops,
 )
-from lipformer_core.data.faces import MEDIAPIPE_68, open_tracker, pose_from_landmarks
-from lipformer_core.data.tracking import track_faces
+from lipformer_core.data.faces.tracking import track_faces
 from lipformer_core.errors import NoFaceFound, WeightsCorrupt, WeightsMissing
 
 CLIPS, WEIGHTS = os.environ.get("LIPFORMER_CLIPS"), os.environ.get("LIPFORMER_WEIGHTS")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lipformer_core.config import preset
-from lipformer_core.data.clips import MANIFEST, PreparedCorpus
-from lipformer_core.data.joined import open_corpus
+from lipformer_core.data.prepared.clips import MANIFEST, PreparedCorpus
+from lipformer_core.data.prepared.joined import open_corpus
 from lipformer_core.errors import DataError
 from lipformer_core.training.codebook import train_codebook
 from lipformer_core.training.looks import clip_looks, draw_looks

@@ -190,7 +190,7 @@ def test_closed_streams_take_nothing_into_the_output(tmp_path):
     code = """
     import os, sys
     from lipformer_core import cli
-    from lipformer_core.data.faces import _native_stderr_silenced
+    from lipformer_core.data.faces.landmarks import _native_stderr_silenced
     from lipformer_core.progress import tqdm
 
     def app():
@@ -210,7 +210,7 @@ def test_closed_streams_take_nothing_into_the_output(tmp_path):
 
 def test_a_closed_stderr_is_no_harm_to_the_library(tmp_path):
     code = """
-    from lipformer_core.data.faces import _native_stderr_silenced
+    from lipformer_core.data.faces.landmarks import _native_stderr_silenced
     from lipformer_core.progress import tqdm
 
     with _native_stderr_silenced():
@@ -225,15 +225,15 @@ def test_sound_is_heard_where_no_folder_takes_compiled_functions(monkeypatch):
     import numba
     from numba.core import caching
 
-    from lipformer_core.data import audio
+    from lipformer_core.data.audio import mel
 
     removed: list[str] = []
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [caching.UserProvidedCacheLocator])
-    monkeypatch.setattr(audio.atexit, "register", lambda _, folder, **__: removed.append(folder))
-    assert audio._librosa.__wrapped__().__name__ == "librosa"
+    monkeypatch.setattr(mel.atexit, "register", lambda _, folder, **__: removed.append(folder))
+    assert mel._librosa.__wrapped__().__name__ == "librosa"
     assert removed == [numba.config.CACHE_DIR] and Path(removed[0]).is_dir()
-    numba.njit(cache=True)(audio.log_mel)  # as librosa's own functions, on being imported
+    numba.njit(cache=True)(mel.log_mel)  # as librosa's own functions, on being imported
     shutil.rmtree(removed[0])
 
 

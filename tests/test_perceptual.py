@@ -8,7 +8,7 @@ import torch
 from torchvision.models import squeezenet1_1, vgg16
 
 from lipformer_core import checkpoint, weights
-from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.errors import WeightsCorrupt, WeightsMissing
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.training.codebook import CodebookStage

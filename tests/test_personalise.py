@@ -11,9 +11,9 @@ from interruption import Interrupted, stop_at
 import lipformer_core as lf
 from lipformer_core import checkpoint, personalise
 from lipformer_core.config import preset
-from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.data.corpora.splits import by_time
-from lipformer_core.data.summary import held_out_person
+from lipformer_core.data.prepared.clips import PreparedCorpus
+from lipformer_core.data.prepared.summary import held_out_person
 from lipformer_core.data.synthetic import synthesise_clip
 from lipformer_core.data.synthetic.export import write_clip
 from lipformer_core.errors import CheckpointError, ConfigError, DataError
@@ -50,8 +50,8 @@ def video(clip, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def stand_ins(clip, monkeypatch):
     """The synthetic clip's own landmarks in place of a network, and a meter of few steps."""
-    monkeypatch.setattr("lipformer_core.data.extraction._tracker", lambda: Known(clip))
-    monkeypatch.setattr("lipformer_core.data.prepare.tracker_name", lambda: "none")
+    monkeypatch.setattr("lipformer_core.data.prepared.extraction._tracker", lambda: Known(clip))
+    monkeypatch.setattr("lipformer_core.data.prepared.prepare.tracker_name", lambda: "none")
     monkeypatch.setattr(personalise, "train_meter", functools.partial(train_meter, steps=30))
 
 
@@ -174,7 +174,7 @@ def test_settings_are_gentle_whatever_the_run_was_trained_with():
 
 
 def test_a_prepared_person_has_his_end_held_out(tiny_config, video, tmp_path):
-    from lipformer_core.data.prepare import prepare
+    from lipformer_core.data.prepared.prepare import prepare
 
     corpus = prepare("person", video, tmp_path, tiny_config.replace(**LENIENT), workers=1, progress=False)
     places = {s: [(i.first_frame, i.n_frames) for i in corpus.clips(s)] for s in ("train", "val", "test")}

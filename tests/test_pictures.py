@@ -11,12 +11,13 @@ from material import FakeModel, draw_face, face_clip, tone, write_video, write_w
 from PIL import Image
 
 from lipformer_core.compositing import paste
-from lipformer_core.data import media, tracking
-from lipformer_core.data.alignment import crop_transforms
-from lipformer_core.data.demux import video_stream
-from lipformer_core.data.media import FrameReader, frame_times, iter_frames, probe
-from lipformer_core.data.source_streams import shown_frames
-from lipformer_core.data.tone import HLG, PQ, to_bt709
+from lipformer_core.data.faces import tracking
+from lipformer_core.data.faces.alignment import crop_transforms
+from lipformer_core.data.media import FrameReader, frame_times, iter_frames, probe, video
+from lipformer_core.data.media.demux import video_stream
+from lipformer_core.data.media.pictures import Pictures
+from lipformer_core.data.media.source_streams import shown_frames
+from lipformer_core.data.media.tone import HLG, PQ, to_bt709
 from lipformer_core.dubbing import dub
 from lipformer_core.errors import NoFaceFound, UnreadableMedia
 
@@ -179,7 +180,7 @@ def test_a_matrix_that_cannot_be_converted_is_refused(tmp_path, frames):
         frame = next(container.decode(video=0))
     frame.colorspace = 14  # ICtCp
     with pytest.raises(UnreadableMedia, match="matrix 14"):
-        media.Pictures()(frame)
+        Pictures()(frame)
 
 
 def test_oblong_pixels_are_cropped_square_and_written_as_they_are(tmp_path):
@@ -288,8 +289,8 @@ def test_an_output_that_few_players_show_is_said(tmp_path):
 
 
 def test_large_pictures_are_held_by_bytes(tmp_path, monkeypatch):
-    assert media.frames_held(256, 256) == 32 and media.frames_held(4_320, 7_680) == 2
-    monkeypatch.setattr(media, "CACHED_BYTES", 3 * 96 * 128 * 3)
+    assert video.frames_held(256, 256) == 32 and video.frames_held(4_320, 7_680) == 2
+    monkeypatch.setattr(video, "CACHED_BYTES", 3 * 96 * 128 * 3)
     frames, marks = face_clip(20)
     path = write_video(tmp_path / "a.mp4", frames)
     model = FakeModel()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from material import noise_face
 
-from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.model.regions import mouth_tokens, speaking_tokens
 from lipformer_core.training.lipformer import train_lipformer

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lipformer_core.data.clips import PreparedCorpus
-from lipformer_core.data.prepare import prepare
+from lipformer_core.data.prepared.clips import PreparedCorpus
+from lipformer_core.data.prepared.prepare import prepare
 from papermill_runs.portable import pack, unpack
 
 

@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from lipformer_core.data.clips import PreparedCorpus
-from lipformer_core.data.prefetch import prefetched, prefetched_by_processes
+from lipformer_core.data.prepared.clips import PreparedCorpus
+from lipformer_core.data.prepared.prefetch import prefetched, prefetched_by_processes
 from lipformer_core.training.sampling import FrameSampler
 
 

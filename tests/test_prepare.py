@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lipformer_core.data import prepare as module
-from lipformer_core.data.alignment import mouth_shape
-from lipformer_core.data.clips import PreparedCorpus
 from lipformer_core.data.corpora import list_sources
-from lipformer_core.data.extraction import source_state
-from lipformer_core.data.prepare import prepare
-from lipformer_core.data.shards import ARRAYS
-from lipformer_core.data.summary import held_out_person
+from lipformer_core.data.faces.alignment import mouth_shape
+from lipformer_core.data.prepared import prepare as module
+from lipformer_core.data.prepared.clips import PreparedCorpus
+from lipformer_core.data.prepared.extraction import source_state
+from lipformer_core.data.prepared.prepare import prepare
+from lipformer_core.data.prepared.shards import ARRAYS
+from lipformer_core.data.prepared.summary import held_out_person
 from lipformer_core.data.synthetic import synthesise_clip
 from lipformer_core.errors import DataError
 from lipformer_core.timing import MEL_PER_FRAME

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from material import draw_face, face_landmarks, frame_index, tone, write_video, write_wav
 
-from lipformer_core.data import extraction
-from lipformer_core.data.av_offset import Offset
+from lipformer_core.data.audio.av_offset import Offset
 from lipformer_core.data.corpora import ClipSource
-from lipformer_core.data.extraction import mel_frames, part_name, prepare_source
-from lipformer_core.data.preparation_report import read_report
-from lipformer_core.data.prepare import prepare
-from lipformer_core.data.source_streams import SoundFile, crop_box, shown_frames, sound_from, write_sound
+from lipformer_core.data.media.source_streams import SoundFile, crop_box, shown_frames, sound_from, write_sound
+from lipformer_core.data.prepared import extraction
+from lipformer_core.data.prepared.extraction import mel_frames, part_name, prepare_source
+from lipformer_core.data.prepared.preparation_report import read_report
+from lipformer_core.data.prepared.prepare import prepare
 from lipformer_core.errors import DataError, MediaError
 
 SIZE = (96, 128)
@@ -50,7 +50,7 @@ def pictures(n: int, height: int = SIZE[0], width: int = SIZE[1]) -> np.ndarray:
 def lenient(tiny_config, monkeypatch):
     """Settings for drawn faces and a buzz for a voice, with a finder of drawn faces."""
     monkeypatch.setattr(extraction, "_tracker", Eyes)
-    monkeypatch.setattr("lipformer_core.data.prepare.tracker_name", lambda: "none")
+    monkeypatch.setattr("lipformer_core.data.prepared.prepare.tracker_name", lambda: "none")
     return tiny_config.replace(max_offset=100, min_speech=0.0, min_sharpness=0.0)
 
 
@@ -212,7 +212,7 @@ def test_sound_that_is_constantly_early_is_moved_on_request(lenient, tmp_path, m
     mels = {}
     for name, offset, correct in [("plain", 3, False), ("moved", 3, True), ("back", -3, True), ("unsure", 3, True)]:
         estimate = Offset(offset, 0.5 if name == "unsure" else 20.0, 0.9)
-        monkeypatch.setattr("lipformer_core.data.av_offset.estimate_offset", lambda *args, e=estimate: e)
+        monkeypatch.setattr("lipformer_core.data.audio.av_offset.estimate_offset", lambda *args, e=estimate: e)
         config = lenient.replace(correct_offset=correct)
         row = prepare_source(ClipSource(name, "p", "train", str(path)), tmp_path, config)
         moved = offset if name in ("moved", "back") else 0
@@ -316,7 +316,7 @@ def test_what_is_shown_at_25_is_what_the_source_shows(tmp_path, rate):
 def test_a_late_stretch_is_reached_by_seeking(tmp_path, monkeypatch):
     path = write_video(tmp_path / "v.mp4", np.stack([draw_face(64, 64, None, k) for k in range(150)]), gop=10)
     expected = [frame_index(f) for f in shown_frames(path, 4.0, 5.0)]
-    monkeypatch.setattr("lipformer_core.data.source_streams.SEEK_FROM", 1.0)
+    monkeypatch.setattr("lipformer_core.data.media.source_streams.SEEK_FROM", 1.0)
     assert [frame_index(f) for f in shown_frames(path, 4.0, 5.0)] == expected == list(range(100, 125))
     with pytest.raises(MediaError, match="ends at"):
         list(shown_frames(path, 30.0))
@@ -334,7 +334,7 @@ def test_a_crop_outside_the_picture_is_an_error():
 def test_streamed_mel_is_the_mel_of_the_whole_sound(tmp_path, start_s, monkeypatch):
     from lipformer_core.data.audio import log_mel
 
-    monkeypatch.setattr("lipformer_core.data.source_streams.BLOCK", 37)
+    monkeypatch.setattr("lipformer_core.data.media.source_streams.BLOCK", 37)
     sound = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
     path = write_wav(tmp_path / "s.wav", sound)
     before, n = min(20, int(start_s * 100)), 25

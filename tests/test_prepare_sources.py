@@ -12,10 +12,10 @@ from material import tone, write_video
 from test_prepare_bad_input import lenient, pictures  # noqa: F401 - a fixture
 
 from lipformer_core.data.corpora import list_sources
-from lipformer_core.data.demux import audio_stream
-from lipformer_core.data.preparation_report import read_report
-from lipformer_core.data.prepare import prepare
-from lipformer_core.data.soundtrack import read_audio
+from lipformer_core.data.media.demux import audio_stream
+from lipformer_core.data.media.soundtrack import read_audio
+from lipformer_core.data.prepared.preparation_report import read_report
+from lipformer_core.data.prepared.prepare import prepare
 from lipformer_core.errors import DataError
 
 

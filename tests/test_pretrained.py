@@ -14,8 +14,8 @@ import torch
 
 import lipformer_core as lf
 from lipformer_core import checkpoint
-from lipformer_core.data.clips import PreparedCorpus
-from lipformer_core.data.prepare import prepare
+from lipformer_core.data.prepared.clips import PreparedCorpus
+from lipformer_core.data.prepared.prepare import prepare
 from lipformer_core.evaluation.cases import Puppet
 from lipformer_core.evaluation.mouth_meter import bottom_halves
 from lipformer_core.evaluation.protocol import evaluate_model

@@ -4,8 +4,8 @@ import pytest
 
 from lipformer_core import checkpoint
 from lipformer_core.config import preset
-from lipformer_core.data.clips import PreparedCorpus
-from lipformer_core.data.prepare import prepare
+from lipformer_core.data.prepared.clips import PreparedCorpus
+from lipformer_core.data.prepared.prepare import prepare
 from lipformer_core.evaluation.codebook import judge_codebook
 from lipformer_core.training.loop import finished, take_over
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from test_papermill_runs import PARAMETERS, execute, save_experiment, save_notebook
 
 from lipformer_core import checkpoint, provenance
-from lipformer_core.data.clips import PreparedCorpus
-from lipformer_core.data.prepare import prepare
+from lipformer_core.data.prepared.clips import PreparedCorpus
+from lipformer_core.data.prepared.prepare import prepare
 from lipformer_core.training.codebook import CodebookStage, train_codebook
 from lipformer_core.training.loop import finished
 from papermill_runs import runner
@@ -57,7 +57,7 @@ def test_the_report_says_what_other_sources_made_and_force_makes_it_anew(package
     assert "running" in said and numbers["run.made_by_others"] == "nothing"
 
     first = numbers["made_by.data"]
-    edit(package / "data" / "alignment.py")
+    edit(package / "data" / "faces" / "alignment.py")
     numbers, said = execute(project)
     assert numbers["run.made_by_others"] == f"data ({first})" and f"data ({first})" in said
     assert f"data ({first})" in (out / "report.html").read_text()
@@ -109,7 +109,7 @@ def test_what_two_sources_made_names_both(tiny_config, tiny_corpus, tmp_path, mo
     assert [maker["sources"] for maker in makers] == ["of before", real("weights")]
     assert provenance.by_others(makers, "weights")
 
-    from lipformer_core.data import prepare as module
+    from lipformer_core.data.prepared import prepare as module
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(provenance, "sources", lambda kind: "of before")

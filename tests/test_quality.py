@@ -10,11 +10,11 @@ import pytest
 from material import draw_face, face_landmarks, tone
 
 from lipformer_core.config import Config
-from lipformer_core.data.alignment import crop_transforms, warp_crop
 from lipformer_core.data.audio import log_mel
-from lipformer_core.data.av_offset import Offset
-from lipformer_core.data.quality import Limits, gate, sharpness, speech_share
-from lipformer_core.data.tracking import FaceTrack
+from lipformer_core.data.audio.av_offset import Offset
+from lipformer_core.data.faces.alignment import crop_transforms, warp_crop
+from lipformer_core.data.faces.tracking import FaceTrack
+from lipformer_core.data.prepared.quality import Limits, gate, sharpness, speech_share
 
 CLIPS = os.environ.get("LIPFORMER_CLIPS")
 LIMITS = Limits.from_config(Config())

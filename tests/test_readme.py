@@ -11,7 +11,7 @@ import typer.main
 
 from lipformer_core.cli import app
 from lipformer_core.config import Config, preset
-from lipformer_core.data.quality import Limits
+from lipformer_core.data.prepared.quality import Limits
 from lipformer_core.errors import WeightsMissing
 from lipformer_core.evaluation.report import ROWS
 

@@ -8,8 +8,9 @@ import torch
 from material import FakeConfig, FakeModel, face_clip, tone, write_video, write_wav
 
 from lipformer_core import dubbing
-from lipformer_core.data.alignment import crop_transforms, mouth_opening, warp_crops
-from lipformer_core.data.references import (
+from lipformer_core.data.faces.alignment import crop_transforms, mouth_opening, warp_crops
+from lipformer_core.data.faces.tracking import FaceTrack, appearances
+from lipformer_core.data.prepared.references import (
     APART,
     FEWEST_CONTRAST,
     LENDERS,
@@ -19,7 +20,6 @@ from lipformer_core.data.references import (
     draw_reference,
     references,
 )
-from lipformer_core.data.tracking import FaceTrack, appearances
 from lipformer_core.evaluation.cases import Puppet
 
 

@@ -16,10 +16,10 @@ import pytest
 
 from lipformer_core import files
 from lipformer_core.config import Config, preset
-from lipformer_core.data import prepare as module
-from lipformer_core.data import shards
-from lipformer_core.data.clips import PreparedCorpus
-from lipformer_core.data.prepare import prepare
+from lipformer_core.data.prepared import prepare as module
+from lipformer_core.data.prepared import shards
+from lipformer_core.data.prepared.clips import PreparedCorpus
+from lipformer_core.data.prepared.prepare import prepare
 from lipformer_core.errors import ConfigError, DataError
 
 

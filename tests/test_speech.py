@@ -10,12 +10,11 @@ from material import FakeConfig
 import lipformer_core as lf
 from lipformer_core import weights
 from lipformer_core.config import preset
-from lipformer_core.data import speech
-from lipformer_core.data.audio import SILENCE, band_means, log_mel
-from lipformer_core.data.clips import PreparedCorpus
-from lipformer_core.data.prepare import prepare
-from lipformer_core.data.shards import ARRAYS, SPEECH_ARRAYS
-from lipformer_core.data.source_streams import write_sound
+from lipformer_core.data.audio import SILENCE, band_means, log_mel, speech
+from lipformer_core.data.media.source_streams import write_sound
+from lipformer_core.data.prepared.clips import PreparedCorpus
+from lipformer_core.data.prepared.prepare import prepare
+from lipformer_core.data.prepared.shards import ARRAYS, SPEECH_ARRAYS
 from lipformer_core.errors import ConfigError, DataError, WeightsMissing
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.timing import HOP, SAMPLE_RATE
@@ -78,7 +77,7 @@ def test_long_sound_is_encoded_in_pieces_that_join(encoder, monkeypatch, tmp_pat
     whole = speech.sound_rows(sound, "moonshine")
     monkeypatch.setattr(speech, "PIECE", 150)
     np.testing.assert_allclose(speech.sound_rows(sound, "moonshine"), whole, atol=5e-3)
-    monkeypatch.setattr("lipformer_core.data.source_streams.BLOCK", 400)
+    monkeypatch.setattr("lipformer_core.data.media.source_streams.BLOCK", 400)
     with (tmp_path / "sound").open("wb+") as file:
         stored = write_sound(iter(np.array_split(sound, 7)), 0, len(whole), file, "moonshine")
         np.testing.assert_allclose(stored.read(0, len(whole)), whole, atol=5e-3)

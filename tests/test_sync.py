@@ -11,7 +11,7 @@ from lipformer_core import checkpoint
 from lipformer_core.charts import distance_curves, sync_offsets, sync_training
 from lipformer_core.config import preset
 from lipformer_core.data.audio import SILENCE
-from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.errors import CheckpointError, ConfigError, DataError
 from lipformer_core.evaluation import sync as judge
 from lipformer_core.model.syncnet import SyncNet, see, windows

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from lipformer_core.data.alignment import mouth_shape
+from lipformer_core.data.faces.alignment import mouth_shape
 from lipformer_core.data.synthetic import correspondence, synthesise_clip
 from lipformer_core.timing import SAMPLES_PER_FRAME
 

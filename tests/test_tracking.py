@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from material import draw_face, face_landmarks
 
-from lipformer_core.data.alignment import crop_transforms, mouth_opening, valid_runs
 from lipformer_core.data.faces import open_tracker
-from lipformer_core.data.shots import CutDetector
-from lipformer_core.data.tracking import fill_gaps, load_track, track_faces
+from lipformer_core.data.faces.alignment import crop_transforms, mouth_opening, valid_runs
+from lipformer_core.data.faces.shots import CutDetector
+from lipformer_core.data.faces.tracking import fill_gaps, load_track, track_faces
 from lipformer_core.errors import DataError, NoFaceFound
 
 CLIPS, WEIGHTS = os.environ.get("LIPFORMER_CLIPS"), os.environ.get("LIPFORMER_WEIGHTS")

@@ -10,8 +10,8 @@ import lipformer_core as lf
 from lipformer_core import checkpoint
 from lipformer_core.config import preset
 from lipformer_core.data.audio import SILENCE
-from lipformer_core.data.clips import PreparedCorpus
-from lipformer_core.data.references import draw_reference, draw_twin
+from lipformer_core.data.prepared.clips import PreparedCorpus
+from lipformer_core.data.prepared.references import draw_reference, draw_twin
 from lipformer_core.errors import CheckpointError, ConfigError, DataError
 from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.lipformer import LipFormer

@@ -6,7 +6,7 @@ import torch
 from processes import train_in_processes
 
 from lipformer_core import checkpoint
-from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.model.warping import Warped
 from lipformer_core.training.codebook import HALVES, CodebookStage, train_codebook

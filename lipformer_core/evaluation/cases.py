@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lipformer_core.data.references import FEWEST_CONTRAST
+from lipformer_core.data.prepared.references import FEWEST_CONTRAST
 from lipformer_core.errors import NoFaceFound
 from lipformer_core.speaker import Speaker
 from lipformer_core.training.judges import Judges

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lipformer_core.data.alignment import mouth_shape
+from lipformer_core.data.faces.alignment import mouth_shape
 from lipformer_core.errors import DataError, NoFaceFound
 from lipformer_core.model.syncnet import AUDIO_WINDOW, FRAMES, SyncNet
 from lipformer_core.training.judges import Judges

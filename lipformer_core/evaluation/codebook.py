@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from lipformer_core.checkpoint import load_codebook
-from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError
 from lipformer_core.model.autoencoder import FaceAutoencoder

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lipformer_core.checkpoint import load_lipformer, load_sync, run_folder
-from lipformer_core.data.clips import PreparedCorpus
+from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from lipformer_core import checkpoint
-from lipformer_core.data.clips import Clip, PreparedCorpus
+from lipformer_core.data.prepared.clips import Clip, PreparedCorpus
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.training.sampling import to_images
 

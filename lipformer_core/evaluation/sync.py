@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.audio import mel_windows
-from ..data.clips import ClipInfo, PreparedCorpus
+from ..data.prepared.clips import ClipInfo, PreparedCorpus
 from ..errors import DataError
 from ..model.syncnet import AUDIO_WINDOW, FRAMES, SyncNet, see, windows
 from ..timing import FPS

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lipformer_core.data.alignment import invert, transform_points
-from lipformer_core.data.clips import Clip, PreparedCorpus
+from lipformer_core.data.faces.alignment import invert, transform_points
+from lipformer_core.data.prepared.clips import Clip, PreparedCorpus
 from lipformer_core.errors import ConfigError, DataError
 from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.model.ours.warping import NoWarping
@@ -143,7 +143,7 @@ def endpoint_errors(
     For the synthetic corpus alone, whose dense correspondence is exact. Pairs with wide pose gaps; bottom tokens on
     the head, away from the mouth, and seen in both frames. Returns (warped (n,), identity (n,)), one a token.
     """
-    from lipformer_core.data.summary import synthetic_person
+    from lipformer_core.data.prepared.summary import synthetic_person
     from lipformer_core.data.synthetic import correspondence
 
     _check(model)

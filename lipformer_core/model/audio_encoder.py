@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ..config import AudioSettings
-from ..data.speech import sound_width
+from ..data.audio.speech import sound_width
 
 
 class AudioEncoder(nn.Module):

@@ -16,9 +16,9 @@ import torch
 from accelerate import Accelerator
 
 from .. import provenance
-from ..data.clips import ClipInfo, PreparedCorpus
-from ..data.joined import JoinedCorpora
-from ..data.prefetch import READERS, prefetched
+from ..data.prepared.clips import ClipInfo, PreparedCorpus
+from ..data.prepared.joined import JoinedCorpora
+from ..data.prepared.prefetch import READERS, prefetched
 from ..errors import DataError
 from ..files import atomic
 from ..model.autoencoder import FaceAutoencoder

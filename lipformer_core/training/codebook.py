@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import Config
-from ..data.clips import PreparedCorpus
-from ..data.joined import Data, JoinedCorpora, open_corpus
+from ..data.prepared.clips import PreparedCorpus
+from ..data.prepared.joined import Data, JoinedCorpora, open_corpus
 from ..model.autoencoder import FaceAutoencoder
 from ..model.codebook import kmeans, perplexity, usage
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss

@@ -18,17 +18,17 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import PHASES, Config, from_dict
-from ..data.joined import Data, open_corpus
+from ..data.prepared.joined import Data, open_corpus
 from ..errors import ConfigError
-from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from ..model.autoencoder import FaceAutoencoder
 from ..model.build import build
+from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from ..model.lipformer import LipFormer
 from ..model.syncnet import FRAMES, SyncNet
 from ..model.warping import require_sampling
 from .codebook import train_codebook
-from .loop import finished, run_stage, take_over
 from .judges import Judges
+from .loop import finished, run_stage, take_over
 from .objectives import ApartObjective, CodeObjective, ImageObjective, lower_face
 from .pairs import PairBatch, PairSampler, without_speech
 from .stage import Stage, as_configured, describe_frames, make_accelerator

@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from .. import checkpoint, provenance
 from ..config import Config, from_dict
-from ..data.prefetch import prefetched, prefetched_by_processes
+from ..data.prepared.prefetch import prefetched, prefetched_by_processes
 from ..errors import CheckpointError, TrainingDiverged
 from ..progress import tqdm
 from .averaging import WeightAverage

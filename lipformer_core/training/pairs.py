@@ -9,9 +9,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from .. import checkpoint
-from ..data.clips import Clip, ClipInfo, PreparedCorpus
-from ..data.joined import JoinedCorpora
-from ..data.references import draw_nearest, draw_reference, draw_twin
+from ..data.prepared.clips import Clip, ClipInfo, PreparedCorpus
+from ..data.prepared.joined import JoinedCorpora
+from ..data.prepared.references import draw_nearest, draw_reference, draw_twin
 from ..errors import DataError
 from ..model.lipformer import LipFormer
 from ..model.syncnet import AUDIO_WINDOW

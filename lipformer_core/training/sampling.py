@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.clips import ClipInfo, PreparedCorpus
-from ..data.joined import JoinedCorpora
-from ..data.prefetch import READERS, prefetched
+from ..data.prepared.clips import ClipInfo, PreparedCorpus
+from ..data.prepared.joined import JoinedCorpora
+from ..data.prepared.prefetch import READERS, prefetched
 from ..errors import DataError
 
 ROOM = 0.3  # share of a GPU's free memory that frames may take

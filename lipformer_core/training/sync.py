@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from .. import checkpoint
 from ..config import Config
-from ..data.clips import PreparedCorpus
-from ..data.joined import Data, JoinedCorpora, open_corpus
+from ..data.prepared.clips import PreparedCorpus
+from ..data.prepared.joined import Data, JoinedCorpora, open_corpus
 from ..model.precision import full_precision
 from ..model.syncnet import FRAMES, SyncNet, windows
 from .loop import finished, run_stage

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.audio import SILENCE
-from ..data.clips import ClipInfo, PreparedCorpus
-from ..data.joined import JoinedCorpora
+from ..data.prepared.clips import ClipInfo, PreparedCorpus
+from ..data.prepared.joined import JoinedCorpora
 from ..errors import DataError
 from ..model.syncnet import AUDIO_WINDOW, FRAMES, see
 

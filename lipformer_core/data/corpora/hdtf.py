@@ -141,7 +141,7 @@ def _span(text: str) -> tuple[float, float] | None:
 
 
 def _size(path: Path) -> tuple[int, int] | None:
-    from ..media import probe
+    from ..media.demux import probe
 
     try:
         info = probe(path)

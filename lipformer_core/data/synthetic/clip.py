@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lipformer_core.data.alignment import mouth_shape
+from lipformer_core.data.faces.alignment import mouth_shape
 from lipformer_core.data.synthetic.articulation import mouth_track
 from lipformer_core.data.synthetic.identity import Identity, sample_identity
 from lipformer_core.data.synthetic.parts import TONGUE_LIFT, assemble

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import DataError
+from ...errors import DataError
 from .clips import Clip, ClipInfo, PreparedCorpus
 
 Data = Path | str | Sequence[Path | str]

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from ..timing import FPS
+from ...timing import FPS
 
 STANDARD_RATES = tuple(
     Fraction(*rate)

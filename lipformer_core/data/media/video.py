@@ -1,6 +1,6 @@
 """Random access to a video's pictures, and the writing of the result, both in bounded memory.
 
-Opening and decoding in order is in `demux` and `soundtrack`, whose functions are at hand here too.
+Opening and decoding in order is in `demux` and `soundtrack`.
 """
 
 from __future__ import annotations
@@ -16,27 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import MediaError, NoAudioStream, UnreadableMedia
-from ..files import check_writable, claimed, hidden_beside, media_url, not_written, sweep
-from .demux import MediaInfo, converter, frame_times, iter_frames, opened, probe, timed_frames
-from .packets import Damage
+from ...errors import MediaError, NoAudioStream, UnreadableMedia
+from ...files import check_writable, claimed, hidden_beside, media_url, not_written, sweep
+from .demux import converter, opened, probe, timed_frames
 from .pictures import Pictures
-from .soundtrack import AUDIO_BLOCK, iter_audio, read_audio
+from .soundtrack import AUDIO_BLOCK, iter_audio
 
 if TYPE_CHECKING:
     import av
-
-__all__ = [
-    "Damage",
-    "FrameReader",
-    "MediaInfo",
-    "VideoWriter",
-    "frame_times",
-    "iter_audio",
-    "iter_frames",
-    "probe",
-    "read_audio",
-]
 
 CACHED_FRAMES = 32  # decoded pictures that a FrameReader keeps,
 CACHED_BYTES = 192 * 2**20  # or fewer, where they are large

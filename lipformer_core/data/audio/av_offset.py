@@ -2,7 +2,7 @@
 
 A ridge regression reads from the sound the opening that belongs to it; where the measured opening, moved in time,
 follows it best, there lies the offset. Both are taken without their slow changes, which a turning head or a louder
-sentence brings. `av_offset_fit` fitted the coefficients that ship.
+sentence brings. `prepared.av_offset_fit` fitted the coefficients that ship.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..timing import MEL_PER_FRAME, N_MELS, exact_div
-from .audio import SILENCE
+from ...timing import MEL_PER_FRAME, N_MELS, exact_div
+from .mel import SILENCE
 
 COEFFICIENTS = Path(__file__).with_name("av_offset.safetensors")
 REACH = 15  # frames; the largest offset that is looked for

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..errors import NoFaceFound
+from ...errors import NoFaceFound
 
 EYE_DISTANCE = 0.31  # of the crop's side, between the centres of the eyes
 EYE_LINE = 0.31  # of the crop's height: upper lips of the widest mouths just stay below its middle

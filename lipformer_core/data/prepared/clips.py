@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..config import Config
-from ..errors import DataError
+from ...config import Config
+from ...errors import DataError
 from .archive import SoundRows, mapped, unpack
 
 FORMAT = 2
@@ -163,14 +163,14 @@ class Clip:
 
         raises DataError as `heard`
         """
-        from .audio import silent_rows
+        from ..audio.mel import silent_rows
 
         silent = _padded(silent_rows(config.audio_window, self._rows(config).shape[1]), config)
         return self._normalised(silent) if config.mean_normalise_audio else silent
 
     def _windows(self, rows: SoundRows, indices: np.ndarray | list[int], window: int) -> np.ndarray:
-        from ..timing import FPS, MEL_RATE
-        from .audio import mel_windows
+        from ...timing import FPS, MEL_RATE
+        from ..audio.mel import mel_windows
 
         return mel_windows(rows, np.asarray(indices) / FPS + rows.before / MEL_RATE, window)
 
@@ -180,7 +180,7 @@ class Clip:
 
     @cached_property
     def _band_means(self) -> np.ndarray:
-        from .audio import band_means
+        from ..audio.mel import band_means
 
         return band_means(self.mel)
 
@@ -205,7 +205,7 @@ class Clip:
 
 def _padded(rows: np.ndarray, config: Config) -> np.ndarray:
     """Rows (…, columns) with zeros for features that are not there."""
-    from .speech import sound_width
+    from ..audio.speech import sound_width
 
     lacking = sound_width(config.speech_encoder) - rows.shape[-1]
     return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, lacking)]) if lacking else rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UnreadableMedia
+from ...errors import UnreadableMedia
 from .tone import BT2020, GAMUTS, HDR, needs_conversion, strips, to_bt709
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import NoAudioStream, UnreadableMedia
-from ..timing import SAMPLE_RATE
+from ...errors import NoAudioStream, UnreadableMedia
+from ...timing import SAMPLE_RATE
 from .demux import audio_stream, first_picture_time, opened
 from .packets import LEAP_S, LONGEST_HOLE_S, Damage, decoded
 

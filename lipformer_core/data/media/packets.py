@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UnreadableMedia
+from ...errors import UnreadableMedia
 
 if TYPE_CHECKING:
     import av

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..timing import FPS, N_MELS
-from .alignment import eye_distance, valid_runs
+from ...timing import FPS, N_MELS
+from ..faces.alignment import eye_distance, valid_runs
 
 if TYPE_CHECKING:
-    from ..config import Config
-    from .av_offset import Offset
-    from .tracking import FaceTrack
+    from ...config import Config
+    from ..audio.av_offset import Offset
+    from ..faces.tracking import FaceTrack
 
 SHARPNESS_SIZE = 96  # px; crops are brought to this side, so that the measure does not depend on theirs
 LONGEST_HELD_S = 0.2  # on screen: a mouth that speaks under a picture that stands longer teaches what is false

@@ -1,6 +1,6 @@
 """How the coefficients of `av_offset` that ship with the package were fitted; anyone with GRID's speaker 1 can do it.
 
-python -c "from lipformer_core.data.av_offset_fit import fit_shipped; fit_shipped('clips/grid_s1')"
+python -c "from lipformer_core.data.prepared.av_offset_fit import fit_shipped; fit_shipped('clips/grid_s1')"
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .alignment import mouth_opening
-from .av_offset import COEFFICIENTS, Pair, fit, save_weights
+from ..audio.av_offset import COEFFICIENTS, Pair, fit, save_weights
+from ..faces.alignment import mouth_opening
 
 PERSONS, FRAMES, SIZE = 60, 75, 16  # synthetic persons, one clip each, and the side of their pictures
 HELD_OUT = 30  # of speaker 1's clips, the last by name
@@ -31,8 +31,8 @@ def fit_shipped(grid_s1: Path | str, out: Path | str = COEFFICIENTS, seed: int =
 
 def synthetic_pairs(persons: Iterable[int], seed: int = 0) -> Iterator[Pair]:
     """Opening and mel of one clip of each synthetic person."""
-    from .audio import log_mel
-    from .synthetic import synthesise_clip
+    from ..audio.mel import log_mel
+    from ..synthetic import synthesise_clip
 
     for person in persons:
         clip = synthesise_clip(seed, person, 0, FRAMES, SIZE)
@@ -41,11 +41,11 @@ def synthetic_pairs(persons: Iterable[int], seed: int = 0) -> Iterator[Pair]:
 
 def filmed_pairs(videos: Iterable[Path]) -> Iterator[Pair]:
     """Opening, NaN where no face is, and mel of filmed clips."""
-    from .audio import log_mel
-    from .faces import open_tracker
-    from .media import read_audio
-    from .source_streams import shown_frames
-    from .tracking import track_faces
+    from ..audio.mel import log_mel
+    from ..faces.landmarks import open_tracker
+    from ..faces.tracking import track_faces
+    from ..media.soundtrack import read_audio
+    from ..media.source_streams import shown_frames
 
     tracker = open_tracker()
     for video in videos:

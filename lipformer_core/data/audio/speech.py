@@ -8,10 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from .. import weights
-from ..errors import WeightsMissing
-from ..timing import HOP, N_MELS
-from .audio import SILENCE, log_mel
+from ... import weights
+from ...errors import WeightsMissing
+from ...timing import HOP, N_MELS
+from .mel import SILENCE, log_mel
 
 FILE = "moonshine_tiny_en_encoder.ort"
 FEATURES = 288  # of one step

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import DataError
+from ...errors import DataError
 
 SOUND = ("mel", "speech")  # and the same with _before and _after
 AROUND = ("_before", "", "_after")

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..config import Config
-from ..timing import FPS
+from ...config import Config
+from ...timing import FPS
+from ..corpora import list_sources
 from .clips import PreparedCorpus
-from .corpora import list_sources
 from .preparation_report import CSV, read_report
 from .shards import SPLITS
 

@@ -13,12 +13,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from .. import provenance
-from ..config import Config
-from ..errors import ConfigError, DataError
-from ..files import is_unchanged, remove_unfinished, write_json
+from ... import provenance
+from ...config import Config
+from ...errors import ConfigError, DataError
+from ...files import is_unchanged, remove_unfinished, write_json
+from ..corpora import CORPORA, ClipSource, list_sources, printable, split_rule
 from .clips import FORMAT, MANIFEST, PreparedCorpus
-from .corpora import CORPORA, ClipSource, list_sources, printable, split_rule
 from .extraction import TRACKER_PACKAGES, part_name, prepare_source, source_state, tracker_name
 from .preparation_report import write_report
 from .quality import Limits
@@ -108,7 +108,7 @@ def _run(
     """Prepare every source that has no row yet, or whose file has changed since."""
     from joblib import Parallel, delayed
 
-    from ..progress import tqdm
+    from ...progress import tqdm
 
     for left in parts.glob("scratch-*"):
         remove_folder(left)
@@ -238,7 +238,7 @@ def _versions(sources: list[ClipSource]) -> dict[str, str]:
     """Versions of all that decides about the bytes."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from .. import __version__
+    from ... import __version__
 
     packages = ["numpy", "scipy", "opencv-python", "librosa"]
     filmed = any(not s.synthetic and not s.missing for s in sources)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..timing import F_MAX, F_MIN, HOP, MEL_RATE, N_FFT, N_MELS, SAMPLE_RATE, WINDOW
+from ...timing import F_MAX, F_MIN, HOP, MEL_RATE, N_FFT, N_MELS, SAMPLE_RATE, WINDOW
 
 SILENCE = -1.0  # what digital silence, and everything outside a recording, looks like
 MEL_FLOOR = 1e-5  # power below which nothing is told apart from silence

@@ -7,11 +7,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import MediaError, UnreadableMedia
-from ..timing import FPS, HOP, N_FFT, N_MELS, SAMPLE_RATE
-from .audio import BLOCK, silent_rows
+from ...errors import MediaError, UnreadableMedia
+from ...timing import FPS, HOP, N_FFT, N_MELS, SAMPLE_RATE
+from ..audio.mel import BLOCK, silent_rows
+from ..audio.speech import CONTEXT, sound_rows, sound_width
 from .packets import Damage, may_leap
-from .speech import CONTEXT, sound_rows, sound_width
 
 SEEK_FROM = 10.0  # seconds; a clip that begins earlier is reached by decoding
 LEAD = -(-N_FFT // 2 // HOP)  # mel frames on each side of a block that its ends need sound of
@@ -33,7 +33,7 @@ def shown_frames(
     held_s : where to note for each picture how long it has been on screen, seconds
     raises NoVideoStream, UnreadableMedia as `media.iter_frames`; MediaError if the file ends before `start_s`
     """
-    from .media import converter, opened
+    from .demux import converter, opened
 
     count, shown, since, picture, time = 0, None, 0.0, None, 0.0
     held_s = [] if held_s is None else held_s
@@ -108,7 +108,7 @@ def sound_from(path: str | Path, start_s: float, before_s: float, damage: Damage
 
     raises NoAudioStream, UnreadableMedia as `media.iter_audio`; the latter also if the sound ends before `start_s`
     """
-    from .media import iter_audio
+    from .soundtrack import iter_audio
 
     skip, heard = round((start_s - before_s) * SAMPLE_RATE), 0
     if skip < 0:

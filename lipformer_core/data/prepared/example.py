@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config import Config
-from ..errors import DataError
-from .corpora import list_sources
+from ...config import Config
+from ...errors import DataError
+from ..corpora import list_sources
 from .summary import held_out_person
 
 
@@ -34,8 +34,8 @@ def held_out_example(corpus: str, source: str | Path | None, config: Config, fol
 
 
 def _synthetic(config: Config, folder: Path) -> Example:
-    from .synthetic import synthesise_clip
-    from .synthetic.export import write_clip
+    from ..synthetic import synthesise_clip
+    from ..synthetic.export import write_clip
 
     files = [
         write_clip(

@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import DataError
-from ..files import atomic, write_json
+from ...errors import DataError
+from ...files import atomic, write_json
 from .clips import ClipInfo
 
 SPLITS = ("train", "val", "test")

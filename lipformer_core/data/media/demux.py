@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import NoVideoStream, UnreadableMedia
-from ..files import media_url
-from ..timing import FPS
+from ...errors import NoVideoStream, UnreadableMedia
+from ...files import media_url
+from ...timing import FPS
 from .packets import Damage, decoded, steady_packets
 from .pictures import Pictures, angle, notes, orientation, upright_aspect, upright_size
 from .rates import measured_rate, result_rate

@@ -5,7 +5,7 @@ import io
 import json
 from pathlib import Path
 
-from ..files import atomic
+from ...files import atomic
 
 CSV, JSON_LINES = "report.csv", "report.jsonl"
 COLUMNS = ("clip_id", "person", "split", "status", "reason", "clips", "frames", "video_seconds", "compute_seconds")

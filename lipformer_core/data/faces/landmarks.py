@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from .. import weights
-from ..errors import WeightsMissing
+from ... import weights
+from ...errors import WeightsMissing
 from .alignment import MEAN_FACE, STILL_POINTS
 
 if TYPE_CHECKING:

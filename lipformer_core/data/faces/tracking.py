@@ -10,9 +10,9 @@ from itertools import islice
 
 import numpy as np
 
-from ..errors import DataError, NoFaceFound
+from ...errors import DataError, NoFaceFound
 from .alignment import valid_runs
-from .faces import Face, Tracker
+from .landmarks import Face, Tracker
 from .shots import CutDetector
 
 MIN_OVERLAP = 0.2  # intersection over union with its last box that makes a face the same one

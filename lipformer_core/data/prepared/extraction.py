@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ..config import Config
-from ..errors import MediaError, NoFaceFound, WeightsMissing
-from ..files import state_of, write_json
-from ..timing import FPS, HOP, MEL_PER_FRAME, MEL_RATE, N_MELS
-from .alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
-from .audio import BLOCK
-from .corpora import ClipSource, printable
-from .corpora.splits import BY_TIME, SHORTEST, by_time
-from .packets import Damage
+from ...config import Config
+from ...errors import MediaError, NoFaceFound, WeightsMissing
+from ...files import state_of, write_json
+from ...timing import FPS, HOP, MEL_PER_FRAME, MEL_RATE, N_MELS
+from ..audio.mel import BLOCK
+from ..audio.speech import sound_width
+from ..corpora import ClipSource, printable
+from ..corpora.splits import BY_TIME, SHORTEST, by_time
+from ..faces.alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
+from ..media.packets import Damage
+from ..media.source_streams import SoundFile, crop_box, shown_frames, sound_from, write_sound
 from .shards import PartClip, encode_crop, write_part, writing
-from .source_streams import SoundFile, crop_box, shown_frames, sound_from, write_sound
-from .speech import sound_width
 
 if TYPE_CHECKING:
-    from .av_offset import Offset
+    from ..audio.av_offset import Offset
     from .quality import Verdict
 
 TRACKER_PACKAGES = {"mediapipe": ("mediapipe",), "face_alignment": ("face-alignment", "torch"), "none": ()}
@@ -87,8 +87,8 @@ def source_state(source: ClipSource) -> list:
 
 def tracker_name() -> str:
     """The landmark network that preparation will use: "mediapipe", "face_alignment", or "none" without their files."""
-    from .. import weights
-    from .faces import FAN_FILE, MEDIAPIPE_FILE
+    from ... import weights
+    from ..faces.landmarks import FAN_FILE, MEDIAPIPE_FILE
 
     for name, file in (("mediapipe", MEDIAPIPE_FILE), ("face_alignment", FAN_FILE)):
         try:
@@ -124,7 +124,7 @@ def _prepare(source: ClipSource, part: Path, scratch: Path, config: Config, row:
 
 
 def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO) -> Material:
-    from .synthetic import synthesise_clip
+    from ..synthetic import synthesise_clip
 
     person, clip, n = source.synthetic
     made = synthesise_clip(config.data_seed, person, clip, n, config.synthetic_size)
@@ -136,8 +136,8 @@ def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, heard: Binar
 
 
 def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO) -> "tuple[Material, Verdict]":
+    from ..faces.tracking import track_faces
     from .quality import Limits, gate
-    from .tracking import track_faces
 
     seen, hears, held_s = Damage(), Damage(), []
 
@@ -184,7 +184,7 @@ def _speech_share(sound: SoundFile, n_frames: int) -> float:
 
 
 def _offset(landmarks: np.ndarray, valid: np.ndarray, sound: SoundFile) -> "Offset | None":
-    from .av_offset import SHORTEST, estimate_offset
+    from ..audio.av_offset import SHORTEST, estimate_offset
 
     opening = np.where(valid[:OFFSET_FRAMES], mouth_shape(landmarks[:OFFSET_FRAMES])[0], np.nan)
     if np.isfinite(opening).sum() < SHORTEST:
@@ -275,6 +275,6 @@ def mel_frames(n_frames: int) -> int:
 
 @lru_cache(maxsize=1)
 def _tracker() -> object:
-    from .faces import open_tracker
+    from ..faces.landmarks import open_tracker
 
     return open_tracker()

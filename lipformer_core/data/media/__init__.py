@@ -1,0 +1,19 @@
+"""Media files: what they hold, their pictures and their sound in order, pictures by index, and writing a result."""
+
+from .demux import MediaInfo, frame_times, iter_frames, probe
+from .packets import Damage
+from .soundtrack import iter_audio, read_audio
+from .video import FrameReader, VideoWriter, frames_held
+
+__all__ = [
+    "Damage",
+    "FrameReader",
+    "MediaInfo",
+    "VideoWriter",
+    "frame_times",
+    "frames_held",
+    "iter_audio",
+    "iter_frames",
+    "probe",
+    "read_audio",
+]

@@ -38,7 +38,7 @@ def save(path: Path, model: nn.Module, header: dict, extra: dict[str, torch.Tens
 
 
 def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Read (header, tensors). CheckpointError if the file is missing, truncated, not safetensors or of an earlier form."""
+    """Read (header, tensors). CheckpointError if the file is missing, truncated, no safetensors or of an earlier form."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first")
     try:
@@ -56,8 +56,7 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
 
 def model_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The model's part of a checkpoint's tensors."""
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith((Network = TypeVar("Network", bound=nn.Module)
-OPTIMISER, AVERAGE, SCALER))}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith((OPTIMISER, AVERAGE, SCALER))}
 
 
 def part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

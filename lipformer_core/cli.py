@@ -66,7 +66,6 @@ class Phase(enum.StrEnum):
     """The phases of stage 2, in order."""
 
     warping = "warping"
-    listening = "listening"
     cached = "cached"
     lipformer = "lipformer"
 
@@ -87,10 +86,12 @@ class Policy(enum.StrEnum):
     error = "error"
 
 
-Preset = Annotated[str, typer.Option(help="quick, realtime or paper.")]
+Preset = Annotated[str, typer.Option(help="tiny, quick, realtime or paper.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the preset; repeat for more."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a setting of the preset, by dotted name; repeat for more."
+    ),
 ]
 Data = Annotated[Path, typer.Option(help="Folder that `lipformer prepare` wrote.")]
 Corpora = Annotated[
@@ -106,7 +107,7 @@ Progress = Annotated[bool, typer.Option("--progress/--quiet", help="Show progres
 
 
 def parse_settings(settings: list[str] | None) -> dict[str, object]:
-    """`["seed=3", "width_multipliers=[1, 2]"]` as a mapping; values are YAML, so 3 is a number and true a truth value.
+    """`["seed=3", "codebook.widths=[64, 128]"]` as a mapping; values are YAML, so 3 is a number and true a truth value.
 
     Raises ConfigError for a setting without `=` or with a value that is not YAML.
     """
@@ -132,7 +133,7 @@ def _config(preset_name: str, settings: list[str] | None, seed: int | None = Non
     overrides = parse_settings(settings)
     if seed is not None:
         overrides["seed"] = seed
-    return preset(preset_name).replace(**overrides)
+    return preset(preset_name, overrides)
 
 
 @app.callback(invoke_without_command=True)
@@ -175,11 +176,11 @@ def prepare(
 
     `lipformer prepare --corpus synthetic --out data/synthetic`
 
-    `lipformer prepare VIDEOS --corpus folder --out data/mine --workers 2 --set crop_size=128`
+    `lipformer prepare VIDEOS --corpus folder --out data/mine --workers 2 --set data.size=128`
 
     `lipformer prepare VIDEOS --out data/test --for runs/quick`
 
-    `lipformer prepare clips.csv --corpus list --out data/mine --set val_persons=[anna] --set test_persons=[ben]`
+    `lipformer prepare clips.csv --corpus list --out data/mine --set data.val_persons=[anna] --set data.test_persons=[ben]`
 
     `lipformer prepare LRS2 --corpus lrs2 --out /shared/lrs2 --backend dask --scheduler tcp://192.0.2.1:8786`
     """
@@ -193,9 +194,10 @@ def prepare(
     else:
         from .checkpoint import config_of
 
-        config = config_of(run).replace(val_persons=(), test_persons=()).replace(**parse_settings(settings))
+        config = config_of(run).replace({"data.val_persons": (), "data.test_persons": ()})
+        config = config.replace(parse_settings(settings))
     if correct_offset is not None:
-        config = config.replace(correct_offset=correct_offset)
+        config = config.replace({"data.correct_offset": correct_offset})
     run_prepare(
         corpus=corpus.value,
         source=source,
@@ -223,7 +225,7 @@ def train_codebook_command(
 
     **Example**
 
-    `lipformer train codebook --preset quick --data data/synthetic --run runs/quick --set codebook_size=512`
+    `lipformer train codebook --preset quick --data data/synthetic --run runs/quick --set codebook.size=512`
     """
     from .training.codebook import train_codebook
 
@@ -274,7 +276,7 @@ def train_lipformer_command(
 
     `lipformer train lipformer --preset quick --data data/synthetic --run runs/quick`
 
-    `lipformer train lipformer --data data/synthetic --run runs/no_warp --codebook runs/quick --set warping=false`
+    `lipformer train lipformer --data data/synthetic --run runs/no_warp --codebook runs/quick --set lips.ablation=no_warping`
 
     `lipformer train lipformer --preset realtime --data data/mine --run runs/mine --codebook pretrained`
     """
@@ -301,12 +303,12 @@ def personalise(
 
     `lipformer personalise anna.mp4 --run runs/quick --out runs/anna`
 
-    `lipformer personalise anna.mp4 --run runs/quick --out runs/anna --set stage1_steps=800 --set joint_steps=400`
+    `lipformer personalise anna.mp4 --run runs/quick --out runs/anna --set stage1.steps=800 --set stage2.joint.steps=400`
     """
     from .personalise import personalise as run_personalise
     from .personalise import table
 
-    typer.echo(table(run_personalise(video, run, out, progress=progress, **parse_settings(settings))))
+    typer.echo(table(run_personalise(video, run, out, parse_settings(settings), progress=progress)))
     typer.echo(f"personalised: {out}")
 
 

@@ -1,9 +1,8 @@
 """All settings: nested frozen dataclasses, one a concern; a preset is one instance of them.
 
-Everything that the paper (as far as we hold it) leaves open is an option here. The defaults are the paper's form, which is
-the preset `paper`; the other presets say where they differ. pydantic checks types and ranges: of the libraries made for
-this it is the one that checks ranges too and leaves the settings plain dataclasses, to which a type checker and `dataclasses.replace` apply.
-Sizes are in pixels, lengths in frames, rates per step, shares from 0 to 1.
+Everything that the paper (as far as we hold it) leaves open is an option here. The defaults are the paper's form, which
+is the preset `paper`; the other presets say where they differ. pydantic checks names, types and ranges: OmegaConf knows
+no ranges, tyro only command lines, and settings stay plain dataclasses to readers, editors and type checkers. Sizes are in pixels, lengths in frames, rates per step, shares from 0 to 1.
 """
 
 import dataclasses
@@ -41,11 +40,11 @@ class DataSettings:
     """What preparation makes of a corpus."""
 
     size: Size = 256  # side of the aligned face crop; a half is size/2 high
-    quality_gate: Flag = True  # leave out what is blurred, small, turned, silent or out of step: data/prepared/quality.py
+    quality_gate: Flag = True  # leave out what is blurred, small, turned or out of step: prepared/quality.py
     correct_offset: Flag = False  # move the sound of a clip by its estimated constant offset
     val_persons: Names = ()  # with either of these two, exactly the persons named are held out,
     test_persons: Names = ()  # whatever the corpus's own splits
-    list_rows: Annotated[str, Strict()] = ""  # COLUMN=PATTERN: of a list's rows only those whose column matches the regular expression
+    list_rows: Annotated[str, Strict()] = ""  # COLUMN=PATTERN: of a list, the rows whose column matches the pattern
     synthetic: Synthetic = dataclasses.field(default_factory=Synthetic)
 
 
@@ -163,7 +162,7 @@ class Optimiser:
     """What all trainings have in common."""
 
     accumulate: Size = 1  # batches a step and process, each of the stage's batch size
-    weight_average: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.0  # decay of the averages that are evaluated; 0: none
+    weight_average: Annotated[float, Strict(), Field(ge=0, lt=1)] = 0.0  # decay of what is evaluated; 0: none
 
 
 @part

@@ -22,7 +22,7 @@ from .compositing import lower_face_mask, paste
 from .data.audio import SILENCE, band_means, mel_windows
 from .data.audio.speech import sound_rows, why_absent
 from .data.faces import Tracker, open_tracker
-from .data.faces.alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
+from .data.faces.alignment import TRANSFORM_SIGMA, crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
 from .data.faces.tracking import FaceTrack, appearances, load_track, track_faces
 from .data.media import (
     Damage,

@@ -36,7 +36,7 @@ REPORT, ORIGIN = "personalise.json", "origin.json"
 SETTINGS: dict[str, object] = {
     "stage1.steps": 400, "stage1.prevent_collapse": False,  # the codes stay as they come
     "stage1.mirror": False,  # a person is not symmetric
-    "stage1.adversarial_weight": 0.0, "stage2.joint.adversarial_weight": 0.0,  # a discriminator would begin from nothing
+    "stage1.adversarial_weight": 0.0, "stage2.joint.adversarial_weight": 0.0,  # it would begin from nothing
     "stage2.pose_twins": True,  # one person's upper face tells the mouth
     "stage2.apart.steps": 0, "stage2.cached.steps": 400, "stage2.joint.steps": 200,
     "data.val_persons": (), "data.test_persons": (), "engine.check_every": 50,

@@ -44,8 +44,8 @@ class Speaker:
         Returns the frames that borrow and who lends to them, empty where no frame may.
         """
         self.lender, self.lent, self._encoded = np.full(len(usable), -1), {}, {}
-        chosen = []
-        for borrowers, index, crop in references(opening, pose, usable, picture, part, self.model.config.lips.reference):
+        chosen, policy = [], self.model.config.lips.reference
+        for borrowers, index, crop in references(opening, pose, usable, picture, part, policy):
             self.lender[borrowers], self.lent[index] = index, crop
             with torch.inference_mode():
                 self._encoded[index] = self.model.encode_reference(self.tensor(crop[None]))

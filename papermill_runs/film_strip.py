@@ -37,7 +37,7 @@ def film_strip(out: Path = OUT) -> None:
         faces: list[tuple[Path, Path | None]] = [(portrait, None)]
         for number in range(PERSONS):
             person = held_out_person(model.config, number)
-            files = write_clip(synthesise_clip(model.config.data_seed, person, 0, 75, 512), Path(folder))
+            files = write_clip(synthesise_clip(model.config.data.synthetic.seed, person, 0, 75, 512), Path(folder))
             faces.append((files.video, files.landmarks))
         for face, landmarks in faces:
             dubbed = Path(folder, f"{face.stem}_dubbed.mp4")

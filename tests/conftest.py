@@ -5,14 +5,6 @@ from pathlib import Path
 
 import pytest
 
-TINY = dict(
-    crop_size=32, synthetic_train=6, synthetic_val=2, synthetic_test=2, synthetic_frames=14, synthetic_test_frames=16,
-    synthetic_size=64, base_width=16, width_multipliers=(1, 2), res_blocks=1, stem_stride=2, codebook_size=32,
-    code_dim=8, stage1_steps=12, stage1_batch=4, eval_every=6, save_every=4, log_every=3,
-    eval_images=8, warp_width=16, model_dim=16, layers=1, heads=2, ffn_dim=16, audio_dim=16, warp_steps=3,
-    cached_steps=4, cached_batch=4, joint_steps=3, joint_batch=2, warmup_steps=2,
-)  # fmt: skip
-
 
 @pytest.fixture(autouse=True)
 def models_on_the_cpu(monkeypatch):
@@ -22,10 +14,10 @@ def models_on_the_cpu(monkeypatch):
 
 @pytest.fixture(scope="session")
 def tiny_config():
-    """The preset `quick` at a size that trains in seconds."""
+    """The preset `tiny`, which trains in seconds."""
     from lipformer_core.config import preset
 
-    return preset("quick", **TINY)
+    return preset("tiny")
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def test_training_gets_preset_settings_and_seed(calls, tmp_path, stage):
     assert result.exit_code == 0, result.output
     ((name, (config, data, run), _),) = calls
     assert isinstance(config, Config)
-    assert (name, config.seed, config.stage1_lr, config.width_multipliers) == (f"train_{stage}", 7, 1e-3, (1, 2))
+    assert (name, config.seed, config.stage1.lr, config.width_multipliers) == (f"train_{stage}", 7, 1e-3, (1, 2))
     assert (data, run) == ([Path("d")], tmp_path)
 
 
@@ -196,7 +196,7 @@ def test_lists_in_settings_have_items_of_the_settings_type():
         with pytest.raises(ConfigError, match=f"{wrong.partition('=')[0]}.*no list of (str|int)"):
             preset("quick", **parse_settings([wrong]))
     with pytest.raises(ConfigError, match="s2 in both"):
-        persons.replace(test_persons=["s2"])
+        persons.replace({"data.test_persons": ["s2"]})
 
 
 def test_python_interface_is_lazy_and_complete(calls):

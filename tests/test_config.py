@@ -80,7 +80,7 @@ def test_the_launchers_precision_is_recorded(tiny_config, tiny_corpus, tmp_path,
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     AcceleratorState._reset_state(True)
     try:
-        config = tiny_config.replace(stage1_steps=1, prevent_collapse=False)
+        config = tiny_config.replace({"stage1.steps": 1, "stage1.prevent_collapse": False})
         train_codebook(config, tiny_corpus, tmp_path, progress=False)
     finally:
         AcceleratorState._reset_state(True)
@@ -104,7 +104,7 @@ def test_a_corpus_is_prepared_for_a_run(tiny_run, tiny_config, tmp_path, monkeyp
 
 
 def test_a_corpus_is_prepared_for_the_weights_that_come_along_or_the_run_is_named(tmp_path):
-    assert checkpoint.config_of("pretrained").crop_size == checkpoint.load_lipformer().config.crop_size
+    assert checkpoint.config_of("pretrained").crop_size == checkpoint.load_lipformer().config.data.size
     with pytest.raises(CheckpointError, match="nowhere"):
         checkpoint.config_of(tmp_path / "nowhere")
 
@@ -114,7 +114,7 @@ def test_a_retired_setting_is_named_with_its_reason_and_read_in_files_of_before(
         tiny_config.replace(revive_dead_codes=True)
     before = tiny_config.to_dict() | {"codebook_init": "random", "codebook_warmup": 0.0, "audio_gain": 0.3}
     del before["prevent_collapse"]
-    assert from_dict(before) == tiny_config.replace(prevent_collapse=False)
+    assert from_dict(before) == tiny_config.replace({"stage1.prevent_collapse": False})
     assert from_dict(before | {"codebook_init": "kmeans"}) == tiny_config
     for part in ({"audio_neighbours": 2}, {"codebook_update": "average"}):
         with pytest.raises(ConfigError, match="parts that are no more"):

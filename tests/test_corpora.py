@@ -233,13 +233,13 @@ def test_a_list_gives_stretches_of_a_video(listed, tiny_config):
 def test_some_rows_of_a_list_may_be_taken(listed, tiny_config):
     rows = ["file,corpus", "clips/a.mp4,GRID s1", "clips/b.mp4,talks", "clips/c.mp4,GRID s2"]
     path = write_list(listed / "all.csv", *rows)
-    chosen = list_sources("list", path, tiny_config.replace(list_rows="corpus=^GRID"))
+    chosen = list_sources("list", path, tiny_config.replace({"data.list_rows": "corpus=^GRID"}))
     assert [s.person for s in chosen] == ["a", "c"]
     for where, said in (("corpus=[", "regular expression"), ("corpus", "COLUMN=PATTERN"), ("name=x", "file, corpus")):
         with pytest.raises(ConfigError, match=said):
-            list_sources("list", path, tiny_config.replace(list_rows=where))
+            list_sources("list", path, tiny_config.replace({"data.list_rows": where}))
     with pytest.raises(DataError, match="no row whose corpus"):
-        list_sources("list", path, tiny_config.replace(list_rows="corpus=LRS2"))
+        list_sources("list", path, tiny_config.replace({"data.list_rows": "corpus=LRS2"}))
 
 
 def test_a_list_may_lie_in_the_folder_that_it_lists(listed, tiny_config):
@@ -270,14 +270,14 @@ def test_named_persons_are_held_out_whatever_the_corpus_says(corpus, tmp_path, t
     touch(tmp_path, LAYOUTS.get(corpus, []))
     before = list_sources(corpus, tmp_path, tiny_config)
     first, second, *others = sorted({s.person for s in before})
-    config = tiny_config.replace(val_persons=[second], test_persons=[first])
+    config = tiny_config.replace({"data.val_persons": [second], "data.test_persons": [first]})
     sources = list_sources(corpus, tmp_path, config)
     assert by_split(sources) == {"train": set(others), "val": {second}, "test": {first}}
     assert split_rule(corpus, sources, config) == "by person, named in the settings"
-    config = tiny_config.replace(test_persons=[first])
+    config = tiny_config.replace({"data.test_persons": [first]})
     assert not by_split(list_sources(corpus, tmp_path, config))["val"]
     with pytest.raises(DataError, match=f"nobody is called zoe; there are {first}, {second}"):
-        list_sources(corpus, tmp_path, config.replace(val_persons=["zoe"]))
+        list_sources(corpus, tmp_path, config.replace({"data.val_persons": ["zoe"]}))
 
 
 # --- hdtf -----------------------------------------------------------------------------------------

@@ -45,8 +45,8 @@ def test_resumed_stage_1_equals_an_uninterrupted_one(options, tiny_config, tiny_
 
 
 def test_resumed_stage_2_equals_an_uninterrupted_one(tiny_config, tiny_corpus, tiny_run, tmp_path, monkeypatch):
-    config = tiny_config.replace(save_every=1, cached_steps=3)
-    assert config.weight_average  # averages have to be resumed too
+    config = tiny_config.replace({"engine.check_every": 1, "stage2.cached.steps": 3})
+    assert config.optimiser.weight_average  # averages have to be resumed too
     for name in ("whole", "parts"):
         shutil.copytree(tiny_run / "codebook", tmp_path / name / "codebook")
     train_lipformer(config, tiny_corpus, tmp_path / "whole", progress=False)
@@ -59,7 +59,7 @@ def test_resumed_stage_2_equals_an_uninterrupted_one(tiny_config, tiny_corpus, t
 
 
 def test_states_rotate_and_a_broken_newest_one_is_passed_over(tiny_config, tiny_corpus, tmp_path, monkeypatch):
-    config = tiny_config.replace(save_every=2)
+    config = tiny_config.replace({"engine.check_every": 2})
     train_codebook(config, tiny_corpus, tmp_path / "whole", progress=False)
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(CodebookStage, "losses", stop_at(9, CodebookStage))
@@ -96,7 +96,7 @@ def test_a_loss_that_is_not_finite_stops_at_the_last_good_state_and_names_its_fr
         patch.setattr(CodebookStage, "losses", poisoned)
         train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
     sampler = FrameSampler(PreparedCorpus(tiny_corpus), "train", tiny_config)
-    for info, frame in sampler.draw((tiny_config.seed, 9), tiny_config.stage1_batch):
+    for info, frame in sampler.draw((tiny_config.seed, 9), tiny_config.stage1.batch):
         assert f"{info.clip_id} frame {frame}" in str(caught.value)
     assert "step-00000008.safetensors holds the last good state" in str(caught.value)
     state = checkpoint.load(tmp_path / "codebook/step-00000008.safetensors")[1]
@@ -151,8 +151,8 @@ def test_averages_follow_the_closed_form_and_give_the_weights_back():
 def test_two_processes_equal_one_on_the_same_global_batch(tiny_config, tiny_corpus, tmp_path, monkeypatch):
     """Losses, gradients, weights, codebook statistics and revived codes agree, but for the order of sums."""
     config = tiny_config.replace(augment_colour=0.2, log_every=1)
-    train_in_processes(2, tmp_path / "two", tiny_corpus, config.replace(stage1_batch=4))
-    train_codebook(config.replace(stage1_batch=8), tiny_corpus, tmp_path / "one", progress=False)
+    train_in_processes(2, tmp_path / "two", tiny_corpus, config.replace({"stage1.batch": 4}))
+    train_codebook(config.replace({"stage1.batch": 8}), tiny_corpus, tmp_path / "one", progress=False)
     logs = [read_log(tmp_path / name / "codebook") for name in ("one", "two")]
     for name in ("l1", "vq", "gradient", "val_psnr"):
         np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-3, err_msg=name)
@@ -175,7 +175,7 @@ def test_two_processes_train_stage_2_over_a_codebook_of_one(tiny_config, tiny_co
 def test_deterministic_mode_gives_the_same_bits_twice_and_ends_with_the_training(
     tiny_config, tiny_corpus, tmp_path, monkeypatch
 ):
-    config, during, real = tiny_config.replace(deterministic=True), [], CodebookStage.losses
+    config, during, real = tiny_config.replace({"engine.deterministic": True}), [], CodebookStage.losses
     enabled = torch.are_deterministic_algorithms_enabled
     monkeypatch.setattr(CodebookStage, "losses", lambda *given: during.append(enabled()) or real(*given))
     for name in ("a", "b"):
@@ -183,7 +183,7 @@ def test_deterministic_mode_gives_the_same_bits_twice_and_ends_with_the_training
         assert not enabled()
     a, b = (checkpoint.load_codebook(tmp_path / name) for name in ("a", "b"))
     assert checkpoint.fingerprint(a) == checkpoint.fingerprint(b)
-    assert during == 2 * config.stage1_steps * [True]
+    assert during == 2 * config.stage1.steps * [True]
     monkeypatch.setattr(CodebookStage, "losses", stop_at(0, CodebookStage))
     for train in (train_codebook, train_lipformer):
         with pytest.raises(Interrupted):
@@ -230,7 +230,7 @@ def test_a_run_of_before_a_setting_came_counts_as_one_with_its_default(tiny_conf
     save_file(tensors, tmp_path / "lipformer/model.safetensors", {"header": json.dumps(header)})
     assert finished(tmp_path / "lipformer", tiny_config)
     with pytest.raises(CheckpointError, match="expected_codes"):
-        finished(tmp_path / "lipformer", tiny_config.replace(expected_codes=True))
+        finished(tmp_path / "lipformer", tiny_config.replace({"lips.expected_codes": True}))
 
 
 def test_compiled_networks_train_as_the_others_do(tiny_config, tiny_corpus, tmp_path, monkeypatch):
@@ -239,7 +239,7 @@ def test_compiled_networks_train_as_the_others_do(tiny_config, tiny_corpus, tmp_
     real = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self) or real(self, backend="eager"))
     models = {}
-    for name, config in (("plain", tiny_config), ("compiled", tiny_config.replace(compile=True))):
+    for name, config in (("plain", tiny_config), ("compiled", tiny_config.replace({"engine.compile": True}))):
         models[name] = train_lipformer(config, tiny_corpus, tmp_path / name, progress=False)
         train_sync(config.replace(sync_steps=2, sync_batch=2, sync_max_shift=2), tiny_corpus, tmp_path / name, False)
         assert len(compiled) == {"plain": 0, "compiled": 5}[name]  # autoencoder, three phases, sync expert
@@ -262,7 +262,7 @@ def test_curves_are_there_for_tensorboard(tiny_run):
 
 
 def test_a_run_goes_on_from_another_ones_weights(tiny_run, tiny_config, tiny_corpus, tmp_path):
-    config = tiny_config.replace(stage1_steps=1, stage1_lr=0.0)
+    config = tiny_config.replace({"stage1.steps": 1, "stage1.lr": 0.0})
     after = train_codebook(config, tiny_corpus, tmp_path, progress=False, start=tiny_run)
     whole = lf.load(tiny_run).autoencoder  # its decoder is the one that stage 2 has fine-tuned
     assert checkpoint.fingerprint(after) == checkpoint.fingerprint(whole)

@@ -83,7 +83,7 @@ def test_look_0_is_the_frame_as_filmed_and_the_others_are_not():
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_points_go_where_the_picture_goes(mirror):
-    config = preset("quick", augment_colour=0.0, augment_geometry=1.0, augment_mirror=mirror)
+    config = preset("quick", {"stage1.augment": 0.0, "stage1.augment": 1.0, "stage1.mirror": mirror})
     y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
     points = torch.tensor([[40.0, 52.0], [60.0, 45.0], [47.5, 70.0]])
     spots = torch.stack([torch.exp(-((x - px) ** 2 + (y - py) ** 2) / 18) for px, py in points])

@@ -61,7 +61,7 @@ def offline(files, tmp_path, monkeypatch):
 
 @KINDS
 def test_built_from_its_file_it_measures_a_distance_that_moves_the_picture_alone(kind, offline, tiny_config):
-    loss = perceptual_loss(tiny_config.replace(perceptual=kind), 1.0).train()
+    loss = perceptual_loss(tiny_config.replace({"stage1.perceptual": kind}), 1.0).train()
     read = torch.load(offline / FILES[kind], weights_only=True)
     held = {tuple(value.shape): value for value in loss.state_dict().values() if value.dim() == 4}
     for name, value in read.items():
@@ -77,7 +77,9 @@ def test_built_from_its_file_it_measures_a_distance_that_moves_the_picture_alone
 
 @KINDS
 def test_both_stages_take_a_step_with_it(kind, offline, tiny_config, tiny_corpus, tiny_run):
-    config = tiny_config.replace(perceptual=kind, perceptual_weight=1.0, joint_perceptual_weight=1.0)
+    config = tiny_config.replace(
+        {"stage1.perceptual": kind, "stage1.perceptual_weight": 1.0, "stage2.joint.perceptual_weight": 1.0}
+    )
     corpus, model = PreparedCorpus(tiny_corpus), LipFormer(config, checkpoint.load_codebook(tiny_run))
     samplers = [PairSampler(model, corpus, split, tiny_run / "codebook") for split in ("train", "val")]
     for stage in (CodebookStage(config, corpus), LipFormerStage(model, "lipformer", 3, *samplers)):
@@ -91,15 +93,15 @@ def test_without_its_file_or_with_another_it_says_so(kind, tiny_config, tmp_path
     monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(WeightsMissing, match=FILES[kind]):
-        perceptual_loss(tiny_config.replace(perceptual=kind), 1.0)
+        perceptual_loss(tiny_config.replace({"stage1.perceptual": kind}), 1.0)
     torch.save({}, tmp_path / FILES[kind])
     with pytest.raises(WeightsCorrupt, match=FILES[kind]):
-        perceptual_loss(tiny_config.replace(perceptual=kind), 1.0)
-    assert perceptual_loss(tiny_config.replace(perceptual=kind), 0.0) is None
+        perceptual_loss(tiny_config.replace({"stage1.perceptual": kind}), 1.0)
+    assert perceptual_loss(tiny_config.replace({"stage1.perceptual": kind}), 0.0) is None
 
 
 def test_the_published_squeezenet_is_read_as_it_is(weights_folder, tiny_config):
-    loss = perceptual_loss(tiny_config.replace(perceptual="squeezenet"), 1.0)
+    loss = perceptual_loss(tiny_config.replace({"stage1.perceptual": "squeezenet"}), 1.0)
     torch.manual_seed(0)
     image, noise = torch.rand(2, 1, 3, 64, 64)
     distances = [float(loss(image + level * noise, image)) for level in (0.0, 0.1, 0.4)]

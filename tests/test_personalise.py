@@ -165,12 +165,20 @@ def test_what_cannot_be_used_is_named_before_anything_is_trained(tiny_run, video
 
 def test_settings_are_gentle_whatever_the_run_was_trained_with():
     for name in ("quick", "realtime", "paper"):
-        base = preset(name, val_persons=("a",), test_persons=("b",), articulation_weight=1.0, listen_steps=9)
+        base = preset(
+            name,
+            {
+                "data.val_persons": ("a",),
+                "data.test_persons": ("b",),
+                "stage2.lip_supervision": 1.0,
+                "stage2.apart.steps": 9,
+            },
+        )
         config = personalise.personal_config(base, joint_steps=7)
-        assert config.joint_steps == 7 and config.val_persons == ()
-        assert not config.warp_steps and not config.listen_steps
-        assert config.stage1_lr <= min(base.stage1_lr, 3e-4) and config.stage1_batch <= 8
-        assert not config.prevent_collapse
+        assert config.stage2.joint.steps == 7 and config.data.val_persons == ()
+        assert not config.stage2.apart.steps and not config.stage2.apart.steps
+        assert config.stage1.lr <= min(base.stage1.lr, 3e-4) and config.stage1.batch <= 8
+        assert not config.stage1.prevent_collapse
 
 
 def test_a_prepared_person_has_his_end_held_out(tiny_config, video, tmp_path):

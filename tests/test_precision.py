@@ -44,12 +44,12 @@ def test_logits_are_computed_in_float32(half, residual):
     torch.manual_seed(0)
     config = preset("quick", codebook_size=K, code_dim=DIM, layers=1, residual_head=residual, latent_weight=0.0)
     transformer, codes = LipTransformer(config), MEAN + torch.randn(K, DIM)
-    transformer.embed = torch.nn.Linear(DIM, config.model_dim).requires_grad_(False)
+    transformer.embed = torch.nn.Linear(DIM, config.lips.width).requires_grad_(False)
     transformer.layers[0].attend = transformer.layers[0].listen = lambda z, *_: z  # the head alone is looked at
     tokens = MEAN + torch.randn(4, DIM, *config.token_grid)
-    plain = transformer(Warped(tokens), codes, torch.zeros(4, config.audio_dim))[0]
+    plain = transformer(Warped(tokens), codes, torch.zeros(4, config.lips.audio_width))[0]
     with torch.autocast("cpu", half):
-        mixed = transformer(Warped(tokens), codes, torch.zeros(4, config.audio_dim))[0]
+        mixed = transformer(Warped(tokens), codes, torch.zeros(4, config.lips.audio_width))[0]
     assert mixed.dtype is torch.float32
     if residual:  # the head's weights are zero: nothing before it counts
         assert torch.equal(mixed, plain)
@@ -95,20 +95,20 @@ def test_trainings_of_different_precision_in_one_process_do_not_feel_each_other(
             lambda self, *given: used.append(self.accelerator.mixed_precision) or real(self, *given),
         )
         for name in ("no", "bf16", "no again"):
-            config = tiny_config.replace(precision=name.split()[0])
+            config = tiny_config.replace({"engine.precision": name.split()[0]})
             autoencoder = train_codebook(config, tiny_corpus, tmp_path / name, progress=False)
             assert all(p.dtype is torch.float32 for p in autoencoder.parameters())
             prints[name] = checkpoint.fingerprint(autoencoder)
             assert checkpoint.header_of(tmp_path / name, "codebook")["config"]["precision"] == name.split()[0]
     assert prints["no"] == prints["no again"] != prints["bf16"]
-    steps = tiny_config.stage1_steps
+    steps = tiny_config.stage1.steps
     assert used == ["no"] * steps + ["bf16"] * steps + ["no"] * steps
 
 
 def test_the_launchers_precision_holds_where_the_settings_name_none(tiny_config, monkeypatch):
     for launched, named, expected in (("bf16", "no", "bf16"), ("no", "bf16", "bf16"), ("no", "no", "no")):
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
-        assert make_accelerator(tiny_config.replace(precision=named)).mixed_precision == expected
+        assert make_accelerator(tiny_config.replace({"engine.precision": named})).mixed_precision == expected
 
 
 def test_a_precision_that_the_device_has_not_is_refused(tiny_config, monkeypatch):
@@ -116,7 +116,7 @@ def test_a_precision_that_the_device_has_not_is_refused(tiny_config, monkeypatch
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     AcceleratorState._reset_state(True)
     with pytest.raises(ConfigError, match="fp16 needs a GPU"):
-        make_accelerator(tiny_config.replace(precision="fp16"))
+        make_accelerator(tiny_config.replace({"engine.precision": "fp16"}))
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     with pytest.raises(ConfigError, match="fp16 needs a GPU"):
         make_accelerator(tiny_config)

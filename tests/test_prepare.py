@@ -25,13 +25,13 @@ def test_arrays_and_pictures_belong_together(tiny_corpus, tiny_config):
     clip = corpus.open("synthetic00000")
     n = clip.info.n_frames
     assert set(clip.arrays) == set(ARRAYS)
-    assert clip.frames([0, n - 1]).shape == (2, tiny_config.crop_size, tiny_config.crop_size, 3)
+    assert clip.frames([0, n - 1]).shape == (2, tiny_config.data.size, tiny_config.data.size, 3)
     assert clip.landmarks.shape == (n, 68, 2) and clip.transforms.shape == (n, 2, 3)
     assert len(clip.mel) == MEL_PER_FRAME * n + 1
     np.testing.assert_allclose(mouth_shape(clip.landmarks)[0], clip.opening, atol=1e-5)
     with pytest.raises(IndexError, match="synthetic00000"):
         clip.frames([n])
-    made = synthesise_clip(tiny_config.data_seed, 0, 0, n, tiny_config.synthetic_size)
+    made = synthesise_clip(tiny_config.data.synthetic.seed, 0, 0, n, tiny_config.data.synthetic.size)
     np.testing.assert_allclose(clip.source_landmarks, made.landmarks, atol=1e-2)
     np.testing.assert_allclose(clip.opening, made.opening, atol=1e-3)
 
@@ -82,11 +82,13 @@ def test_a_finished_corpus_is_returned_and_other_settings_are_refused(tiny_confi
     monkeypatch.setattr(module, "prepare_source", lambda *args: pytest.fail("prepared again"))
     assert prepare("synthetic", None, tiny_corpus, tiny_config).hash == PreparedCorpus(tiny_corpus).hash
     with pytest.raises(DataError, match="data_seed"):
-        prepare("synthetic", None, tiny_corpus, tiny_config.replace(data_seed=1))
+        prepare("synthetic", None, tiny_corpus, tiny_config.replace({"data.synthetic.seed": 1}))
 
 
 def test_named_persons_make_another_corpus(tiny_config, tiny_corpus, tmp_path):
-    config = tiny_config.replace(val_persons=["synthetic00002"], test_persons=["synthetic00000", "synthetic00009"])
+    config = tiny_config.replace(
+        {"data.val_persons": ["synthetic00002"], "data.test_persons": ["synthetic00000", "synthetic00009"]}
+    )
     corpus = prepare("synthetic", None, tmp_path, config, workers=1, progress=False)
     persons = {split: {info.person for info in corpus.clips(split)} for split in ("train", "val", "test")}
     assert persons["val"] == {"synthetic00002"} and persons["test"] == {"synthetic00000", "synthetic00009"}

@@ -213,7 +213,7 @@ def test_sound_that_is_constantly_early_is_moved_on_request(lenient, tmp_path, m
     for name, offset, correct in [("plain", 3, False), ("moved", 3, True), ("back", -3, True), ("unsure", 3, True)]:
         estimate = Offset(offset, 0.5 if name == "unsure" else 20.0, 0.9)
         monkeypatch.setattr("lipformer_core.data.audio.av_offset.estimate_offset", lambda *args, e=estimate: e)
-        config = lenient.replace(correct_offset=correct)
+        config = lenient.replace({"data.correct_offset": correct})
         row = prepare_source(ClipSource(name, "p", "train", str(path)), tmp_path, config)
         moved = offset if name in ("moved", "back") else 0
         assert row["measured"]["corrected"] == row["clips"][0]["audio_offset"] == moved

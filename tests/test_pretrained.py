@@ -125,7 +125,7 @@ def test_only_the_given_run_or_the_shipped_one_is_loaded(tiny_run):
 
 def test_the_mouth_of_people_it_never_saw_leaves_its_rest_as_far_as_they_open_it(people):
     model = lf.load()
-    half = model.config.crop_size // 2
+    half = model.config.data.size // 2
     middle = slice(half + half // 4, half + 3 * half // 4), slice(half // 2, half + half // 2)
     agreement = []
     for info in people.clips("test"):
@@ -154,7 +154,7 @@ def test_lips_that_move_half_as_far_are_out_of_bounds(people):
 
 def test_golden_figures_of_a_filmed_stranger(clips_folder, weights_folder, tmp_path):
     """GRID's person b, who trained nothing."""
-    config = lf.load().config.replace(correct_offset=True)
+    config = lf.load().config.replace({"data.correct_offset": True})
     with (tmp_path / "list.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerows([("file", "person", "split"), (clips_folder / "grid_lbax4n.mp4", "b", "test")])

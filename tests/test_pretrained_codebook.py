@@ -30,8 +30,10 @@ def faces(tmp_path_factory) -> PreparedCorpus:
 
 def test_is_the_stage_1_of_the_preset_realtime(tmp_path):
     assert finished(FOLDER, preset("realtime"))
-    take_over(FOLDER, tmp_path / "codebook", preset("realtime", joint_steps=7))  # what `--codebook pretrained` does
-    assert checkpoint.load_codebook(tmp_path).config.codebook_size == 2048
+    take_over(
+        FOLDER, tmp_path / "codebook", preset("realtime", {"stage2.joint.steps": 7})
+    )  # what `--codebook pretrained` does
+    assert checkpoint.load_codebook(tmp_path).config.codebook.size == 2048
 
 
 def test_shows_faces_that_it_never_saw(faces):

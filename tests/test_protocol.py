@@ -67,10 +67,10 @@ class Clip:
         return mel_windows(self.mel, np.asarray(indices) / FPS, window)
 
     def heard(self, indices: np.ndarray, config: SimpleNamespace) -> np.ndarray:
-        return self.audio_windows(indices, config.audio_window)
+        return self.audio_windows(indices, config.audio.window)
 
     def silence(self, config: SimpleNamespace) -> np.ndarray:
-        return silent_rows(config.audio_window)
+        return silent_rows(config.audio.window)
 
 
 class Corpus:

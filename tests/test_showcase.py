@@ -133,7 +133,7 @@ def test_codebook_alone_is_judged_into_a_folder(data, tiny_run, tmp_path):
 def test_code_maps_show_equal_codes_alike(data, tiny_run, tiny_config):
     autoencoder = load_codebook(tiny_run)
     faces = portraits(data, "test", 2)
-    maps, side = code_maps(autoencoder, faces), tiny_config.downsampling
+    maps, side = code_maps(autoencoder, faces), tiny_config.codebook.downsampling
     assert maps.shape == faces.shape == reconstructions(autoencoder, faces).shape
     assert (maps[:, :side, :side] == maps[:, :1, :1]).all()  # one token, one colour
     np.testing.assert_array_equal(maps[0], code_maps(autoencoder, faces[:1])[0])

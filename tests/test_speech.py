@@ -105,7 +105,9 @@ def test_features_are_left_out_of_a_share_of_the_samples():
 def test_a_model_learns_and_is_judged_with_features(encoder, tiny_config, tiny_corpus, tiny_run, tmp_path):
     from lipformer_core.evaluation.cases import Puppet
 
-    config = tiny_config.replace(speech_encoder="moonshine", mean_normalise_audio=True, silent_closed=1.0)
+    config = tiny_config.replace(
+        {"audio.speech_encoder": "moonshine", "audio.mean_normalise": True, "stage2.silence": 1.0}
+    )
     corpus = prepare("synthetic", None, tmp_path / "data", config, workers=1, progress=False)
     plain = PreparedCorpus(tiny_corpus)
     assert corpus.hash != plain.hash and corpus.manifest["settings"]["speech_encoder"] == "moonshine"
@@ -115,17 +117,19 @@ def test_a_model_learns_and_is_judged_with_features(encoder, tiny_config, tiny_c
     assert set(clip.arrays) == set(ARRAYS | SPEECH_ARRAYS) and set(without.arrays) == set(ARRAYS)
     assert clip.arrays["speech"].dtype == np.float16 and clip.arrays["speech"].shape == (len(clip.mel), speech.FEATURES)
     heard, silence = clip.heard([0, 9], config), clip.silence(config)
-    assert heard.shape == (2, config.audio_window, COLUMNS) and silence.shape == heard.shape[1:]
-    np.testing.assert_array_equal(heard[..., :80], without.heard([0, 9], config.replace(speech_encoder="none")))
+    assert heard.shape == (2, config.audio.window, COLUMNS) and silence.shape == heard.shape[1:]
+    np.testing.assert_array_equal(
+        heard[..., :80], without.heard([0, 9], config.replace({"audio.speech_encoder": "none"}))
+    )
     middle = clip.arrays["speech"][36].astype(np.float32)  # mel frame 4 x 9
-    np.testing.assert_array_equal(heard[1, config.audio_window // 2, 80:], middle)
+    np.testing.assert_array_equal(heard[1, config.audio.window // 2, 80:], middle)
     assert not silence[:, 80:].any()
     with pytest.raises(DataError, match="without speech_encoder=moonshine"):
         without.heard([0], config)
 
     train_lipformer(config, tmp_path / "data", tmp_path / "run", progress=False)
     model = lf.load(tmp_path / "run")
-    assert model.config.speech_encoder == "moonshine"
+    assert model.config.audio.speech_encoder == "moonshine"
     performer = Puppet(model, clip, torch.device("cpu"))
     truth = clip.frames([0, 9])
     spoken = performer.say(performer.look(truth, [0, 9]), performer.sound(clip, [0, 9]))
@@ -133,8 +137,8 @@ def test_a_model_learns_and_is_judged_with_features(encoder, tiny_config, tiny_c
 
 
 def test_the_features_reach_the_sound_condition(tiny_config):
-    model = LipFormer(tiny_config.replace(speech_encoder="moonshine")).eval()
-    sound = torch.randn(1, tiny_config.audio_window, COLUMNS, requires_grad=True)
+    model = LipFormer(tiny_config.replace({"audio.speech_encoder": "moonshine"})).eval()
+    sound = torch.randn(1, tiny_config.audio.window, COLUMNS, requires_grad=True)
     model.audio_encoder(sound).square().sum().backward()
     assert (sound.grad.abs().sum((0, 1)) > 0).all()
 
@@ -159,10 +163,10 @@ def test_without_the_file_the_error_says_where_it_comes_from(monkeypatch, tmp_pa
     with pytest.raises(WeightsMissing, match="moonshine_tiny_en_encoder.ort.*moonshine-voice 0.0.4"):
         speech.sound_rows(np.ones(1_000, np.float32), "moonshine")
     with pytest.raises(WeightsMissing, match="moonshine_tiny_en_encoder.ort"):
-        config = tiny_config.replace(speech_encoder="moonshine")
+        config = tiny_config.replace({"audio.speech_encoder": "moonshine"})
         prepare("synthetic", None, tmp_path / "data", config, workers=1, progress=False)
     with pytest.raises(ConfigError, match="speech_encoder"):
-        preset("quick", speech_encoder="wav2vec")
+        preset("quick", {"audio.speech_encoder": "wav2vec"})
 
 
 def test_the_real_encoder_follows_the_sound():

@@ -186,7 +186,7 @@ def test_each_training_depends_on_its_own_settings_alone():
         assert quick.replace(grad_clip=2.0).decisive(stage) != quick.decisive(stage)
         assert quick.replace(eval_every=7, min_run=9).decisive(stage) == quick.decisive(stage)
     with pytest.raises(ConfigError, match="sync_width"):
-        quick.replace(sync_width=12)
+        quick.replace({"sync.width": 12})
 
 
 class Flash(torch.nn.Module):

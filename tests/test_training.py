@@ -76,13 +76,13 @@ def test_log_has_usage_and_perplexity_of_both_codebooks(tiny_run, tiny_config):
     assert all(0 <= share <= 1 for share in log["waiting"])
     for half in ("upper", "bottom"):
         last = log[f"{half}_usage"][-1], log[f"{half}_perplexity"][-1]
-        assert 0 < last[0] <= 1 and 1 <= last[1] <= tiny_config.codebook_size
-    assert log["step"][-1] == tiny_config.stage1_steps
+        assert 0 < last[0] <= 1 and 1 <= last[1] <= tiny_config.codebook.size
+    assert log["step"][-1] == tiny_config.stage1.steps
 
 
 def test_autoencoder_overfits_one_batch(tiny_config):
     torch.manual_seed(0)
-    model = FaceAutoencoder(tiny_config.replace(codebook_size=256))
+    model = FaceAutoencoder(tiny_config.replace({"codebook.size": 256}))
     model.upper_codebook.set_codes(torch.randn(256, 8))
     model.bottom_codebook.set_codes(torch.randn(256, 8))
     image = torch.nn.functional.interpolate(torch.rand(2, 3, 8, 8) * 2 - 1, size=32, mode="bilinear")
@@ -129,7 +129,7 @@ def test_code_objective_overfits_one_batch(tiny_run, tiny_corpus, tiny_config, c
 
 def test_listening_trains_the_sound_alone_and_reads_the_lips_from_it(tiny_run, tiny_corpus, tiny_config, tmp_path):
     """Its phase moves E_aud and the linear map, nothing else, and ends nearer to the truth than without it."""
-    config = tiny_config.replace(listen_steps=60, eval_every=60, save_every=60)
+    config = tiny_config.replace({"stage2.apart.steps": 60, "engine.check_every": 60, "engine.check_every": 60})
     heard = train_lipformer(config, tiny_corpus, tmp_path / "run", progress=False, until="listening", codebook=tiny_run)
     before = checkpoint.load_lipformer(tmp_path / "run", "warping")
     moved = {
@@ -140,12 +140,12 @@ def test_listening_trains_the_sound_alone_and_reads_the_lips_from_it(tiny_run, t
     errors = [float(SoundObjective(model)(batch, None, None)[1]["articulation"]) for model in (before, heard)]
     assert errors[1] < 0.7 * errors[0]
     with pytest.raises(ConfigError, match="articulation_weight"):
-        config.replace(articulation_weight=0.0)
+        config.replace({"stage2.lip_supervision": 0.0})
 
 
 def test_the_lip_reader_judges_predicted_codes_and_learns_from_true_ones_alone(tiny_run, tiny_corpus, tiny_config):
     torch.manual_seed(0)
-    config = tiny_config.replace(lip_reading_weight=2.0)
+    config = tiny_config.replace({"stage2.lip_supervision": 2.0})
     model = LipFormer(config, checkpoint.load_codebook(tiny_run)).train()
     batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((0,), 4)
     objective = CodeObjective(model, mouth_tokens(config))
@@ -202,7 +202,7 @@ def test_a_pose_twin_is_another_frame_in_nearly_the_same_pose():
 
 def test_with_pose_twins_the_warp_never_sees_the_targets_own_upper_half(tiny_run, tiny_corpus, tiny_config):
     """The target's upper half then reaches the decoder alone: the lip codes cannot depend on it."""
-    config = tiny_config.replace(pose_twin=1.0)
+    config = tiny_config.replace({"stage2.pose_twins": 1.0})
     model = LipFormer(config, checkpoint.load_codebook(tiny_run)).eval()
     sampler = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook")
     batch = sampler.draw((1,), 24)
@@ -218,7 +218,7 @@ def test_with_pose_twins_the_warp_never_sees_the_targets_own_upper_half(tiny_run
 
 
 def test_silence_is_heard_only_over_closed_lips(tiny_run, tiny_corpus, tiny_config):
-    model = LipFormer(tiny_config.replace(silent_closed=1.0), checkpoint.load_codebook(tiny_run))
+    model = LipFormer(tiny_config.replace({"stage2.silence": 1.0}), checkpoint.load_codebook(tiny_run))
     sampler = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook")
     batch = sampler.draw((2,), 96)
     closed = batch.lips[:, 0] * LIP_SCALE <= CLOSED
@@ -231,7 +231,7 @@ def test_silence_is_heard_only_over_closed_lips(tiny_run, tiny_corpus, tiny_conf
 
 
 def test_mean_normalised_sound_is_less_the_clips_own_spectrum(tiny_run, tiny_corpus, tiny_config):
-    config = tiny_config.replace(mean_normalise_audio=True, silent_closed=1.0)
+    config = tiny_config.replace({"audio.mean_normalise": True, "stage2.silence": 1.0})
     model, corpus = LipFormer(config, checkpoint.load_codebook(tiny_run)), PreparedCorpus(tiny_corpus)
     batch = PairSampler(model, corpus, "train", tiny_run / "codebook").draw((2,), 48)
     closed = batch.lips[:, 0] * LIP_SCALE <= CLOSED
@@ -273,7 +273,7 @@ def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus):
 def test_quick_and_realtime_presets_run():
     for name in ("quick", "realtime"):
         model = LipFormer(preset(name)).eval()
-        size = model.config.crop_size
+        size = model.config.data.size
         image = torch.rand(1, 3, size, size) * 2 - 1
         out = model.generate(image, torch.randn(1, 20, 80), model.encode_reference(image))
         assert out.shape == image.shape and out.abs().max() <= 1
@@ -306,14 +306,16 @@ def test_with_the_expert_targets_come_in_runs_and_its_gradient_moves_the_mouth(
     images = sampler.frames.images(batch.frames)
     gradients = []
     for weight in (0.0, 1.0):
-        model = LipFormer(config.replace(joint_sync_weight=weight), checkpoint.load_codebook(tmp_path)).train()
-        region, expert = mouth_pixels(config.crop_size), checkpoint.load_sync(tmp_path)
+        model = LipFormer(
+            config.replace({"stage2.joint.sync_weight": weight}), checkpoint.load_codebook(tmp_path)
+        ).train()
+        region, expert = mouth_pixels(config.data.size), checkpoint.load_sync(tmp_path)
         torch.manual_seed(0)
         ImageObjective(model, mouth_tokens(config), region, expert)(batch, images, 1.0)[0].backward()
         gradients.append(next(model.autoencoder.decoder.parameters()).grad)
     assert not torch.allclose(*gradients)
     with pytest.raises(ConfigError, match="joint_batch"):
-        config.replace(joint_batch=12)
+        config.replace({"stage2.joint.batch": 12})
 
 
 def test_a_run_takes_over_anothers_stage_1(tiny_run, tiny_config, tiny_corpus, tmp_path):
@@ -325,7 +327,7 @@ def test_a_run_takes_over_anothers_stage_1(tiny_run, tiny_config, tiny_corpus, t
     # its codes are there already, and stay the only copy; another number of looks makes others beside them
     assert not list((run / "codebook").glob("codes_*"))
     assert there and sorted((tiny_run / "codebook").glob("codes_*")) == there
-    looks = tiny_config.replace(looks=2, augment_colour=0.3)
+    looks = tiny_config.replace({"stage2.looks": 2, "stage1.augment": 0.3})
     model = LipFormer(looks, checkpoint.load_codebook(run))
     both = [PairSampler(model, PreparedCorpus(tiny_corpus), "train", tmp_path) for _ in range(2)]
     assert len(list(tmp_path.glob("codes_train_*"))) == 1 and both[0].cache.files[0].shape[1] == 2

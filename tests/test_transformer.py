@@ -50,7 +50,7 @@ def test_cln_with_a_constant_condition_is_layer_norm():
 
 
 def test_z0_is_the_warped_reference_in_the_paper_preset():
-    transformer = LipTransformer(preset("paper", layers=1))
+    transformer = LipTransformer(preset("paper", {"lips.layers": 1}))
     assert isinstance(transformer.embed, torch.nn.Identity)
     assert transformer.position is None and transformer.layers[0].self_attention is None
     assert not transformer.residual_head
@@ -66,19 +66,21 @@ def test_query_source(source):
     for layer in transformer.layers:
         layer.cross_attention.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     rows, columns = config.token_grid
-    warped = torch.randn(2, config.code_dim, rows, columns)
-    transformer(Warped(warped), torch.randn(config.codebook_size, config.code_dim), torch.randn(2, config.audio_dim))
+    warped = torch.randn(2, config.codebook.dim, rows, columns)
+    transformer(
+        Warped(warped), torch.randn(config.codebook.size, config.codebook.dim), torch.randn(2, config.lips.audio_width)
+    )
     assert torch.equal(seen[0], seen[1]) == (source == "reference")
 
 
 def test_residual_head_starts_as_a_copy_of_the_warped_reference():
     torch.manual_seed(0)
     config = preset("quick")
-    codes = torch.randn(config.codebook_size, config.code_dim)
+    codes = torch.randn(config.codebook.size, config.codebook.dim)
     rows, columns = config.token_grid
-    indices = torch.randint(config.codebook_size, (2, rows * columns))
+    indices = torch.randint(config.codebook.size, (2, rows * columns))
     warped = codes[indices].transpose(1, 2).reshape(2, -1, rows, columns)
-    logits, latent = LipTransformer(config)(Warped(warped), codes, torch.randn(2, config.audio_dim))
+    logits, latent = LipTransformer(config)(Warped(warped), codes, torch.randn(2, config.lips.audio_width))
     torch.testing.assert_close(latent, warped.flatten(2).transpose(1, 2))
     assert torch.equal(logits.argmax(-1), indices)
 
@@ -128,10 +130,10 @@ def test_expected_codes_are_the_mean_of_the_codes_and_let_gradients_through():
 def test_a_model_with_expected_codes_generates_by_them(tiny_config):
     torch.manual_seed(0)
     hard = LipFormer(tiny_config).eval()
-    soft = LipFormer(tiny_config.replace(expected_codes=True), hard.autoencoder).eval()
+    soft = LipFormer(tiny_config.replace({"lips.expected_codes": True}), hard.autoencoder).eval()
     soft.load_state_dict(hard.state_dict())
-    size = hard.config.crop_size
-    image, audio = torch.rand(1, 3, size, size) * 2 - 1, torch.randn(1, hard.config.audio_window, 80)
+    size = hard.config.data.size
+    image, audio = torch.rand(1, 3, size, size) * 2 - 1, torch.randn(1, hard.config.audio.window, 80)
     reference = hard.encode_reference(image)
     codes = hard.encode_upper(image[:, :, : size // 2])
     logits = hard.lip_logits(hard.warp(codes, reference), audio)
@@ -148,7 +150,7 @@ def test_free_logits_begin_at_nothing_and_learn(tiny_config):
     free = LipFormer(tiny_config.replace(free_logits=True), plain.autoencoder).eval()
     missing = free.load_state_dict(plain.state_dict(), strict=False)
     assert missing.missing_keys == ["transformer.free.weight"] and not missing.unexpected_keys
-    size, window = tiny_config.crop_size, tiny_config.audio_window
+    size, window = tiny_config.data.size, tiny_config.audio.window
     image, sound = torch.rand(1, 3, size, size) * 2 - 1, torch.randn(1, window, 80)
     reference = plain.encode_reference(image)
     logits = [m.lip_logits(m.warp(m.encode_upper(image[:, :, : size // 2]), reference), sound) for m in (plain, free)]

@@ -18,7 +18,7 @@ from lipformer_core.training.pairs import PairSampler
 @pytest.fixture
 def chance(tiny_config):
     """Settings under which training hides mouths, takes sound away and shows pose twins."""
-    return tiny_config.replace(reference_mouth_dropout=0.5, silent_closed=1.0, pose_twin=1.0)
+    return tiny_config.replace({"stage2.hidden_mouths": 0.5, "stage2.silence": 1.0, "stage2.pose_twins": 1.0})
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_validation_pairs_have_their_own_upper_half_and_their_own_sound(chance, 
 def test_averages_begin_anew_with_codes_that_jump(shared, tiny_config, tiny_corpus, tmp_path, monkeypatch):
     """With nothing to learn, the averaged codes are the codes, however often those were put elsewhere."""
     monkeypatch.setattr("lipformer_core.training.codebook.REVIVE_EVERY", 4)
-    config = tiny_config.replace(weight_average=0.9, stage1_lr=0.0, shared_codebook=shared)
+    config = tiny_config.replace({"optimiser.weight_average": 0.9, "stage1.lr": 0.0, "codebook.shared": shared})
     own, gaps = {}, []
     after, evaluate = CodebookStage.after, CodebookStage.evaluate
 
@@ -95,7 +95,7 @@ CodebookStage.evaluate = evaluate
 
 @pytest.mark.slow
 def test_processes_whose_scores_differ_finish_with_the_first_ones_best(tiny_config, tiny_corpus, tmp_path):
-    config = tiny_config.replace(eval_every=3)
+    config = tiny_config.replace({"engine.check_every": 3})
     train_in_processes(2, tmp_path, tiny_corpus, config, first=DIFFERING)
     header = checkpoint.header_of(tmp_path, "codebook")
     assert (header["step"], header["best"]) == (3, -1.0)

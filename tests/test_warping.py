@@ -61,9 +61,9 @@ def test_the_transformer_hears_of_the_corners_only_where_asked(tiny_config):
     model = LipFormer(tiny_config.replace(warp_corners=True)).eval()
     torch.nn.init.normal_(model.transformer.head.weight)
     rows, columns = tiny_config.token_grid
-    stripes = torch.ones(1, tiny_config.code_dim, rows, columns)
+    stripes = torch.ones(1, tiny_config.codebook.dim, rows, columns)
     stripes[..., ::2] = -1
-    audio = torch.zeros(1, tiny_config.audio_window, 80)
+    audio = torch.zeros(1, tiny_config.audio.window, 80)
     grid = identity_grid(rows, columns).clone()
     grid[..., 0] += 1 / columns
     seen = [Warped(bilinear_sample(s, grid), corner_samples(s, grid)) for s in (stripes, -stripes)]

@@ -136,7 +136,8 @@ def evaluate_model(
 ) -> tuple[dict[str, object], list[ClipScores]]:
     """Score a model on clips: (flat results as in `report.summarise`, one ClipScores a clip).
 
-    model: anything with LipFormer's `config`, encode_reference, encode_bottom, look, say and show; meter: anything with `read`; corpus: anything with `open`. shift: frames by which the audio is shifted in the shifted case
+    model: anything with LipFormer's `config`, encode_reference, encode_bottom, look, say and show; meter:
+    anything with `read`; corpus: anything with `open`. shift: frames by which the audio is shifted in the shifted case
     (every other clip the other way), 0 for none. sheets: clips that keep pictures.
     """
     scorers = scorers or Scorers()

@@ -94,7 +94,8 @@ def train_lipformer(
             accelerator = make_accelerator(config)
             trained.to(accelerator.device)
             where = codes / "codebook"
-            sampler = [PairSampler(trained.lipformer, corpus, s, where, accelerator, progress) for s in ("train", "val")]
+            drawn = (trained.lipformer, corpus)
+            sampler = [PairSampler(*drawn, split, where, accelerator, progress) for split in ("train", "val")]
         if number:
             trained.load_state_dict(checkpoint.load(run / phases[number - 1] / "model.safetensors")[1])
         stage = LipFormerStage(trained, phase, *sampler, expert)

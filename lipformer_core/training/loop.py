@@ -155,9 +155,7 @@ def optimise(stage: Stage, number: int, materials: list[Any]) -> dict[str, torch
     for index, (optimiser, loss) in enumerate(zip(stage.optimisers, losses, strict=True)):
         if loss is None:
             continue
-        norms = [
-            accelerator.clip_grad_norm_(group["params"], GRADIENT_NORM) for group in optimiser.param_groups
-        ]
+        norms = [accelerator.clip_grad_norm_(group["params"], GRADIENT_NORM) for group in optimiser.param_groups]
         figures["gradient" if not index else f"gradient_{index}"] = torch.stack([n.detach() for n in norms]).max()
         optimiser.step()
     stage.after(number)

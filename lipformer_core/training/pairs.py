@@ -125,7 +125,7 @@ class PairSampler:
         audio = self.config.audio
         if self.silence and clip.opening[target] <= CLOSED and rng.random() < SILENT:
             return clip.silence(audio)
-        return clip.heard([target], audio)[0]
+        return clip.heard([target], audio, needed=True)[0]
 
 
 def _run_around(info: ClipInfo, anchor: int, length: int) -> int:

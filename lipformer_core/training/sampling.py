@@ -70,7 +70,7 @@ class FrameSampler:
         return np.concatenate([self.corpus.open(info.clip_id).frames([frame]) for info, frame in pairs])
 
     def keep(self, device: torch.device) -> None:
-        """On a GPU whose memory has room, decode all frames of the split into it; `material` and `pictures` use those."""
+        """Decode all frames of the split into a GPU's memory, if they fit; `material` and `pictures` then use those."""
         if device.type != "cuda":
             return
         pairs = [(info, int(f)) for part in self.parts for clips in part for info in clips for f in info.valid_frames]

@@ -84,7 +84,7 @@ def make_accelerator(config: Config) -> Accelerator:
     try:
         accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[resting])
     except ValueError as error:
-        raise ConfigError(f"Accelerate refuses this set-up, with precision {config.engine.precision!r}: {error}") from error
+        raise ConfigError(f"Accelerate refuses engine.precision={config.engine.precision}: {error}") from error
     if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
         raise ConfigError(f"precision: fp16 needs a GPU, and this device is {accelerator.device.type}; take bf16 or no")
     return accelerator

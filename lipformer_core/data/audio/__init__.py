@@ -1,5 +1,5 @@
 """Sound: log-mel, a pretrained encoder's features of speech, and the offset between sound and lips."""
 
-from .mel import BLOCK, SILENCE, TYPICAL, band_means, log_mel, mel_windows, silent_rows
+from .mel import SILENCE, TYPICAL, band_means, log_mel, mel_windows, silent_rows
 
-__all__ = ["BLOCK", "SILENCE", "TYPICAL", "band_means", "log_mel", "mel_windows", "silent_rows"]
+__all__ = ["SILENCE", "TYPICAL", "band_means", "log_mel", "mel_windows", "silent_rows"]

@@ -25,17 +25,17 @@ CONTEXT = 200  # rows on either side that a piece's ends hear of: 2 s
 
 
 def sound_width(encoder: str) -> int:
-    """Columns of `sound_rows`: 80, and the encoder's features. `encoder`: `Config.speech_encoder`."""
+    """Columns of `sound_rows`: 80, and the encoder's features. `encoder`: `audio.speech_encoder`."""
     return N_MELS if encoder == "none" else N_MELS + FEATURES
 
 
 def sound_rows(samples: np.ndarray, encoder: str = "none", needed: bool = True) -> np.ndarray:
-    """Turn sound into what a model with this `Config.speech_encoder` hears.
+    """Turn sound into what a model with this `audio.speech_encoder` hears.
 
     Args:
         samples: `(n,)` float, mono at 16 kHz, in [-1, 1].
         encoder: "none", or "moonshine".
-        needed: fail without the encoder's file; else the features are 0, which a model of `speech_dropout` knows.
+        needed: fail without the encoder's file; else the features are 0, which models know from training.
 
     Returns:
         `(1 + n // 160, sound_width(encoder))` float32: `log_mel`, and in the columns after it the features, of about

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...config import Config
+from ...config import DataSettings
 from ...errors import DataError
 from . import celebahq, clip_list, ffhq, folder, grid, hdtf, images, lrs2, mead, person, splits, synthetic, voxceleb2
 from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, printable, safe_ids
@@ -33,7 +33,7 @@ class Corpus:
     """A corpus that can be read; as a string it is the line that says what its source is."""
 
     source: str  # what SOURCE is, in one line
-    read: Callable[[Path | None, Config], list[ClipSource]]  # names need not be safe or unique yet
+    read: Callable[[Path | None, DataSettings], list[ClipSource]]  # names need not be safe or unique yet
     rule: str = ""  # how the splits were made, where the corpus sets them itself
     still: bool = False  # pictures, for stage 1 alone
     needs: str = "a folder"  # what SOURCE has to be: this, CSV_FILE, VIDEO_FILE, or nothing
@@ -91,12 +91,12 @@ CORPORA: dict[str, Corpus] = {
 }
 
 
-def list_sources(corpus: str, source: str | Path | None, config: Config) -> list[ClipSource]:
+def list_sources(corpus: str, source: str | Path | None, settings: DataSettings) -> list[ClipSource]:
     """All clips of a corpus in a fixed order, and a row with `missing` for each that is promised and not there.
 
     corpus : a name of CORPORA
     source : its folder, the CSV file of "list", or the video of "person" (unused for "synthetic")
-    config : `val_persons` and `test_persons`, where given, decide about the splits of any corpus
+    settings : `val_persons` and `test_persons`, where given, decide about the splits of any corpus
     raises DataError for an unknown corpus, a missing source, one that holds no clip in the corpus's layout, or a named
         person who is not there
     """
@@ -104,25 +104,25 @@ def list_sources(corpus: str, source: str | Path | None, config: Config) -> list
         raise DataError(f"corpus {corpus!r} is none of {', '.join(map(repr, CORPORA))}")
     entry = CORPORA[corpus]
     if not entry.needs:
-        return splits.named(entry.read(None, config), config)
+        return splits.named(entry.read(None, settings), settings)
     is_file = entry.needs in (CSV_FILE, VIDEO_FILE)
     there = source is not None and (Path(source).is_file() if is_file else Path(source).is_dir())
     if not there:
         raise DataError(f"corpus {corpus!r} needs {entry.needs} as its source; {source} is none. Expected {entry}")
     root = Path(source)
-    sources = safe_ids(entry.read(root, config), root if root.is_dir() else root.parent)
+    sources = safe_ids(entry.read(root, settings), root if root.is_dir() else root.parent)
     if all(s.missing for s in sources):
         endings = IMAGE_ENDINGS if entry.still else VIDEO_ENDINGS
         kind = "pictures" if entry.still else "video files"
         why = "; ".join(f"{s.clip_id}: {s.missing}" for s in sources[:3])
         found = f"{len(sources)} not usable ({why} …)" if sources else f"no {kind} ({', '.join(sorted(endings))}) in it"
         raise DataError(f"{root}: {found}. Corpus {corpus!r} expects {entry}")
-    return splits.named(sources, config)
+    return splits.named(sources, settings)
 
 
-def split_rule(corpus: str, sources: list[ClipSource], config: Config) -> str:
+def split_rule(corpus: str, sources: list[ClipSource], settings: DataSettings) -> str:
     """How the splits were made, in words, for the manifest."""
-    if config.val_persons or config.test_persons:
+    if settings.val_persons or settings.test_persons:
         return "by person, named in the settings"
     own = CORPORA[corpus].rule
     words = own if own and splits.split(sources) != sources else splits.rule(sources)

@@ -9,7 +9,7 @@ list_eval_partition.txt ("000001.jpg 0", with 1 for validation and 2 for test) g
 import re
 from pathlib import Path
 
-from ...config import Config
+from ...config import DataSettings
 from ...errors import DataError
 from .layout import IMAGE_ENDINGS, files, name_of, unusable
 from .source import ClipSource
@@ -19,7 +19,7 @@ MAPPING, IDENTITY, PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "identity_Cele
 SPLITS = {"0": "train", "1": "val", "2": "test"}
 
 
-def read(root: Path, config: Config) -> list[ClipSource]:
+def read(root: Path, settings: DataSettings) -> list[ClipSource]:
     """The numbered pictures; by person and by the official partition where the text files lie in `root`.
 
     raises DataError for a damaged text file, and where a picture's number is not in the mapping: the pictures are then

@@ -2,7 +2,7 @@
 absolute) and, each if wanted, `person`, `split` (train, val or test), `start_s` and `end_s` (seconds of a video).
 
 A path that does not exist there may begin in the folder above: a list that lies in the folder that it lists. Without a
-person a file is one. Splits count only where every usable row has one. `Config.list_rows` takes some of the rows by
+person a file is one. Splits count only where every usable row has one. `data.list_rows` takes some of the rows by
 another column; other columns are not looked at.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from ...config import Config
+from ...config import DataSettings
 from ...errors import ConfigError, DataError
 from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, name_of, unusable
 from .source import ClipSource
@@ -22,13 +22,13 @@ from .splits import HELD_OUT, split
 SPLITS = {"train", *HELD_OUT}
 
 
-def read(path: Path, config: Config) -> list[ClipSource]:
+def read(path: Path, settings: DataSettings) -> list[ClipSource]:
     """The rows of the CSV `path`, ordered by name; a row that cannot be used is missing, with its reason.
 
-    raises DataError if `path` is no CSV, lacks the column `file`, or has no rows; ConfigError if `config.list_rows` is
+    raises DataError if `path` is no CSV, lacks the column `file`, or has no rows; ConfigError if `settings.list_rows` is
         no COLUMN=PATTERN of it
     """
-    rows = _chosen(_rows(path), config.list_rows, path)
+    rows = _chosen(_rows(path), settings.list_rows, path)
     sources = _numbered(sorted((_clip(row, path.parent) for row in rows), key=_place))
     if not all(s.split in SPLITS for s in sources if not s.missing):
         return split(sources)
@@ -59,9 +59,11 @@ def _chosen(rows: list[dict[str, str]], where: str, path: Path) -> list[dict[str
     try:
         wanted = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"list_rows: {pattern!r} is no regular expression ({error})") from error
+        raise ConfigError(f"data.list_rows: {pattern!r} is no regular expression ({error})") from error
     if not equals or column not in rows[0]:
-        raise ConfigError(f"list_rows: {where!r} is no COLUMN=PATTERN with one of the columns {', '.join(rows[0])}")
+        raise ConfigError(
+            f"data.list_rows: {where!r} is no COLUMN=PATTERN with one of the columns {', '.join(rows[0])}"
+        )
     chosen = [row for row in rows if wanted.search(row[column])]
     if not chosen:
         raise DataError(f"{path}: no row whose {column} matches {pattern!r}")

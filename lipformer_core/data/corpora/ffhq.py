@@ -6,7 +6,7 @@ is not published: each counts as a person, named by its number.
 
 from pathlib import Path
 
-from ...config import Config
+from ...config import DataSettings
 from .layout import IMAGE_ENDINGS, files, name_of, unusable
 from .source import ClipSource
 
@@ -14,7 +14,7 @@ TRAINING, ALL = 60_000, 70_000
 FOLDER = "images1024x1024"
 
 
-def read(root: Path, config: Config) -> list[ClipSource]:
+def read(root: Path, settings: DataSettings) -> list[ClipSource]:
     """The pictures of images1024x1024/ where `root` has it, else of `root` itself (thumbnails128x128/, a copy)."""
     top = root / FOLDER if (root / FOLDER).is_dir() else root
     return [_picture(path, root) for path in files(top, IMAGE_ENDINGS)]

@@ -5,13 +5,13 @@ Other files in it are rows that say so.
 
 from pathlib import Path
 
-from ...config import Config
+from ...config import DataSettings
 from .layout import VIDEO_ENDINGS, files, foreign, name_of
 from .source import ClipSource
 from .splits import split
 
 
-def read(root: Path, config: Config) -> list[ClipSource]:
+def read(root: Path, settings: DataSettings) -> list[ClipSource]:
     """The videos, ordered by path."""
     return split([_clip(path, root) for path in files(root)])
 

@@ -6,7 +6,7 @@ s1/video/mpg_vcd/. What lies beside them (audio_25k/, alignments/, *.align) is n
 
 from pathlib import Path
 
-from ...config import Config
+from ...config import DataSettings
 from .layout import VIDEO_ENDINGS, files, name_of, unusable
 from .source import ClipSource
 from .splits import split
@@ -14,7 +14,7 @@ from .splits import split
 BETWEEN = {"video", "mpg_6000", "mpg_vcd"}  # folders that may lie between a speaker's and the files
 
 
-def read(root: Path, config: Config) -> list[ClipSource]:
+def read(root: Path, settings: DataSettings) -> list[ClipSource]:
     """The sentences, ordered by path; `root` holds all speakers or is one speaker's folder.
 
     An utterance that is there twice (both sizes, or a copy in another format) counts once: the .mpg, the larger.

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
-from ...config import Config
+from ...config import DataSettings
 from ...errors import DataError, MediaError
 from .layout import VIDEO_ENDINGS, files, name_of, unusable
 from .source import ClipSource
@@ -25,7 +25,7 @@ TIMES = "_annotion_time.txt"  # as its publishers spell it
 TOLERANCE = 2  # pixels by which a published window may stick out of the picture
 
 
-def read(root: Path, config: Config) -> list[ClipSource]:
+def read(root: Path, settings: DataSettings) -> list[ClipSource]:
     """The clips, in the annotations' order; without annotations, the cut videos by path.
 
     A range without a published crop is a missing row; download.py leaves it out as well: hands or the background move.

@@ -9,7 +9,7 @@ Who speaks is not published. A folder is a video of a programme; the field lets 
 from dataclasses import replace
 from pathlib import Path
 
-from ...config import Config
+from ...config import DataSettings
 from .layout import files, name_of, unusable
 from .source import ClipSource
 from .splits import split
@@ -17,7 +17,7 @@ from .splits import split
 PARTS = {"train": "main", "val": "main", "test": "main", "pretrain": "pretrain"}  # of mvlrs_v1, by list
 
 
-def read(root: Path, config: Config) -> list[ClipSource]:
+def read(root: Path, settings: DataSettings) -> list[ClipSource]:
     """The clips, ordered by path; `root` is mvlrs_v1 or its parent, and the lists lie in either.
 
     With the lists their splits are kept, pretrain/ is training, and a clip in no list is not used; without any list

@@ -5,7 +5,7 @@ video.tar and audio.tar).
 
 from pathlib import Path
 
-from ...config import Config
+from ...config import DataSettings
 from .layout import files, name_of, unusable
 from .source import ClipSource
 from .splits import split
@@ -13,7 +13,7 @@ from .splits import split
 FRONT, OTHERS = "front", {"down", "top", "left_30", "left_60", "right_30", "right_60"}
 
 
-def read(root: Path, config: Config) -> list[ClipSource]:
+def read(root: Path, settings: DataSettings) -> list[ClipSource]:
     """The front views of all actors, ordered by path; another view where `root` is its folder (M003/video/left_30).
 
     A sentence without a sound file of its own is listed all the same: some copies have the sound in the video. Sound

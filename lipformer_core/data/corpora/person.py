@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from ...config import Config
+from ...config import DataSettings
 from .source import ClipSource
 from .splits import BY_TIME
 
 
-def read(path: Path, config: Config) -> list[ClipSource]:
+def read(path: Path, settings: DataSettings) -> list[ClipSource]:
     """The video `path`; preparation divides its usable frames by `splits.by_time`."""
     return [ClipSource(path.stem, path.stem, BY_TIME, str(path))]

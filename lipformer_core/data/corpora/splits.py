@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 
-from ...config import Config
+from ...config import DataSettings
 from ...errors import DataError
 from ...timing import FPS
 from .source import ClipSource
@@ -39,12 +39,12 @@ def split(sources: list[ClipSource], held_out: Collection[str] = HELD_OUT) -> li
     return [replace(s, split=where.get(s.person, "train")) for s in sources]
 
 
-def named(sources: list[ClipSource], config: Config) -> list[ClipSource]:
+def named(sources: list[ClipSource], settings: DataSettings) -> list[ClipSource]:
     """The same rows with the persons whom the settings name held out and all others in train; as they are, if none.
 
     raises DataError for a named person without a usable clip
     """
-    where = dict.fromkeys(config.val_persons, "val") | dict.fromkeys(config.test_persons, "test")
+    where = dict.fromkeys(settings.val_persons, "val") | dict.fromkeys(settings.test_persons, "test")
     if not where:
         return sources
     persons = _persons(sources)

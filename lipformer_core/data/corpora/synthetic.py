@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
-from ...config import Config
+from ...config import DataSettings
 from .source import ClipSource
 
+SPLITS = ("train", "val", "test")
 
-def read(root: Path | None, config: Config) -> list[ClipSource]:
+
+def read(root: Path | None, settings: DataSettings) -> list[ClipSource]:
     """The clips that `lipformer_core.data.synthetic` will draw."""
-    counts = {"train": config.synthetic_train, "val": config.synthetic_val, "test": config.synthetic_test}
+    embedded = settings.synthetic
     sources, person = [], 0
-    for split, count in counts.items():
-        frames = config.synthetic_frames if split == "train" else config.synthetic_test_frames
+    for split, count in zip(SPLITS, embedded.persons, strict=True):
+        frames = embedded.frames[0] if split == "train" else embedded.frames[1]
         for _ in range(count):
             name = f"synthetic{person:05d}"
             sources.append(ClipSource(name, name, split, synthetic=(person, 0, frames)))

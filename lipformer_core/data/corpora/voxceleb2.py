@@ -7,13 +7,13 @@ The sound is also published by itself, as dev/aac/id00012/21Uxsk56VDQ/00001.m4a;
 import re
 from pathlib import Path
 
-from ...config import Config
+from ...config import DataSettings
 from .layout import files, name_of, unusable
 from .source import ClipSource
 from .splits import split
 
 
-def read(root: Path, config: Config) -> list[ClipSource]:
+def read(root: Path, settings: DataSettings) -> list[ClipSource]:
     """The utterances, ordered by path; `root` holds dev/ and test/, or is one of them.
 
     The official test persons are test and validation is drawn from dev by person. Where there is no test/, test is

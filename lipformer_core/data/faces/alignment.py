@@ -14,6 +14,7 @@ from ...errors import NoFaceFound
 
 EYE_DISTANCE = 0.31  # of the crop's side, between the centres of the eyes
 EYE_LINE = 0.31  # of the crop's height: upper lips of the widest mouths just stay below its middle
+TRANSFORM_SIGMA = 1.5  # frames of 1/25 s; smoothing of the crop over time
 BLOCK = 2_000  # frames that are fitted at once, so that an hour needs little memory
 STILL_POINTS = np.arange(27, 48)  # nose and eyes: neither mouth nor jaw, which speech moves
 
@@ -85,7 +86,7 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def crop_transforms(
-    landmarks: np.ndarray, valid: np.ndarray, size: int, sigma: float = 1.5, shot: np.ndarray | None = None
+    landmarks: np.ndarray, valid: np.ndarray, size: int, sigma: float = TRANSFORM_SIGMA, shot: np.ndarray | None = None
 ) -> np.ndarray:
     """Find the similarity from each source frame to its aligned crop, smooth in time.
 
@@ -96,7 +97,7 @@ def crop_transforms(
         landmarks: `(n, 68, 2)` source pixels; ignored where not valid.
         valid: `(n,)` bool. Each run of valid frames is smoothed by itself.
         size: side of the crop in pixels.
-        sigma: of the Gaussian, in frames; 1.5 is meant for 25 frames/s. 0 leaves the transforms as they are.
+        sigma: of the Gaussian, in frames; the default is meant for 25 frames/s. 0 leaves the transforms as they are.
         shot: `(n,)` number of each frame's shot; nothing is smoothed across a cut.
 
     Returns:

@@ -2,7 +2,7 @@
 
 from .demux import MediaInfo, frame_times, iter_frames, probe
 from .packets import Damage
-from .soundtrack import iter_audio, read_audio
+from .soundtrack import read_audio
 from .video import FrameReader, VideoWriter, frames_held
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "VideoWriter",
     "frame_times",
     "frames_held",
-    "iter_audio",
     "iter_frames",
     "probe",
     "read_audio",

@@ -130,7 +130,7 @@ def write_sound(
     """Compute `count` rows of a stream of sound, block by block, into a file.
 
     before : rows before the clip's first picture that the stream begins with
-    encoder : `Config.speech_encoder`
+    encoder : `audio.speech_encoder`
     Row k of the stream is centred on its sample 160 k; the stream's beginning is taken for silence before it.
     raises as `speech.sound_rows`
     """

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ...config import Config
+from ...config import AudioSettings
 from ...errors import DataError
 from .archive import SoundRows, mapped, unpack
 
@@ -148,25 +148,23 @@ class Clip:
         """
         return self._windows(self._sound("none"), indices, window)
 
-    def heard(self, indices: np.ndarray | list[int], config: Config) -> np.ndarray:
-        """What a model with these settings hears around the frames asked for: float32 (k, audio_window, columns).
+    def heard(self, indices: np.ndarray | list[int], settings: AudioSettings, needed: bool = False) -> np.ndarray:
+        """What a model with these settings hears around the frames asked for: float32 (k, window, columns).
 
-        Columns as of `speech.sound_rows`, less the clip's `audio.band_means` where `mean_normalise_audio` is on.
-        raises DataError if the model needs features that the clip was prepared without
+        Columns as of `speech.sound_rows`, less the clip's `audio.band_means` where `mean_normalise` is on.
+
+        needed : raise DataError for a clip that was prepared without the features of the speech encoder; else they are 0
         """
-        windows = self._windows(self._rows(config), indices, config.audio_window)
-        windows = _padded(windows, config)
-        return self._normalised(windows) if config.mean_normalise_audio else windows
+        windows = self._windows(self._rows(settings, needed), indices, settings.window)
+        windows = _padded(windows, settings)
+        return self._normalised(windows) if settings.mean_normalise else windows
 
-    def silence(self, config: Config) -> np.ndarray:
-        """What a model with these settings hears while the clip's speaker is silent: float32 (audio_window, columns).
-
-        raises DataError as `heard`
-        """
+    def silence(self, settings: AudioSettings) -> np.ndarray:
+        """What a model with these settings hears while the clip's speaker is silent: float32 (window, columns)."""
         from ..audio.mel import silent_rows
 
-        silent = _padded(silent_rows(config.audio_window, self._rows(config).shape[1]), config)
-        return self._normalised(silent) if config.mean_normalise_audio else silent
+        silent = _padded(silent_rows(settings.window, self._rows(settings).shape[1]), settings)
+        return self._normalised(silent) if settings.mean_normalise else silent
 
     def _windows(self, rows: SoundRows, indices: np.ndarray | list[int], window: int) -> np.ndarray:
         from ...timing import FPS, MEL_RATE
@@ -184,17 +182,19 @@ class Clip:
 
         return band_means(self.mel)
 
-    def _rows(self, config: Config) -> SoundRows:
-        """Rows of the sound; without the features that the clip lacks, where the model can do without them."""
-        absent = config.speech_dropout and "speech" not in self.arrays
-        return self._sound("none" if absent else config.speech_encoder)
+    def _rows(self, settings: AudioSettings, needed: bool = False) -> SoundRows:
+        """Rows of the sound, without the features that the clip lacks unless they are needed."""
+        absent = "speech" not in self.arrays and not needed
+        return self._sound("none" if absent else settings.speech_encoder)
 
     def _sound(self, encoder: str) -> SoundRows:
         """Rows of the clip's sound and its surroundings, of as many columns as a model with this encoder hears."""
         if encoder not in self._sounds:
             kinds = ("mel",) if encoder == "none" else ("mel", "speech")
             if kinds[-1] not in self.arrays:
-                raise DataError(f"{self.info.clip_id}: prepared without speech_encoder={encoder}; prepare it anew")
+                raise DataError(
+                    f"{self.info.clip_id}: prepared without audio.speech_encoder={encoder}; prepare it anew"
+                )
             self._sounds[encoder] = SoundRows(self.arrays, kinds)
         return self._sounds[encoder]
 
@@ -203,11 +203,11 @@ class Clip:
         return {}
 
 
-def _padded(rows: np.ndarray, config: Config) -> np.ndarray:
+def _padded(rows: np.ndarray, settings: AudioSettings) -> np.ndarray:
     """Rows (…, columns) with zeros for features that are not there."""
     from ..audio.speech import sound_width
 
-    lacking = sound_width(config.speech_encoder) - rows.shape[-1]
+    lacking = sound_width(settings.speech_encoder) - rows.shape[-1]
     return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, lacking)]) if lacking else rows
 
 

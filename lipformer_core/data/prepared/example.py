@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from ...config import Config
+from ...config import DataSettings
 from ...errors import DataError
 from ..corpora import list_sources
 from .summary import held_out_person
@@ -17,15 +17,15 @@ class Example(NamedTuple):
     landmarks: Path | None
 
 
-def held_out_example(corpus: str, source: str | Path | None, config: Config, folder: Path | str) -> Example:
+def held_out_example(corpus: str, source: str | Path | None, settings: DataSettings, folder: Path | str) -> Example:
     """The first test clip as the video, the last one (another person's, where there are several) as the speech.
 
     corpus, source : as in `corpora.list_sources`. The synthetic corpus's files are written to `folder`.
     raises DataError where the corpus holds no clip out
     """
     if corpus == "synthetic":
-        return _synthetic(config, Path(folder))
-    sources = list_sources(corpus, source, config)
+        return _synthetic(settings, Path(folder))
+    sources = list_sources(corpus, source, settings)
     # whole files with sound: a range of an HDTF video would need cutting first
     held_out = [s for s in sources if s.split == "test" and s.path and not (s.still or s.start_s or s.end_s)]
     if not held_out:
@@ -33,18 +33,18 @@ def held_out_example(corpus: str, source: str | Path | None, config: Config, fol
     return Example(Path(held_out[0].path), Path(held_out[-1].audio_path or held_out[-1].path), None)
 
 
-def _synthetic(config: Config, folder: Path) -> Example:
+def _synthetic(settings: DataSettings, folder: Path) -> Example:
     from ..synthetic import synthesise_clip
     from ..synthetic.export import write_clip
 
     files = [
         write_clip(
             synthesise_clip(
-                config.data_seed,
-                held_out_person(config, number),
+                settings.synthetic.seed,
+                held_out_person(settings, number),
                 0,
-                config.synthetic_test_frames,
-                2 * config.synthetic_size,
+                settings.synthetic.frames[1],
+                2 * settings.synthetic.size,
             ),
             folder,
         )

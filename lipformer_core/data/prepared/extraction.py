@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .quality import Verdict
 
 TRACKER_PACKAGES = {"mediapipe": ("mediapipe",), "face_alignment": ("face-alignment", "torch"), "none": ()}
+CROP_FORMAT, JPEG_QUALITY = "jpeg", 95  # of the stored crops
+CLIP_FRAMES = 750  # of the longest clip; longer videos become several
 CONTEXT = MEL_RATE  # mel frames before and after a clip that are kept where it was cut out of a longer one
 OFFSET_FRAMES = 60 * FPS  # of which the offset between picture and sound is estimated
 
@@ -112,10 +114,10 @@ def _prepare(source: ClipSource, part: Path, scratch: Path, config: Config, row:
         stretches = [(source.split, *cut) for cut in ranges]
         if source.split == BY_TIME and ranges:
             usable = sum(last - first for first, last in ranges)
-            stretches = by_time(ranges, config.min_run) if usable >= SHORTEST else []
+            stretches = by_time(ranges, Limits().min_run) if usable >= SHORTEST else []
             if usable < SHORTEST:
                 row["reason"] = f"too short: {usable / FPS:.1f} s are usable, {SHORTEST / FPS:g} s are needed"
-        placed = [(split, cut) for split, *ends in stretches for cut in pieces(*ends, config.clip_frames)]
+        placed = [(split, cut) for split, *ends in stretches for cut in pieces(*ends, CLIP_FRAMES)]
         cuts = [cut for _, cut in placed]
         clips = [_metadata(source, s, material, config, number, cut, cuts) for number, (s, cut) in enumerate(placed)]
         if clips:
@@ -127,11 +129,11 @@ def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, heard: Binar
     from ..synthetic import synthesise_clip
 
     person, clip, n = source.synthetic
-    made = synthesise_clip(config.data_seed, person, clip, n, config.synthetic_size)
+    made = synthesise_clip(config.data.synthetic.seed, person, clip, n, config.data.synthetic.size)
     valid = np.ones(n, bool)
-    transforms = crop_transforms(made.landmarks, valid, config.crop_size, config.transform_sigma)
+    transforms = crop_transforms(made.landmarks, valid, config.data.size)
     offsets, _ = _cut(iter(made.frames), transforms, valid, crops, config)
-    sound = write_sound(iter([made.audio]), 0, 1 + len(made.audio) // HOP, heard, config.speech_encoder)
+    sound = write_sound(iter([made.audio]), 0, 1 + len(made.audio) // HOP, heard, config.audio.speech_encoder)
     return Material(made.landmarks, made.pose, valid, transforms, crops, offsets, sound)
 
 
@@ -156,20 +158,20 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO
         before = min(CONTEXT, int(source.start_s * MEL_RATE))
         stream = sound_from(source.audio_path or source.path, source.start_s, before / MEL_RATE, hears)
         first_block = next(stream)  # a file without sound says so before the pictures are looked at
-    track = track_faces(cropped(), _tracker(), detect_every=config.detect_every)
+    track = track_faces(cropped(), _tracker())
     n = len(track.valid)
     landmarks = track.landmarks
     landmarks += corner  # in place: no second copy of a long video's
-    transforms = crop_transforms(landmarks, track.valid, config.crop_size, config.transform_sigma, track.shot)
+    transforms = crop_transforms(landmarks, track.valid, config.data.size, shot=track.shot)
     offsets, sharpness = _cut(frames(), transforms, track.valid, crops, config)
-    sound = SoundFile(heard, 0, 0, sound_width(config.speech_encoder))
+    sound = SoundFile(heard, 0, 0, sound_width(config.audio.speech_encoder))
     share = offset = None
     if stream is not None:
         count = before + mel_frames(n) + CONTEXT
-        sound = write_sound(chain([first_block], stream), before, count, heard, config.speech_encoder)
+        sound = write_sound(chain([first_block], stream), before, count, heard, config.audio.speech_encoder)
         share, offset = _speech_share(sound, n), _offset(landmarks, track.valid, sound)
-    verdict = gate(track, sharpness, share, offset, Limits.from_config(config), source.still, np.array(held_s))
-    moved = offset.frames if config.correct_offset and offset is not None and offset.confident else 0
+    verdict = gate(track, sharpness, share, offset, Limits.from_settings(config.data), source.still, np.array(held_s))
+    moved = offset.frames if config.data.correct_offset and offset is not None and offset.confident else 0
     verdict.measured.update(corrected=moved, **{**hears.counts(), **seen.counts()})
     return Material(landmarks, track.pose, track.valid, transforms, crops, offsets, sound, moved), verdict
 
@@ -198,13 +200,13 @@ def _cut(
     """Write the crops one after the other, black ones where there is no face; offsets (n + 1,) and sharpness (n,)."""
     from .quality import sharpness
 
-    size = config.crop_size
-    black = encode_crop(np.zeros((size, size, 3), np.uint8), config.image_format, config.jpeg_quality)
+    size = config.data.size
+    black = encode_crop(np.zeros((size, size, 3), np.uint8), CROP_FORMAT, JPEG_QUALITY)
     lengths, sharp = [0], []
     for frame, transform, ok in zip(frames, transforms, valid, strict=True):
         crop = warp_crop(frame, transform, size) if ok else None
         sharp.append(sharpness(crop) if ok else np.nan)
-        picture = black if crop is None else encode_crop(crop, config.image_format, config.jpeg_quality)
+        picture = black if crop is None else encode_crop(crop, CROP_FORMAT, JPEG_QUALITY)
         crops.write(picture)
         lengths.append(len(picture))
     crops.flush()
@@ -224,7 +226,7 @@ def _metadata(
         "first_frame": cut[0],
         "still": source.still,
         "runs": valid_runs(material.valid[slice(*cut)]),
-        "image_format": config.image_format,
+        "image_format": CROP_FORMAT,
         "audio_offset": material.audio_offset,
     }
 

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from ... import provenance
@@ -21,31 +21,10 @@ from ..corpora import CORPORA, ClipSource, list_sources, printable, split_rule
 from .clips import FORMAT, MANIFEST, PreparedCorpus
 from .extraction import TRACKER_PACKAGES, part_name, prepare_source, source_state, tracker_name
 from .preparation_report import write_report
-from .quality import Limits
 from .shards import join, remove_folder, writing
 
 BACKENDS = ("local", "dask")
-# the settings that change what is written; another value of one of them is another corpus
-_RELEVANT = (
-    "val_persons",
-    "test_persons",
-    "crop_size",
-    "transform_sigma",
-    "image_format",
-    "jpeg_quality",
-    "clip_frames",
-    "shard_megabytes",
-)
-_RELEVANT_FILMED = ("detect_every", "correct_offset", *(field.name for field in fields(Limits)))
-_RELEVANT_SYNTHETIC = (
-    "data_seed",
-    "synthetic_train",
-    "synthetic_val",
-    "synthetic_test",
-    "synthetic_frames",
-    "synthetic_test_frames",
-    "synthetic_size",
-)
+SHARD_BYTES = 256 * 2**20  # of the largest shard
 
 
 def prepare(
@@ -98,7 +77,7 @@ def prepare_for_training(
     data, folders = prepare(corpus, source, out, config, **options), [out]
     if synthetic_too and corpus != "synthetic":
         folders.append(out.with_name(f"{out.name}_synthetic"))
-        prepare("synthetic", None, folders[1], config.replace(val_persons=(), test_persons=()), **options)
+        prepare("synthetic", None, folders[1], config.replace(data={"val_persons": (), "test_persons": ()}), **options)
     return data, folders
 
 
@@ -140,12 +119,12 @@ def _finish(
     if not kept:
         reasons = "; ".join(f"{row['clip_id']}: {row['reason']}" for row in rows[:3])
         raise DataError(f"not one of {len(rows)} clips could be used ({reasons} …); {out} holds the whole report")
-    infos, shards = join(kept, parts, out, config.shard_megabytes * 2**20)
+    infos, shards = join(kept, parts, out, SHARD_BYTES)
     manifest = {
         "format": FORMAT,
         **origin,
-        "crop_size": config.crop_size,
-        "split_rule": split_rule(corpus, sources, config),
+        "crop_size": config.data.size,
+        "split_rule": split_rule(corpus, sources, config.data),
         "hash": hashlib.sha256("".join(shards.values()).encode()).hexdigest(),
         "sources": _fingerprint(sources),
         "files": {_below(path, source): state for row in rows for path, state in row["files"].items()},
@@ -158,13 +137,11 @@ def _finish(
 
 
 def _settings(corpus: str, source: str | Path | None, config: Config) -> dict:
-    names = _RELEVANT + (_RELEVANT_SYNTHETIC if corpus == "synthetic" else _RELEVANT_FILMED)
-    values = {name: getattr(config, name) for name in names}
-    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    if config.speech_encoder != "none":  # a corpus without is the same as before there were any
-        settings["speech_encoder"] = config.speech_encoder
-    if config.list_rows:
-        settings["list_rows"] = config.list_rows
+    """What changes what is written: another value of one of them is another corpus."""
+    settings = config.to_dict()["data"]
+    for irrelevant in ("quality_gate", "correct_offset") if corpus == "synthetic" else ("synthetic",):
+        del settings[irrelevant]
+    settings["speech_encoder"] = config.audio.speech_encoder
     return settings | {"corpus": corpus, "source": printable(str(Path(source).resolve())) if source else None}
 
 
@@ -173,7 +150,7 @@ def _listed(corpus: str, source: str | Path | None, config: Config, out: Path) -
     gone = source is not None and not Path(source).exists()
     if gone and corpus in CORPORA and (out / MANIFEST).is_file():
         return None
-    return list_sources(corpus, source, config)
+    return list_sources(corpus, source, config.data)
 
 
 def _fingerprint(sources: list[ClipSource]) -> str:

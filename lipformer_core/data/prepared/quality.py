@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import math
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from ...timing import FPS, N_MELS
 from ..faces.alignment import eye_distance, valid_runs
 
 if TYPE_CHECKING:
-    from ...config import Config
+    from ...config import DataSettings
     from ..audio.av_offset import Offset
     from ..faces.tracking import FaceTrack
 
@@ -26,22 +27,25 @@ SPEECH_RISE = 0.15  # and above the clip's own quietest tenth: hum and noise sta
 
 @dataclass(frozen=True)
 class Limits:
-    """What a frame or a clip must keep to; the fields of the same names in `Config`."""
+    """What a frame or a clip must keep to."""
 
-    min_eye_distance: float  # px in the source
-    min_sharpness: float  # of `sharpness`
-    max_yaw: float  # degrees
-    max_other_face: float  # size of another face in the picture in units of this one's
-    min_run: int  # frames
-    min_face_share: float  # of all frames
-    min_speech: float  # share of the time
-    max_offset: int | None  # frames between picture and sound; None: any, since it is corrected
+    min_eye_distance: float = 12.0  # px in the source between the eyes' centres
+    min_sharpness: float = 0.01  # of `sharpness`
+    max_yaw: float = 60.0  # degrees; beyond, half the mouth is hidden
+    max_other_face: float = 0.8  # size of another face in the picture in units of this one's
+    min_run: int = 12  # frames in a row that are fit
+    min_face_share: float = 0.02  # of all frames
+    min_speech: float = 0.05  # share of the time
+    max_offset: int | None = 8  # frames between picture and sound; None: any, since it is corrected
 
     @classmethod
-    def from_config(cls, config: Config) -> Limits:
-        """The limits that a configuration sets; an offset that is corrected is no fault."""
-        values = {f.name: getattr(config, f.name) for f in fields(cls)}
-        return cls(**values | ({"max_offset": None} if config.correct_offset else {}))
+    def from_settings(cls, settings: DataSettings) -> Limits:
+        """The usual limits, or with `quality_gate` off none but `min_run`; an offset that is corrected is no fault."""
+        limits = cls() if settings.quality_gate else OPEN
+        return replace(limits, max_offset=None) if settings.correct_offset else limits
+
+
+OPEN = Limits(0.0, 0.0, math.inf, math.inf, min_face_share=0.0, min_speech=0.0, max_offset=None)
 
 
 class Trim(NamedTuple):

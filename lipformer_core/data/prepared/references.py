@@ -1,7 +1,7 @@
 """Which frame shows a person's mouth to the model while another one is generated.
 
 Dubbing and evaluation use one rule, `references`; training draws, by `draw_reference`, as that rule may choose. Its
-policies (`Config.reference`):
+policies (`lips.reference`):
 
 - `one`: each part of a clip has one reference, the frame most nearly frontal among those with the mouth nearly closed;
 - `nearest`: each frame has the reference nearest in pose, out of a few that cover the poses of its part;

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...config import Config
+from ...config import DataSettings
 from ...timing import FPS
 from ..corpora import list_sources
 from .clips import PreparedCorpus
@@ -125,7 +125,7 @@ def synthetic_person(person: str) -> int:
     return int(person.removeprefix("synthetic"))
 
 
-def held_out_person(config: Config, number: int = 0) -> int:
+def held_out_person(settings: DataSettings, number: int = 0) -> int:
     """The `number`-th test person of the embedded corpus."""
-    tested = [s.synthetic[0] for s in list_sources("synthetic", None, config) if s.split == "test"]
+    tested = [s.synthetic[0] for s in list_sources("synthetic", None, settings) if s.split == "test"]
     return tested[number]

@@ -54,6 +54,6 @@ class OurLipFormer(LipFormer):
 
 
 def expected_codes(logits: Tensor, codes: Tensor) -> Tensor:
-    """The mean of the codes (K, d) by their probability, (B, n, d), of logits (B, n, K); float32 also under autocast."""
+    """The mean of the codes (K, d) by their probability, (B, n, d), of logits (B, n, K); always float32."""
     with full_precision(logits):
         return logits.float().softmax(-1) @ codes.float()

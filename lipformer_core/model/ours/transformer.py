@@ -1,4 +1,4 @@
-"""The Transformer with what we added: places, attention among tokens, finer warping, and logits around the reference."""
+"""The Transformer with what we added: places, attention among tokens, finer warping, logits around the reference."""
 
 import torch
 from torch import Tensor, nn

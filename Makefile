@@ -3,7 +3,7 @@
 # make test                        ruff, the unit tests, and every notebook strictly against its committed outputs
 # make notebooks                   execute the notebooks anew and save them in place
 # make lab                         JupyterLab on the notebooks
-# make EXTRAS=lab,scale,test       where moonshine-voice has no wheel: Linux before glibc 2.35
+# make EXTRAS=lab,notebooks,scale,test,train       where moonshine-voice has no wheel: Linux before glibc 2.35
 # make clean                       caches and the environment; never data or results
 
 SHELL := /bin/bash
@@ -15,7 +15,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= quick
-EXTRAS ?= lab,scale,speech,test
+EXTRAS ?= lab,notebooks,scale,speech,test,train
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 TESTS ?= tests $(if $(NOTEBOOKS),notebooks)
 # Kernels draw their figures into the notebook, whatever backend the caller's shell names; no progress bars in outputs.

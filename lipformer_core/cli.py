@@ -27,6 +27,8 @@ MENDABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
 }
+# of the extra `train`, which who only dubs has not installed
+TRAIN_MODULES = {"accelerate", "tensorboard", "torchvision", "joblib", "filelock", "matplotlib"}
 
 
 class _Group(typer.core.TyperGroup):
@@ -38,12 +40,17 @@ class _Group(typer.core.TyperGroup):
     def invoke(self, ctx: typer.Context) -> object:
         try:
             return super().invoke(ctx)
-        except (LipFormerError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in MENDABLE:
+        except (LipFormerError, OSError, ModuleNotFoundError) as error:
+            text = str(error)
+            if isinstance(error, ModuleNotFoundError):
+                if (error.name or "").partition(".")[0] not in TRAIN_MODULES:
+                    raise
+                text = f"this command needs {error.name}: pip install 'lipformer-core[train]'"
+            elif isinstance(error, OSError) and error.errno not in MENDABLE:
                 raise
             console = Console(stderr=True, soft_wrap=True, highlight=False)
             console.print("error:", style="bold red", end=" ")
-            console.print(str(error), markup=False)
+            console.print(text, markup=False)
             raise typer.Exit(2) from error
 
 

@@ -56,3 +56,15 @@ def write_results(path: str | Path, values: Mapping[str, object]) -> dict[str, o
     if str(path):
         write_json(Path(path), out)
     return out
+
+
+def hold(name: str, value: float | None, low: float = -math.inf, high: float = math.inf, digits: int = 2) -> None:
+    """Print a measurement rounded, and whether it lies within its bounds: what a notebook states and a test compares.
+
+    The figure may differ a little from machine to machine, the verdict may not. value : None, or not a number: outside
+    """
+    inside = value is not None and low <= value <= high
+    bounds = f"{low:g} to {high:g}" if low > -math.inf and high < math.inf else ""
+    bounds = bounds or (f"{low:g} or more" if low > -math.inf else f"{high:g} or less")
+    figure = "none" if value is None else f"{value:.{digits}f}"
+    print(f"{name}: {figure}, {'within' if inside else 'OUTSIDE'} {bounds}")

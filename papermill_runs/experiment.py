@@ -5,12 +5,12 @@
     parameters: {preset: quick, seed: 0}          # to every notebook that defines them
     notebooks:
       - notebook: 01_data_preparation
-        parameters: {overrides: {crop_size: 64}}  # to this one; mappings are merged with the common ones
+        parameters: {overrides: {data.size: 64}}  # to this one; mappings are merged with the common ones
       - notebook: 02_codebook_training            # an ablation: this notebook once for each variant and seed, into
         seeds: [0, 1, 2]                          # run folders of their own, on the same data
         variants:
           plain: {}                               # the parameters that differ
-          l2: {overrides: {normalise_codes: true}}
+          plain: {overrides: {stage1: {prevent_collapse: false}}}
 
 An experiment may name `commands` before or in place of notebooks: `lipformer` commands, `{work}` in them the run's folder.
 
@@ -165,8 +165,8 @@ def resolve(experiment: Experiment, out: Path, notebooks: Path = NOTEBOOKS) -> l
 
 
 def _merged(common: dict, own: dict) -> dict:
-    """Parameters with others over them; mappings are merged."""
-    both = {k: {**common[k], **v} for k, v in own.items() if isinstance(v, dict) and isinstance(common.get(k), dict)}
+    """Parameters with others over them; mappings are merged, at any depth."""
+    both = {k: _merged(common[k], v) for k, v in own.items() if isinstance(v, dict) and isinstance(common.get(k), dict)}
     return {**common, **own, **both}
 
 

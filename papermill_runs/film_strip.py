@@ -36,7 +36,7 @@ def film_strip(out: Path = OUT) -> None:
         Image.fromarray(astronaut()).save(portrait)
         faces: list[tuple[Path, Path | None]] = [(portrait, None)]
         for number in range(PERSONS):
-            person = held_out_person(model.config, number)
+            person = held_out_person(model.config.data, number)
             files = write_clip(synthesise_clip(model.config.data.synthetic.seed, person, 0, 75, 512), Path(folder))
             faces.append((files.video, files.landmarks))
         for face, landmarks in faces:

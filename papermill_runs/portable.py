@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from lipformer_core.data.prepared.clips import MANIFEST, Clip, PreparedCorpus, clip_infos, decode
+from lipformer_core.data.prepared.prepare import SHARD_BYTES
 from lipformer_core.data.prepared.shards import PartClip, encode_crop, join, remove_folder, write_part
 from lipformer_core.files import atomic, write_json
 
@@ -81,7 +82,7 @@ def unpack(file: Path | str, corpus: Path | str) -> None:
             part = PartClip(info["clip_id"], about, own, (0, len(joined)))
             write_part(parts / f"{number}.tar", [part], io.BytesIO(joined))
             listed.append((str(number), {**info, "bytes": len(joined)}))
-        placed, shards = join(listed, parts, whole, kept["settings"]["shard_megabytes"] * 2**20)
+        placed, shards = join(listed, parts, whole, SHARD_BYTES)
         write_json(whole / MANIFEST, {**kept, "shards": shards, "clips": [vars(info) for info in placed]})
         remove_folder(parts)
         whole.rename(corpus)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 
+from lipformer_core.config import preset
 from lipformer_core.data.faces.alignment import MEAN_FACE
 from lipformer_core.model.lipformer import Reference
 from lipformer_core.timing import FPS
@@ -117,22 +118,13 @@ def write_video(
     return path
 
 
-class FakeConfig:
-    """The settings that dubbing asks for."""
-
-    crop_size = 64
-    audio_window = 16
-    reference = "one"
-    transform_sigma = 1.5
-    mean_normalise_audio = False
-    speech_encoder = "none"
-    speech_dropout = 0.0
+FAKE_CONFIG = preset("tiny", {"data.size": 64, "audio.window": 16})
 
 
 class FakeModel(torch.nn.Module):
     """LipFormer's interface without its mind: the mouth is a box as bright as the sound is loud."""
 
-    config = FakeConfig()
+    config = FAKE_CONFIG
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,21 +1,24 @@
 """A training in several processes of one CPU, for the tests."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 
-from lipformer_core.config import preset
+from lipformer_core.config import flat, preset
 
 SECONDS = 100  # after which processes that wait for each other are ended
 
 
 def train_in_processes(count, run, corpus, config, stage="codebook", first=""):
     """`lipformer train` in so many processes of one CPU, by gloo; `first` is Python that each runs before it."""
-    changed = {k: v for k, v in config.to_dict().items() if v != getattr(preset("quick"), k)}
-    settings = [text for k, v in changed.items() for text in ("--set", f"{k}={list(v) if type(v) is tuple else v}")]
+    known = dict(flat(preset("tiny").to_dict()))
+    changed = {name: value for name, value in flat(config.to_dict()) if value != known[name]}
+    settings = [text for name, value in changed.items() for text in ("--set", f"{name}={json.dumps(value)}")]
     start = f"{first}\nfrom lipformer_core.cli import main\nmain()"
-    command = [sys.executable, "-c", start, "train", stage, "--data", str(corpus), "--run", str(run)]
+    command = [sys.executable, "-c", start, "train", stage, "--preset", "tiny"]
+    command += ["--data", str(corpus), "--run", str(run)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,11 +1,12 @@
 """Sound is read where it lies: the same windows as from whole arrays, in little memory."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lipformer_core.config import preset
+from lipformer_core.config import AudioSettings
 from lipformer_core.data.audio import band_means, mel_windows
 from lipformer_core.data.audio.speech import FEATURES
 from lipformer_core.data.prepared.clips import ClipInfo, PreparedCorpus
@@ -14,7 +15,7 @@ from lipformer_core.errors import DataError
 from lipformer_core.files import write_json
 
 ROWS, AROUND, CLIPS, FRAMES = 3001, 100, 12, 6
-CONFIG = preset("quick", {"audio.speech_encoder": "moonshine"})
+SETTINGS = AudioSettings(speech_encoder="moonshine")
 
 
 def arrays(seed: int) -> dict[str, np.ndarray]:
@@ -50,7 +51,7 @@ def corpus(tmp_path_factory):
 
 @pytest.mark.parametrize("normalised", [False, True])
 def test_a_window_is_that_of_the_whole_sound(corpus, normalised):
-    config = CONFIG.replace({"audio.mean_normalise": normalised})
+    settings = replace(SETTINGS, mean_normalise=normalised)
     times = np.array([0, 740, 7, 3])  # the first and the last reach beyond the clip
     for number in (0, CLIPS - 1):
         clip, whole = corpus.open(f"clip{number}"), arrays(number)
@@ -60,11 +61,11 @@ def test_a_window_is_that_of_the_whole_sound(corpus, normalised):
             np.hstack([whole[f"{kind}{where}"] for kind in ("mel", "speech")]) for where in ("_before", "", "_after")
         ]
         rows = np.concatenate(parts, dtype=np.float32)
-        expected = mel_windows(rows, times / 25 + AROUND / 100, config.audio.window)
+        expected = mel_windows(rows, times / 25 + AROUND / 100, settings.window)
         mel = mel_windows(rows[:, :80], times / 25 + AROUND / 100, 44)
         if normalised:
             expected = expected - band_means(parts[1].astype(np.float32))
-        np.testing.assert_allclose(clip.heard(times, config), expected, atol=1e-6)
+        np.testing.assert_allclose(clip.heard(times, settings), expected, atol=1e-6)
         np.testing.assert_array_equal(clip.audio_windows(times, 44), mel)
 
 
@@ -74,7 +75,7 @@ def test_open_clips_hold_no_sound(corpus):
     clips = [fresh.open(f"clip{number}") for number in range(CLIPS)]
     before = tracemalloc.get_traced_memory()[0]
     for clip in clips:
-        assert clip.heard([3], CONFIG).shape == (1, CONFIG.audio.window, 80 + FEATURES)
+        assert clip.heard([3], SETTINGS).shape == (1, SETTINGS.window, 80 + FEATURES)
     held = (tracemalloc.get_traced_memory()[0] - before) / CLIPS
     tracemalloc.stop()
     assert held < 100_000, "of about 2.8 million bytes of sound a clip"

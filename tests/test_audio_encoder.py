@@ -2,14 +2,14 @@
 
 import torch
 
-from lipformer_core.config import preset
+from lipformer_core.config import AudioSettings
 from lipformer_core.model.audio_encoder import AudioEncoder
 
 
 def test_all_of_the_window_is_heard():
     torch.manual_seed(0)
     for window in (20, 36):
-        net = AudioEncoder(preset("quick", {"lips.audio_width": 16, "audio.window": window})).eval()
+        net = AudioEncoder(AudioSettings(window=window), 16).eval()
         sound = torch.randn(1, window, 80, requires_grad=True)
         net(sound).square().sum().backward()
         assert sound.grad.abs().sum((0, 2)).nonzero().flatten().tolist() == list(range(window))

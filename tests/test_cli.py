@@ -54,22 +54,22 @@ def test_version():
 
 
 def test_prepare_passes_everything_on(calls, tmp_path):
-    arguments = ["prepare", "videos", "--out", str(tmp_path), "--workers", "2", "--set", "crop_size=48", "--quiet"]
+    arguments = ["prepare", "videos", "--out", str(tmp_path), "--workers", "2", "--set", "data.size=48", "--quiet"]
     assert runner.invoke(app, arguments).exit_code == 0
     ((_, _, given),) = calls
     assert (given["corpus"], given["source"], given["out"]) == ("folder", "videos", tmp_path)
-    assert (given["workers"], given["progress"], given["config"].crop_size) == (2, False, 48)
-    assert (given["backend"], given["scheduler"], given["config"].correct_offset) == ("local", None, False)
+    assert (given["workers"], given["progress"], given["config"].data.size) == (2, False, 48)
+    assert (given["backend"], given["scheduler"], given["config"].data.correct_offset) == ("local", None, False)
 
 
 @pytest.mark.parametrize("stage", ["codebook", "sync", "lipformer"])
 def test_training_gets_preset_settings_and_seed(calls, tmp_path, stage):
-    arguments = ["train", stage, "--data", "d", "--run", str(tmp_path), "--seed", "7", "--set", "stage1_lr=1e-3"]
-    result = runner.invoke(app, [*arguments, "--set", "width_multipliers=[1, 2]"])
+    arguments = ["train", stage, "--data", "d", "--run", str(tmp_path), "--seed", "7", "--set", "stage1.lr=1e-3"]
+    result = runner.invoke(app, [*arguments, "--set", "codebook.widths=[32, 64]"])
     assert result.exit_code == 0, result.output
     ((name, (config, data, run), _),) = calls
     assert isinstance(config, Config)
-    assert (name, config.seed, config.stage1.lr, config.width_multipliers) == (f"train_{stage}", 7, 1e-3, (1, 2))
+    assert (name, config.seed, config.stage1.lr, config.codebook.widths) == (f"train_{stage}", 7, 1e-3, (32, 64))
     assert (data, run) == ([Path("d")], tmp_path)
 
 
@@ -96,7 +96,7 @@ def test_the_commands_fit_the_functions_that_they_call():
     inspect.signature(train_lipformer).bind(None, "d", "r", progress=True, until="warping")
     options = dict(face="largest", policy="loop", landmarks=None, report=None, progress=True)
     inspect.signature(dub).bind(None, "v", "a", "o", **options)
-    inspect.signature(personalise).bind("v", "r", "o", progress=True, joint_steps=9)
+    inspect.signature(personalise).bind("v", "r", "o", {"stage2.joint.steps": 9}, progress=True)
     inspect.signature(evaluate).bind("r", "d", "o", split="test", max_clips=None, device="cpu", progress=True)
 
 
@@ -115,12 +115,12 @@ def test_personalise_passes_settings_on_and_prints_the_table(calls, monkeypatch)
     fake.personalise = lambda *args, **kwargs: calls.append(("personalise", args, kwargs)) or "report"
     fake.table = lambda report: f"table of the {report}"
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
-    arguments = ["personalise", "v.mp4", "--run", "r", "--out", "o", "--set", "joint_steps=9", "--quiet"]
+    arguments = ["personalise", "v.mp4", "--run", "r", "--out", "o", "--set", "stage2.joint.steps=9", "--quiet"]
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0, result.output
     ((_, given, options),) = calls
-    assert [str(a) for a in given] == ["v.mp4", "r", "o"]
-    assert options == {"progress": False, "joint_steps": 9}
+    assert given == (Path("v.mp4"), Path("r"), Path("o"), {"stage2.joint.steps": 9})
+    assert options == {"progress": False}
     assert "table of the report" in result.output
 
 
@@ -143,7 +143,8 @@ def test_evaluate_takes_the_weights_shipped_where_no_run_is_named(calls):
         (["prepare", "--out", "o"], "SOURCE"),
         (["train", "codebook", "--data", "d", "--run", "r", "--preset", "huge"], "huge"),
         (["train", "codebook", "--data", "d", "--run", "r", "--set", "no_such_field=1"], "no_such_field"),
-        (["train", "codebook", "--data", "d", "--run", "r", "--set", "crop_size=wide"], "crop_size"),
+        (["train", "codebook", "--data", "d", "--run", "r", "--set", "data.size=wide"], "data.size"),
+        (["train", "codebook", "--data", "d", "--run", "r", "--set", "crop_size=64"], "it is data.size now"),
         (["train", "lipformer", "--data", "d", "--run", "r", "--set", "seed"], "key=value"),
         (["dub", "v", "a", "--run", "r", "-o", "o", "--face", "left"], "left"),
     ],
@@ -189,12 +190,17 @@ def test_settings_are_yaml():
 
 
 def test_lists_in_settings_have_items_of_the_settings_type():
-    persons = preset("quick", **parse_settings(["val_persons=[s1, s2]", "test_persons=[s3]"]))
-    assert (persons.val_persons, persons.test_persons) == (("s1", "s2"), ("s3",))
-    assert preset("quick").val_persons == () and from_dict(persons.to_dict()) == persons
-    for wrong in ("val_persons=[1, 2]", "val_persons=s1", "width_multipliers=[1, s1]", "width_multipliers=[true]"):
-        with pytest.raises(ConfigError, match=f"{wrong.partition('=')[0]}.*no list of (str|int)"):
-            preset("quick", **parse_settings([wrong]))
+    persons = preset("quick", parse_settings(["data.val_persons=[s1, s2]", "data.test_persons=[s3]"]))
+    assert (persons.data.val_persons, persons.data.test_persons) == (("s1", "s2"), ("s3",))
+    assert preset("quick").data.val_persons == () and from_dict(persons.to_dict()) == persons
+    for wrong, why in [
+        ("data.val_persons=[1, 2]", "0: 1: .*valid string"),
+        ("data.val_persons=s1", " 's1': .*valid tuple"),
+        ("codebook.widths=[32, s1]", "1: 's1': .*valid integer"),
+        ("codebook.widths=[true]", "0: True: .*valid integer"),
+    ]:
+        with pytest.raises(ConfigError, match=f"{wrong.partition('=')[0]}[:.]{why}"):
+            preset("quick", parse_settings([wrong]))
     with pytest.raises(ConfigError, match="s2 in both"):
         persons.replace({"data.test_persons": ["s2"]})
 

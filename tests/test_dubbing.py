@@ -3,13 +3,12 @@
 import json
 import tracemalloc
 from fractions import Fraction
-from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 import torch
-from material import FakeConfig, FakeModel, draw_face, face_clip, frame_index, tone, write_video, write_wav
+from material import FAKE_CONFIG, FakeModel, draw_face, face_clip, frame_index, tone, write_video, write_wav
 
 from lipformer_core.data.audio import log_mel
 from lipformer_core.data.faces.tracking import FaceTrack
@@ -75,7 +74,7 @@ def test_only_the_mouth_changes_and_it_follows_the_sound(tmp_path):
 def test_a_model_of_normalised_sound_hears_it_less_the_recordings_mean(tmp_path):
     m, heard = Material(tmp_path), {}
     for normalised in (False, True):
-        m.model.config = SimpleNamespace(**{**vars(FakeConfig), "mean_normalise_audio": normalised})
+        m.model.config = FAKE_CONFIG.replace({"audio.mean_normalise": normalised})
         seen = heard[normalised] = []
         m.model.say = lambda face, audio, seen=seen: seen.append(audio) or FakeModel.say(m.model, face, audio)
         m.dub()

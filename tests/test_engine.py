@@ -14,20 +14,20 @@ from safetensors.torch import load_file, save_file
 import lipformer_core as lf
 from lipformer_core import checkpoint
 from lipformer_core.data.prepared.clips import PreparedCorpus
-from lipformer_core.errors import CheckpointError, ConfigError, TrainingDiverged
+from lipformer_core.errors import CheckpointError, TrainingDiverged
 from lipformer_core.training.averaging import WeightAverage
 from lipformer_core.training.codebook import CodebookStage, train_codebook
 from lipformer_core.training.journal import read_log
 from lipformer_core.training.lipformer import LipFormerStage, train_lipformer
 from lipformer_core.training.looks import clip_looks
-from lipformer_core.training.loop import STATES, finished, optimise
+from lipformer_core.training.loop import STATES, finished, learning_rate, optimise
 from lipformer_core.training.sampling import FrameSampler
 from lipformer_core.training.sync import train_sync
 
 
-@pytest.mark.parametrize("options", [{}, {"weight_average": 0.9, "accumulate": 2}])
+@pytest.mark.parametrize("options", [{}, {"optimiser.weight_average": 0.9, "optimiser.accumulate": 2}])
 def test_resumed_stage_1_equals_an_uninterrupted_one(options, tiny_config, tiny_corpus, tmp_path, monkeypatch):
-    config = tiny_config.replace(**options)
+    config = tiny_config.replace(options)
     monkeypatch.setattr("lipformer_core.training.codebook.REVIVE_EVERY", 5)  # counts must outlive the interruption
     train_codebook(config, tiny_corpus, tmp_path / "whole", progress=False)
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
@@ -77,8 +77,9 @@ def test_finished_run_is_returned_and_other_settings_are_refused(tiny_run, tiny_
     before = (tiny_run / "codebook/model.safetensors").stat().st_mtime_ns
     train_codebook(tiny_config, tiny_corpus, tiny_run, progress=False)
     assert (tiny_run / "codebook/model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(CheckpointError, match="beta"):
-        train_codebook(tiny_config.replace(beta=0.5), tiny_corpus, tiny_run, progress=False)
+    for change in ({"stage1.batch": 5}, {"codebook.dim": 4}, {"optimiser.accumulate": 2}):
+        with pytest.raises(CheckpointError, match=next(iter(change))):
+            train_codebook(tiny_config.replace(change), tiny_corpus, tiny_run, progress=False)
 
 
 def test_a_loss_that_is_not_finite_stops_at_the_last_good_state_and_names_its_frames(
@@ -95,7 +96,7 @@ def test_a_loss_that_is_not_finite_stops_at_the_last_good_state_and_names_its_fr
     with monkeypatch.context() as patch, pytest.raises(TrainingDiverged, match=r"step 9 gave .*nan") as caught:
         patch.setattr(CodebookStage, "losses", poisoned)
         train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
-    sampler = FrameSampler(PreparedCorpus(tiny_corpus), "train", tiny_config)
+    sampler = FrameSampler(PreparedCorpus(tiny_corpus), "train")
     for info, frame in sampler.draw((tiny_config.seed, 9), tiny_config.stage1.batch):
         assert f"{info.clip_id} frame {frame}" in str(caught.value)
     assert "step-00000008.safetensors holds the last good state" in str(caught.value)
@@ -123,8 +124,8 @@ def test_accumulated_batches_are_one_large_batch(tiny_config, tiny_corpus):
         torch.manual_seed(0)
         stage = CodebookStage(tiny_config, PreparedCorpus(tiny_corpus))
         (pairs, pixels, _), halves = stage.material(0), (slice(0, 2), slice(2, 4))
-        cut = [(pairs[h], pixels[h], clip_looks([""] * 2, [0] * 2, tiny_config)) for h in halves]
-        whole = [(pairs, pixels, clip_looks([""] * 4, [0] * 4, tiny_config))]
+        cut = [(pairs[h], pixels[h], clip_looks([""] * 2, [0] * 2, tiny_config.stage1)) for h in halves]
+        whole = [(pairs, pixels, clip_looks([""] * 4, [0] * 4, tiny_config.stage1))]
         optimise(stage, 0, whole if parts == 1 else cut)
         gradients.append([p.grad for p in stage.autoencoder.encoder.parameters()])
     for one, two in zip(*gradients, strict=True):
@@ -150,10 +151,13 @@ def test_averages_follow_the_closed_form_and_give_the_weights_back():
 @pytest.mark.slow
 def test_two_processes_equal_one_on_the_same_global_batch(tiny_config, tiny_corpus, tmp_path, monkeypatch):
     """Losses, gradients, weights, codebook statistics and revived codes agree, but for the order of sums."""
-    config = tiny_config.replace(augment_colour=0.2, log_every=1)
-    train_in_processes(2, tmp_path / "two", tiny_corpus, config.replace({"stage1.batch": 4}))
+    config, every_step = tiny_config.replace({"stage1.augment": 0.5}), "from lipformer_core.training import loop"
+    every_step += "\nloop.LOG_EVERY = 1"
+    monkeypatch.setattr("lipformer_core.training.loop.LOG_EVERY", 1)
+    train_in_processes(2, tmp_path / "two", tiny_corpus, config.replace({"stage1.batch": 4}), first=every_step)
     train_codebook(config.replace({"stage1.batch": 8}), tiny_corpus, tmp_path / "one", progress=False)
     logs = [read_log(tmp_path / name / "codebook") for name in ("one", "two")]
+    assert logs[0]["step"] == logs[1]["step"] == list(range(1, 13))
     for name in ("l1", "vq", "gradient", "val_psnr"):
         np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-3, err_msg=name)
     one, two = (load_file(tmp_path / name / "codebook/model.safetensors") for name in ("one", "two"))
@@ -224,12 +228,11 @@ def test_the_loss_scaler_is_resumed(tiny_config, tiny_corpus, tmp_path, monkeypa
 
 def test_a_run_of_before_a_setting_came_counts_as_one_with_its_default(tiny_config, tiny_run, tmp_path):
     header, tensors = checkpoint.load(tiny_run / "lipformer/model.safetensors")
-    for name in ("expected_codes", "compile"):
-        del header["config"][name]
+    del header["config"]["lips"]["expected_codes"], header["config"]["engine"]["compile"]
     (tmp_path / "lipformer").mkdir()
     save_file(tensors, tmp_path / "lipformer/model.safetensors", {"header": json.dumps(header)})
     assert finished(tmp_path / "lipformer", tiny_config)
-    with pytest.raises(CheckpointError, match="expected_codes"):
+    with pytest.raises(CheckpointError, match="lips.expected_codes"):
         finished(tmp_path / "lipformer", tiny_config.replace({"lips.expected_codes": True}))
 
 
@@ -241,7 +244,7 @@ def test_compiled_networks_train_as_the_others_do(tiny_config, tiny_corpus, tmp_
     models = {}
     for name, config in (("plain", tiny_config), ("compiled", tiny_config.replace({"engine.compile": True}))):
         models[name] = train_lipformer(config, tiny_corpus, tmp_path / name, progress=False)
-        train_sync(config.replace(sync_steps=2, sync_batch=2, sync_max_shift=2), tiny_corpus, tmp_path / name, False)
+        train_sync(config.replace(sync={"steps": 2, "batch": 2}), tiny_corpus, tmp_path / name, False)
         assert len(compiled) == {"plain": 0, "compiled": 5}[name]  # autoencoder, three phases, sync expert
     for key, value in models["plain"].state_dict().items():
         torch.testing.assert_close(models["compiled"].state_dict()[key], value, atol=1e-3, rtol=1e-3, msg=key)
@@ -271,7 +274,8 @@ def test_a_run_goes_on_from_another_ones_weights(tiny_run, tiny_config, tiny_cor
     after = train_codebook(config, tiny_corpus, tmp_path / "a", progress=False, start=tmp_path / "first")
     assert checkpoint.fingerprint(after) == checkpoint.fingerprint(checkpoint.load_codebook(tiny_run))
     with pytest.raises(CheckpointError, match="another architecture"):
-        train_codebook(config.replace(base_width=8), tiny_corpus, tmp_path / "b", progress=False, start=tiny_run)
+        other = config.replace({"codebook.widths": (8, 16)})
+        train_codebook(other, tiny_corpus, tmp_path / "b", progress=False, start=tiny_run)
 
 
 def test_checkpoint_rebuilds_its_model_alone(tiny_run, tiny_corpus, tmp_path):
@@ -315,7 +319,18 @@ def test_bad_checkpoints_are_refused(tmp_path):
         lf.load(tmp_path)
 
 
-@pytest.mark.parametrize("bad", [{"accumulate": 0}, {"weight_average": 1.0}, {"precision": "int8"}, {"looks": 0}])
-def test_impossible_engine_settings_are_named(bad, tiny_config):
-    with pytest.raises(ConfigError, match=next(iter(bad))):
-        tiny_config.replace(**bad)
+def test_the_rate_warms_up_over_a_twentieth_but_no_more_than_200_steps_and_then_falls():
+    for steps, warmup in ((12, 0), (1000, 50), (100_000, 200)):
+        rates = np.array([learning_rate(step, steps) for step in range(steps)])
+        falling = np.diff(rates) <= 0
+        assert rates.max() <= 1 and falling[warmup:].all() and not falling[: max(warmup - 1, 0)].any()
+        assert 0.02 <= rates[-1] < 0.06 and rates[warmup] > 0.97
+
+
+def test_a_checkpoint_with_flat_settings_is_of_an_earlier_version(tiny_run, tmp_path):
+    header, tensors = checkpoint.load(tiny_run / "lipformer/model.safetensors")
+    header["config"] = {"preset": "quick", "crop_size": 96}
+    (tmp_path / "lipformer").mkdir()
+    save_file(tensors, tmp_path / "lipformer/model.safetensors", {"header": json.dumps(header)})
+    with pytest.raises(CheckpointError, match="earlier version, whose settings were flat"):
+        lf.load(tmp_path)

@@ -1,13 +1,14 @@
 """The three descriptions of the environment agree, imports are as light as promised, nothing private is tracked."""
 
 import ast
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -122,19 +123,64 @@ for name in names:
     importlib.import_module(name)
 print(json.dumps(names))
 """
+DUB_ALONE = """
+import sys
+absent = {absent!r}
+
+class Absent:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent)
+from lipformer_core.cli import main
+main()
+"""
 
 
 @pytest.mark.parametrize(
     ("package", "roots", "also"),
     [
-        ("model", ["torch", "numpy", "safetensors"], set()),
-        ("training", ["torch", "numpy", "safetensors", "accelerate"], {"tqdm"}),  # accelerate brings tqdm itself
+        ("model", ["torch", "numpy", "safetensors", "pydantic"], set()),
+        ("training", ["torch", "numpy", "safetensors", "pydantic", "accelerate"], {"tqdm"}),  # accelerate brings tqdm itself
     ],
 )
 def test_model_and_training_import_with_few_libraries(package, roots, also):
     if not list((ROOT / "lipformer_core" / package).glob("[!_]*.py")):
         pytest.skip(f"lipformer_core/{package} has no modules")
     assert json.loads(run_python(ONLY.format(package=package, roots=roots, also=also)))
+
+
+def run_alone(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """The command line where of all dependencies only the first list of pyproject.toml is installed."""
+    core, todo = set(), [Requirement(text).name for text in PROJECT["dependencies"]]
+    while todo:  # and what these bring
+        name = canonicalize_name(todo.pop())
+        if name not in core:
+            core.add(name)
+            with contextlib.suppress(PackageNotFoundError):
+                todo += [r.name for r in map(Requirement, requires(name) or []) if "extra" not in str(r.marker)]
+    owned = {canonicalize_name(r.name) for r in DIRECT} - core
+    absent = [m for m, ds in packages_distributions().items() if {canonicalize_name(d) for d in ds} <= owned]
+    assert {"accelerate", "lpips", "papermill", "tensorboard", "torchvision"} <= set(absent)
+    (tmp_path / "alone.py").write_text(DUB_ALONE.format(absent=absent))
+    return subprocess.run([sys.executable, tmp_path / "alone.py", *arguments], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_who_only_dubs_needs_no_extra(tmp_path):
+    from lipformer_core.data.synthetic import synthesise_clip
+    from lipformer_core.data.synthetic.export import write_clip
+
+    files = write_clip(synthesise_clip(0, 0, 0, n_frames=12, size=256), tmp_path)
+    out, sources = tmp_path / "out.mp4", (files.video, files.audio, "--landmarks", files.landmarks)
+    done = run_alone(tmp_path, "dub", *map(str, sources), "-o", str(out), "--quiet", "--device", "cpu")
+    assert done.returncode == 0 and out.is_file(), done.stderr[-2000:]
+
+
+def test_a_command_that_needs_an_extra_says_which(tmp_path):
+    done = run_alone(tmp_path, "train", "codebook", "--data", str(tmp_path), "--run", str(tmp_path / "run"))
+    assert done.returncode == 2 and "lipformer-core[train]" in done.stderr, done.stderr[-2000:]
 
 
 def test_the_package_itself_imports_at_once():

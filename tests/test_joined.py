@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lipformer_core.config import preset
+from lipformer_core.config import Stage1
 from lipformer_core.data.prepared.clips import MANIFEST, PreparedCorpus
 from lipformer_core.data.prepared.joined import open_corpus
 from lipformer_core.errors import DataError
@@ -37,7 +37,7 @@ def test_joined_corpora_get_equal_shares_and_their_persons_too(tiny_corpus, othe
     assert isinstance(open_corpus(tiny_corpus), PreparedCorpus) and isinstance(
         open_corpus([tiny_corpus]), PreparedCorpus
     )
-    sampler = FrameSampler(joined, "train", tiny_config)
+    sampler = FrameSampler(joined, "train")
     drawn = Counter(info.clip_id for info, _ in sampler.draw((1, 2), 240))
     assert sum(n for name, n in drawn.items() if name.startswith("other_")) == 120
     assert set(drawn.values()) == {60, 20}  # two persons there, six here
@@ -48,7 +48,7 @@ def test_joined_corpora_get_equal_shares_and_their_persons_too(tiny_corpus, othe
 
 
 def test_samples_of_a_key_do_not_depend_on_how_many_are_drawn(tiny_corpus, other_corpus, tiny_config):
-    sampler = FrameSampler(open_corpus([tiny_corpus, other_corpus]), "train", tiny_config)
+    sampler = FrameSampler(open_corpus([tiny_corpus, other_corpus]), "train")
     whole = sampler.draw((3, 7), 24)
     assert sampler.draw((3, 7), 8, first=12) == whole[12:20]
     assert sampler.draw((3, 8), 24) != whole
@@ -69,25 +69,24 @@ def test_a_codebook_trains_on_joined_corpora(tiny_corpus, other_corpus, tiny_con
     assert all(torch.isfinite(p).all() for p in autoencoder.parameters())
 
 
-STRONG = dict(augment_colour=0.3, augment_geometry=1.0, augment_mirror=True)
-
-
 def test_look_0_is_the_frame_as_filmed_and_the_others_are_not():
-    config, image = preset("quick", **STRONG), torch.rand(3, 3, 96, 96) * 2 - 1
-    looks = clip_looks(["a", "a", "b"], [0, 1, 0], config)
+    settings, image = Stage1(augment=1.0, mirror=True), torch.rand(3, 3, 96, 96) * 2 - 1
+    looks = clip_looks(["a", "a", "b"], [0, 1, 0], settings)
     seen = looks.images(image)
     torch.testing.assert_close(seen[[0, 2]], image[[0, 2]], atol=3e-3, rtol=0)
     assert (seen[1] - image[1]).abs().mean() > 0.1
-    assert torch.equal(clip_looks(["a"], [1], config).gain, looks.gain[1:2])  # the same in every run
+    assert torch.equal(clip_looks(["a"], [1], settings).gain, looks.gain[1:2])  # the same in every run
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-def test_points_go_where_the_picture_goes(mirror):
-    config = preset("quick", {"stage1.augment": 0.0, "stage1.augment": 1.0, "stage1.mirror": mirror})
+def test_points_go_where_the_picture_goes(mirror, monkeypatch):
+    monkeypatch.setattr("lipformer_core.training.looks.COLOUR", 0.0)
+    monkeypatch.setattr("lipformer_core.training.looks.GAMMA", 0.0)
+    settings = Stage1(augment=1.0, mirror=mirror)
     y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
     points = torch.tensor([[40.0, 52.0], [60.0, 45.0], [47.5, 70.0]])
     spots = torch.stack([torch.exp(-((x - px) ** 2 + (y - py) ** 2) / 18) for px, py in points])
-    looks = draw_looks([np.random.default_rng(n) for n in range(6)], config)
+    looks = draw_looks([np.random.default_rng(n) for n in range(6)], settings)
     assert bool(looks.mirrored.any()) == mirror
     seen = looks.images((spots * 2 - 1).expand(6, 3, 96, 96).contiguous()) / 2 + 0.5
     mass = seen.sum((2, 3))

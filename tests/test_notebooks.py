@@ -16,12 +16,12 @@ NAMES = (
     "04_transformer_training",
     "05_evaluation",
     "06_talking_face",
-    "08_sync_expert",
+    "A1_sync_expert",
 )
 COMMON = {"preset": "quick", "corpus": "synthetic", "source": "", "seed": 0, "overrides": {}, "work": "", "results": ""}
 LARGEST = 2_000_000  # bytes
 LONGEST_CELL, USUAL_CELL = 20, 8  # lines; imports are the long ones
-FEWEST_FIGURES = {"01": 6, "02": 6, "03": 4, "04": 5, "05": 4, "06": 2, "08": 3}
+FEWEST_FIGURES = {"01": 6, "02": 6, "03": 4, "04": 5, "05": 4, "06": 2, "A1": 3}
 MACHINE = re.compile(r"/(home|root|Users|tmp|work|var/folders)/|/content/|site-packages|[A-Z]:\\\\")
 
 

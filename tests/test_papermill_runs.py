@@ -205,8 +205,8 @@ def test_an_ablation_runs_a_notebook_once_for_each_variant_and_seed(tmp_path):
 
 def test_commands_run_in_their_order_and_stop_at_the_first_that_fails(tmp_path, monkeypatch):
     said, made = [], tmp_path / "out" / "work" / "data"
-    sizes = "--set synthetic_train=1 --set synthetic_val=1 --set synthetic_test=1 --set synthetic_frames=2"
-    prepare = f"lipformer prepare --corpus synthetic --quiet {sizes} --set synthetic_test_frames=2 --out {{work}}/data"
+    sizes = "--set data.synthetic.persons=[1,1,1] --set data.synthetic.frames=[2,2]"
+    prepare = f"lipformer prepare --corpus synthetic --quiet {sizes} --out {{work}}/data"
     (tmp_path / "row.yaml").write_text(yaml.safe_dump({"commands": [prepare, "lipformer evaluate --out {work}"]}))
     with pytest.raises(RunError, match=r"\[2/2\] lipformer evaluate --out: exit code 2"):
         runner.run(str(tmp_path / "row.yaml"), out=tmp_path / "out", say=said.append)
@@ -229,7 +229,7 @@ def test_shipped_commands_are_commands_of_the_package(monkeypatch, tmp_path):
             node = node.commands[arguments.pop(0)]
         context = node.make_context(node.name, arguments)
         settings = parse_settings(context.params.get("settings"))
-        preset(context.params.get("preset") or "quick", **settings)
+        preset(context.params.get("preset") or "quick", settings)
 
 
 def test_shipped_experiments_fit_the_notebooks(monkeypatch, tmp_path):
@@ -285,5 +285,5 @@ def test_write_results_refuses_what_is_not_flat_or_not_explained(tmp_path, value
 def test_the_two_development_experiments_differ_in_the_speech_encoder_alone(monkeypatch):
     monkeypatch.setenv("LIPFORMER_CLIPS", "clips")
     mel, speech = (load_experiment(name) for name in ("development", "development_speech"))
-    assert speech.parameters["overrides"].pop("speech_encoder") == "moonshine"
+    assert speech.parameters["overrides"].pop("audio.speech_encoder") == "moonshine"
     assert speech.parameters == mel.parameters and speech.steps == mel.steps

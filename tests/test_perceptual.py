@@ -10,9 +10,8 @@ from torchvision.models import squeezenet1_1, vgg16
 from lipformer_core import checkpoint, weights
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.errors import WeightsCorrupt, WeightsMissing
-from lipformer_core.model.lipformer import LipFormer
 from lipformer_core.training.codebook import CodebookStage
-from lipformer_core.training.lipformer import LipFormerStage
+from lipformer_core.training.lipformer import LipFormerStage, Trained
 from lipformer_core.training.loop import optimise
 from lipformer_core.training.losses import perceptual_loss
 from lipformer_core.training.pairs import PairSampler
@@ -60,8 +59,8 @@ def offline(files, tmp_path, monkeypatch):
 
 
 @KINDS
-def test_built_from_its_file_it_measures_a_distance_that_moves_the_picture_alone(kind, offline, tiny_config):
-    loss = perceptual_loss(tiny_config.replace({"stage1.perceptual": kind}), 1.0).train()
+def test_built_from_its_file_it_measures_a_distance_that_moves_the_picture_alone(kind, offline):
+    loss = perceptual_loss(kind, 1.0).train()
     read = torch.load(offline / FILES[kind], weights_only=True)
     held = {tuple(value.shape): value for value in loss.state_dict().values() if value.dim() == 4}
     for name, value in read.items():
@@ -80,28 +79,28 @@ def test_both_stages_take_a_step_with_it(kind, offline, tiny_config, tiny_corpus
     config = tiny_config.replace(
         {"stage1.perceptual": kind, "stage1.perceptual_weight": 1.0, "stage2.joint.perceptual_weight": 1.0}
     )
-    corpus, model = PreparedCorpus(tiny_corpus), LipFormer(config, checkpoint.load_codebook(tiny_run))
-    samplers = [PairSampler(model, corpus, split, tiny_run / "codebook") for split in ("train", "val")]
-    for stage in (CodebookStage(config, corpus), LipFormerStage(model, "lipformer", 3, *samplers)):
+    corpus, trained = PreparedCorpus(tiny_corpus), Trained(config, checkpoint.load_codebook(tiny_run))
+    samplers = [PairSampler(trained.lipformer, corpus, split, tiny_run / "codebook") for split in ("train", "val")]
+    for stage in (CodebookStage(config, corpus), LipFormerStage(trained, "lipformer", *samplers)):
         figures = optimise(stage, 0, [stage.material(0)])
         assert float(figures["perceptual"]) > 0 and torch.isfinite(figures["gradient"])
         assert "perceptual" not in " ".join(stage.model.state_dict())  # never a checkpoint's part
 
 
 @KINDS
-def test_without_its_file_or_with_another_it_says_so(kind, tiny_config, tmp_path, monkeypatch):
+def test_without_its_file_or_with_another_it_says_so(kind, tmp_path, monkeypatch):
     monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(WeightsMissing, match=FILES[kind]):
-        perceptual_loss(tiny_config.replace({"stage1.perceptual": kind}), 1.0)
+        perceptual_loss(kind, 1.0)
     torch.save({}, tmp_path / FILES[kind])
     with pytest.raises(WeightsCorrupt, match=FILES[kind]):
-        perceptual_loss(tiny_config.replace({"stage1.perceptual": kind}), 1.0)
-    assert perceptual_loss(tiny_config.replace({"stage1.perceptual": kind}), 0.0) is None
+        perceptual_loss(kind, 1.0)
+    assert perceptual_loss(kind, 0.0) is None and perceptual_loss("none", 1.0) is None
 
 
-def test_the_published_squeezenet_is_read_as_it_is(weights_folder, tiny_config):
-    loss = perceptual_loss(tiny_config.replace({"stage1.perceptual": "squeezenet"}), 1.0)
+def test_the_published_squeezenet_is_read_as_it_is(weights_folder):
+    loss = perceptual_loss("squeezenet", 1.0)
     torch.manual_seed(0)
     image, noise = torch.rand(2, 1, 3, 64, 64)
     distances = [float(loss(image + level * noise, image)) for level in (0.0, 0.1, 0.4)]

@@ -11,8 +11,8 @@ from lipformer_core.training.sampling import FrameSampler
 
 
 @pytest.fixture
-def sampler(tiny_corpus, tiny_config):
-    return FrameSampler(PreparedCorpus(tiny_corpus), "train", tiny_config)
+def sampler(tiny_corpus):
+    return FrameSampler(PreparedCorpus(tiny_corpus), "train")
 
 
 @pytest.mark.parametrize("ways", [{"threads": 3, "ahead": 5}, {"processes": 2}], ids=["threads", "processes"])
@@ -24,14 +24,21 @@ def test_prefetching_changes_nothing_but_the_waiting(sampler, ways):
     assert all(torch.equal(batch, make(i)) for i, batch in enumerate(found))
 
 
-def test_frames_kept_on_the_device_are_those_that_are_read(sampler, tiny_corpus, tiny_config):
-    pairs = sampler.draw((0, 1), 5)
-    read = sampler.pictures(sampler.material(pairs), torch.device("cpu"))
-    kept = FrameSampler(PreparedCorpus(tiny_corpus), "train", tiny_config)
-    kept.keep(torch.device("cpu"))
+def test_frames_kept_on_the_device_are_those_that_are_read(sampler, tiny_corpus, monkeypatch):
+    """A GPU with room for all of them is played by the CPU, which keeps none."""
+    pairs, cpu = sampler.draw((0, 1), 5), torch.device("cpu")
+    sampler.keep(cpu)
+    read = sampler.material(pairs)
+    assert sampler.kept is None and read.shape == (5, 32, 32, 3)
+    kept = FrameSampler(PreparedCorpus(tiny_corpus), "train")
+    frames = sum(len(info.valid_frames) for info in kept.corpus.clips("train"))
+    for space in (frames * 32 * 32 * 3 - 1, frames * 32 * 32 * 3):
+        assert kept.kept is None
+        monkeypatch.setattr("lipformer_core.training.sampling.room", lambda device, space=space: space)
+        kept.keep(cpu)
     material = kept.material(pairs)
-    assert material.shape == (5,)
-    assert torch.equal(kept.pictures(material, torch.device("cpu")), read)
+    assert material.shape == (5,) and len(kept.kept) == frames
+    assert torch.equal(kept.pictures(material, cpu), sampler.pictures(read, cpu))
 
 
 def test_prefetching_is_ahead_by_no_more_than_asked_and_stops():

@@ -81,7 +81,7 @@ def test_an_interrupted_preparation_ends_in_the_same_bytes(tiny_config, tiny_cor
 def test_a_finished_corpus_is_returned_and_other_settings_are_refused(tiny_config, tiny_corpus, monkeypatch):
     monkeypatch.setattr(module, "prepare_source", lambda *args: pytest.fail("prepared again"))
     assert prepare("synthetic", None, tiny_corpus, tiny_config).hash == PreparedCorpus(tiny_corpus).hash
-    with pytest.raises(DataError, match="data_seed"):
+    with pytest.raises(DataError, match="synthetic: .*'seed': 0.* there, .*'seed': 1.* asked"):
         prepare("synthetic", None, tiny_corpus, tiny_config.replace({"data.synthetic.seed": 1}))
 
 
@@ -93,7 +93,7 @@ def test_named_persons_make_another_corpus(tiny_config, tiny_corpus, tmp_path):
     persons = {split: {info.person for info in corpus.clips(split)} for split in ("train", "val", "test")}
     assert persons["val"] == {"synthetic00002"} and persons["test"] == {"synthetic00000", "synthetic00009"}
     assert len(persons["train"]) == 7 and "named" in corpus.manifest["split_rule"]
-    assert held_out_person(config) == 0 and held_out_person(tiny_config) == 8
+    assert held_out_person(config.data) == 0 and held_out_person(tiny_config.data) == 8
     assert prepare("synthetic", None, tmp_path, config).hash == corpus.hash
     assert corpus.hash != PreparedCorpus(tiny_corpus).hash
     with pytest.raises(DataError, match="test_persons"):
@@ -102,7 +102,7 @@ def test_named_persons_make_another_corpus(tiny_config, tiny_corpus, tmp_path):
 
 def test_a_list_that_has_changed_is_another_corpus(tiny_config, tiny_corpus, monkeypatch):
     """Also where its clips are called the same: another person, split or stretch of the video."""
-    sources = list_sources("synthetic", None, tiny_config)
+    sources = list_sources("synthetic", None, tiny_config.data)
     for change in ({"person": "x"}, {"split": "val"}, {"end_s": 1.0}):
         changed = [replace(sources[0], **change), *sources[1:]]
         assert source_state(changed[0]) != source_state(sources[0])

@@ -51,7 +51,7 @@ def lenient(tiny_config, monkeypatch):
     """Settings for drawn faces and a buzz for a voice, with a finder of drawn faces."""
     monkeypatch.setattr(extraction, "_tracker", Eyes)
     monkeypatch.setattr("lipformer_core.data.prepared.prepare.tracker_name", lambda: "none")
-    return tiny_config.replace(max_offset=100, min_speech=0.0, min_sharpness=0.0)
+    return tiny_config.replace({"data.quality_gate": False})
 
 
 def prepared(folder: Path, out: Path, config: object, corpus: str = "folder") -> dict[str, dict]:
@@ -293,7 +293,7 @@ def test_a_file_size_limit_is_an_error_too(tmp_path):
     """The system's quota on a process's files; on the command line: one message and exit code 2."""
     limits = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
     code = f"{limits}; from lipformer_core.cli import main; main()"
-    settings = ["synthetic_train=1", "synthetic_val=1", "synthetic_test=1", "synthetic_size=64", "synthetic_frames=14"]
+    settings = [f"data.synthetic.{part}" for part in ("persons=[1, 1, 1]", "size=64", "frames=[14, 14]")]
     command = ["prepare", "--corpus", "synthetic", "--out", str(tmp_path / "out"), "--quiet"]
     command += [f"--set={setting}" for setting in settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

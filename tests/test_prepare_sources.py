@@ -86,7 +86,7 @@ def test_phones_and_cameras_endings_are_read_and_foreign_files_are_rows(lenient,
 def test_pictures_report_what_is_none(tmp_path, tiny_config):
     for name in ("a.jpg", "b.HEIC", "c.mp4"):
         (tmp_path / name).touch()
-    sources = {s.clip_id: s for s in list_sources("images", tmp_path, tiny_config)}
+    sources = {s.clip_id: s for s in list_sources("images", tmp_path, tiny_config.data)}
     assert [name for name, s in sources.items() if not s.missing] == ["a", "b"]
     assert sources["c_mp4"].missing.endswith(": .mp4")
 

@@ -17,8 +17,10 @@ from lipformer_core import checkpoint
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.data.prepared.prepare import prepare
 from lipformer_core.evaluation.cases import Puppet
+from lipformer_core.evaluation.clip_judge import Scorers
 from lipformer_core.evaluation.mouth_meter import bottom_halves
 from lipformer_core.evaluation.protocol import evaluate_model
+from lipformer_core.training.lipformer import Trained
 
 CARD = (checkpoint.SHIPPED / "README.md").read_text()
 RIDGE = 3.0
@@ -93,14 +95,15 @@ def _off(results: Mapping[str, object], golden: Mapping[str, tuple[float, float]
 def people(tmp_path_factory):
     """A prepared corpus with two synthetic persons in its test split, who trained nothing."""
     folder = tmp_path_factory.mktemp("people")
-    config = lf.load().config.replace(synthetic_train=1, synthetic_val=1, synthetic_test=2, seed=11)
+    config = lf.load().config.replace({"data.synthetic.persons": [1, 1, 2]})
     prepare("synthetic", None, folder, config, workers=1, progress=False)
     return PreparedCorpus(folder)
 
 
 def _judged(model: object, corpus: PreparedCorpus, clips: int | None = None, **options: object) -> dict[str, object]:
     ids = [info.clip_id for info in corpus.clips("test")][:clips]
-    return evaluate_model(model, Ridge(map(corpus.open, ids)), corpus, ids, sheets=0, **options)[0]
+    scorers = Scorers(judges=Trained.load(None).judges)
+    return evaluate_model(model, Ridge(map(corpus.open, ids)), corpus, ids, scorers=scorers, sheets=0, **options)[0]
 
 
 def test_small_enough_to_clone():
@@ -148,7 +151,7 @@ def test_golden_figures_of_two_synthetic_persons(people):
 def test_lips_that_move_half_as_far_are_out_of_bounds(people):
     model = lf.load()
     clip = people.open(people.clips("test")[0].clip_id)
-    results = _judged(Damped(model, clip.silence(model.config)[None]), people, clips=1, shift=0)
+    results = _judged(Damped(model, clip.silence(model.config.audio)[None]), people, clips=1, shift=0)
     assert any("lipformer.motion" in line for line in _off(results, PEOPLE))
 
 

@@ -17,22 +17,14 @@ PSNR = 29.2  # dB, of the frames below; a decibel less would be seen
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory) -> PreparedCorpus:
     """Two synthetic persons of the test split, four frames each, at 256 pixels."""
-    sizes = {
-        "synthetic_train": 1,
-        "synthetic_val": 1,
-        "synthetic_test": 2,
-        "synthetic_frames": 2,
-        "synthetic_test_frames": 4,
-    }
+    config = preset("realtime", {"data.synthetic.persons": [1, 1, 2], "data.synthetic.frames": [2, 4]})
     folder = tmp_path_factory.mktemp("faces") / "data"
-    return prepare("synthetic", None, folder, preset("realtime", **sizes), workers=1, progress=False)
+    return prepare("synthetic", None, folder, config, workers=1, progress=False)
 
 
 def test_is_the_stage_1_of_the_preset_realtime(tmp_path):
     assert finished(FOLDER, preset("realtime"))
-    take_over(
-        FOLDER, tmp_path / "codebook", preset("realtime", {"stage2.joint.steps": 7})
-    )  # what `--codebook pretrained` does
+    take_over(FOLDER, tmp_path / "codebook")  # what `--codebook pretrained` does
     assert checkpoint.load_codebook(tmp_path).config.codebook.size == 2048
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lipformer_core.config import AudioSettings, preset
 from lipformer_core.data.audio import mel_windows, silent_rows
 from lipformer_core.errors import DataError, NoFaceFound
 from lipformer_core.evaluation.cases import Puppet, exchange_partner, strangers_of
@@ -66,11 +67,11 @@ class Clip:
     def audio_windows(self, indices: np.ndarray, window: int) -> np.ndarray:
         return mel_windows(self.mel, np.asarray(indices) / FPS, window)
 
-    def heard(self, indices: np.ndarray, config: SimpleNamespace) -> np.ndarray:
-        return self.audio_windows(indices, config.audio.window)
+    def heard(self, indices: np.ndarray, settings: AudioSettings) -> np.ndarray:
+        return self.audio_windows(indices, settings.window)
 
-    def silence(self, config: SimpleNamespace) -> np.ndarray:
-        return silent_rows(config.audio.window)
+    def silence(self, settings: AudioSettings) -> np.ndarray:
+        return silent_rows(settings.window)
 
 
 class Corpus:
@@ -86,7 +87,8 @@ class Corpus:
 class Perfect:
     """Draws the opening that it hears; ends in true pixels wherever it can."""
 
-    config = SimpleNamespace(audio_window=WINDOW, reference="one")
+    config = preset("tiny", {"data.size": SIZE, "audio.window": WINDOW})
+    judges = SimpleNamespace(hear=lambda condition: condition)
 
     def encode_reference(self, image: torch.Tensor) -> torch.Tensor:
         return image
@@ -97,7 +99,7 @@ class Perfect:
     def look(self, target: torch.Tensor, reference: torch.Tensor) -> SimpleNamespace:
         upper = target[:, :, : SIZE // 2]
         warped = reference[:, :, SIZE // 2 :].expand(len(upper), -1, -1, -1)
-        return SimpleNamespace(upper=upper, warped=SimpleNamespace(bottom=warped))
+        return SimpleNamespace(upper=upper, warped=warped)
 
     def show(self, seen: SimpleNamespace, bottom: torch.Tensor) -> torch.Tensor:
         return torch.cat([seen.upper, bottom], dim=2).clamp(-1, 1)
@@ -105,11 +107,11 @@ class Perfect:
     def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
         return (audio[:, WINDOW // 2, 0] + 1).clamp_min(REST)
 
-    def lips_heard(self, audio: torch.Tensor) -> torch.Tensor | None:
+    def audio_encoder(self, audio: torch.Tensor) -> torch.Tensor:
         return self.opening(None, audio)[:, None].repeat(1, 2)
 
     def say(self, seen: SimpleNamespace, audio: torch.Tensor) -> torch.Tensor:
-        images = self.show(seen, seen.warped.bottom)
+        images = self.show(seen, seen.warped)
         level = self.opening(seen.upper, audio) * 500 / 127.5 - 1
         images[:, :, 42:50, 22:42] = level[:, None, None, None]
         return images
@@ -118,8 +120,7 @@ class Perfect:
 class Copier(Perfect):
     """Hears nothing: reads the mouth off the upper half."""
 
-    def lips_heard(self, audio: torch.Tensor) -> None:
-        return None
+    judges = None
 
     def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
         return (upper[:, 0, 0, 0] + 1) * 127.5 / 500
@@ -144,8 +145,10 @@ def corpus() -> Corpus:
     return Corpus([Clip(f"c{i}", f"p{i}", seed=i) for i in range(4)])
 
 
-def _evaluate(model: Perfect, corpus: Corpus, **options) -> tuple[dict, list]:
-    return evaluate_model(model, Meter(), corpus, list(corpus.clips), **options)
+def _evaluate(model: Perfect, corpus: Corpus, scorers: Scorers | None = None, **options) -> tuple[dict, list]:
+    scorers = scorers or Scorers()
+    scorers.judges = model.judges
+    return evaluate_model(model, Meter(), corpus, list(corpus.clips), scorers=scorers, **options)
 
 
 def test_a_perfect_model_follows_the_audio_and_leaks_nothing(corpus):
@@ -170,7 +173,7 @@ def test_a_copier_is_caught_by_the_leak_and_by_silence(corpus):
     results, _ = _evaluate(Copier(), corpus)
     assert results["lipformer.opening_corr_self"] > 0.99  # alone this looks perfect
     assert results["sound_alone.opening_corr_self"] is None
-    assert "articulation_weight" in results["sound_alone.opening_corr_self.why"]
+    assert "stage2.lip_supervision" in results["sound_alone.opening_corr_self.why"]
     assert results["lipformer.opening_corr_exchanged"] > 0.2  # and shared timing flatters this
     assert results["lipformer.leak"] > 0.95
     assert results["lipformer.leak_floor"] < 0.6 and results["lipformer.leak_excess"] > 0.4
@@ -221,7 +224,7 @@ class Stranger(Perfect):
     """Shows what has nothing to do with the face: the brightest where the true bottom half is dark."""
 
     def say(self, seen: SimpleNamespace, audio: torch.Tensor) -> torch.Tensor:
-        half = seen.warped.bottom.new_tensor([1.0, -1.0]).repeat(SIZE // 2).expand(seen.warped.bottom.shape)
+        half = seen.warped.new_tensor([1.0, -1.0]).repeat(SIZE // 2).expand(seen.warped.shape)
         return torch.cat([-half, half], dim=2)
 
 
@@ -331,7 +334,6 @@ class BarExpert(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = SimpleNamespace(sync_frames=5, sync_audio_window=32)
         self.log_scale = torch.nn.Parameter(torch.zeros(()))
 
     def embed_faces(self, seen: torch.Tensor) -> torch.Tensor:
@@ -394,7 +396,7 @@ def test_the_meter_is_kept_beside_the_data_and_never_in_the_run(tiny_run, tiny_c
 def test_without_a_run_the_weights_shipped_are_judged_and_want_crops_of_their_own(tiny_corpus, tmp_path):
     from lipformer_core.evaluation.protocol import evaluate
 
-    with pytest.raises(DataError, match="--set crop_size=144"):
+    with pytest.raises(DataError, match="--set data.size=144"):
         evaluate(None, tiny_corpus, tmp_path / "out", progress=False)
 
 
@@ -406,7 +408,7 @@ def test_a_run_with_a_sync_expert_is_judged_by_it(tiny_run, tiny_config, tiny_co
 
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
-    config = tiny_config.replace(sync_steps=2, sync_width=8, sync_dim=8, sync_batch=3)
+    config = tiny_config.replace(sync={"steps": 2, "batch": 3})
     train_sync(config, tiny_corpus, run, progress=False)
     monkeypatch.setattr(protocol, "train_meter", lambda corpus, folder, **_: _brightness(corpus, tmp_path / "meter"))
     results = protocol.evaluate(run, tiny_corpus, tmp_path / "out", progress=False)

@@ -138,9 +138,10 @@ def test_every_module_that_training_reads_counts_for_weights():
 
     harmless = {"errors.py", "files.py", "progress.py", "provenance.py", "weights.py", "__init__.py"}
     counted = provenance.SHAPING["weights"]
-    for file in [f for part in ("model", "training") for f in (provenance.PACKAGE / part).glob("*.py")]:
+    for file in [f for part in ("model", "training") for f in (provenance.PACKAGE / part).rglob("*.py")]:
+        to_the_package = len(file.relative_to(provenance.PACKAGE).parts)
         for node in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(node, ast.ImportFrom) or node.level != 2:
+            if not isinstance(node, ast.ImportFrom) or node.level != to_the_package:
                 continue
             modules = [node.module] if node.module else [alias.name for alias in node.names]
             for path in (f"{name.replace('.', '/')}.py" for name in modules):

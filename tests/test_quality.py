@@ -1,7 +1,6 @@
 """The quality gate: what is kept, what is left out, and that every frame that is left out has its reason in words."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from material import draw_face, face_landmarks, tone
 
-from lipformer_core.config import Config
+from lipformer_core.config import DataSettings
 from lipformer_core.data.audio import log_mel
 from lipformer_core.data.audio.av_offset import Offset
 from lipformer_core.data.faces.alignment import crop_transforms, warp_crop
@@ -17,7 +16,7 @@ from lipformer_core.data.faces.tracking import FaceTrack
 from lipformer_core.data.prepared.quality import Limits, gate, sharpness, speech_share
 
 CLIPS = os.environ.get("LIPFORMER_CLIPS")
-LIMITS = Limits.from_config(Config())
+LIMITS = Limits()
 SPEECH = 0.6
 SHARP = 0.1
 
@@ -113,8 +112,19 @@ def test_a_cut_parts_a_clip():
 
 def test_offsets_without_confidence_or_to_be_corrected_are_no_fault():
     assert judge(face_track(), offset=Offset(12, 0.5, 0.1)).reason is None
-    corrected = Limits.from_config(replace(Config(), correct_offset=True))
+    corrected = Limits.from_settings(DataSettings(correct_offset=True))
     assert judge(face_track(), offset=Offset(12, 6.0, 0.7), limits=corrected).reason is None
+
+
+def test_without_the_gate_only_length_and_a_face_count():
+    limits = Limits.from_settings(DataSettings(quality_gate=False))
+    bad = face_track(distance=2.0, yaw=-75.0, other=0.95)
+    verdict = judge(bad, sharp=0.0, speech=0.0, offset=Offset(40, 6.0, 0.7), limits=limits)
+    assert verdict.reason is None and verdict.ranges == [(0, 60)]
+    bad.valid[:50] = False
+    assert judge(bad, limits=limits).reason == "no face"
+    assert judge(face_track(8), limits=limits).reason.startswith("too short")
+    assert Limits.from_settings(DataSettings()) == Limits()
 
 
 def test_a_portrait_needs_a_face_alone():

@@ -1,17 +1,16 @@
 """What the README shows is true: its snippets run, its commands parse, its defaults are the configuration's."""
 
-import dataclasses
 import re
 import shlex
 import shutil
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 import typer.main
 
 from lipformer_core.cli import app
-from lipformer_core.config import Config, preset
-from lipformer_core.data.prepared.quality import Limits
+from lipformer_core.config import Config, flat, preset
 from lipformer_core.errors import WeightsMissing
 from lipformer_core.evaluation.report import ROWS
 
@@ -27,13 +26,10 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 # the card of the weights names the commands of the revisions that made them
 BASH = "\n".join(re.findall(r"```bash\n(.*?)```", TEXT.replace(CARD.read_text(encoding="utf-8"), ""), flags=re.DOTALL))
 COMMANDS = [line for line in BASH.splitlines() if line.startswith("lipformer ")]
-# settings of the engine, of files and of the synthetic corpus's size: no matter of method
+# what files hold and how often is looked: no matter of method
 NOT_METHOD = {
-    *("image_format", "clip_frames", "shard_megabytes", "detect_every", "correct_offset"),
-    *("val_persons", "test_persons", "list_rows", "keep_checkpoints"),
-    *(field.name for field in dataclasses.fields(Limits)),
-    *("preset", "seed", "data_seed", "jpeg_quality", "synthetic_frames", "synthetic_test_frames", "synthetic_size"),
-    *("weight_decay", "warmup_steps", "grad_clip", "log_every", "eval_every", "save_every", "eval_images"),
+    *("preset", "seed", "data.quality_gate", "data.correct_offset", "data.val_persons", "data.test_persons"),
+    *("data.list_rows", "data.synthetic.seed", "data.synthetic.frames", "data.synthetic.size", "engine.check_every"),
 }
 
 
@@ -83,16 +79,16 @@ def test_every_command_is_shown():
 def test_defaults_in_the_table_are_the_configurations():
     quick, paper = preset("quick"), preset("paper")
     for item, _, _, options, in_quick, in_paper in table_rows():
-        names = re.findall(r"`(\w+)`", options)
+        names = re.findall(r"`([\w.]+)`", options)
         for config, said in ((quick, in_quick), (paper, in_paper)):
-            values = [getattr(config, name) for name in names]
+            values = [attrgetter(name)(config) for name in names]
             values = [str(list(v)) if isinstance(v, tuple) else str(v) for v in values]
             assert said.split(" · ") == (values or [""]), item
 
 
 def test_every_setting_of_the_method_is_in_the_table():
-    shown = {name for row in table_rows() for name in re.findall(r"`(\w+)`", row[3])}
-    assert {field.name for field in dataclasses.fields(Config)} - NOT_METHOD <= shown
+    shown = {name for row in table_rows() for name in re.findall(r"`([\w.]+)`", row[3])}
+    assert {name for name, _ in flat(Config().to_dict())} - NOT_METHOD == shown
 
 
 def test_names_every_pretrained_file():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from material import FakeConfig, FakeModel, face_clip, tone, write_video, write_wav
+from material import FAKE_CONFIG, FakeModel, face_clip, tone, write_video, write_wav
 
 from lipformer_core import dubbing
 from lipformer_core.data.faces.alignment import crop_transforms, mouth_opening, warp_crops
@@ -91,8 +91,9 @@ def test_whoever_comes_back_in_another_place_is_another_person():
 
 def test_dubbing_and_evaluation_choose_the_same_reference(dub):
     frames, marks = face_clip(40)
+    size = FAKE_CONFIG.data.size
     pose = np.random.default_rng(0).normal(0, 8, (40, 3)).astype(np.float32)
-    crops = warp_crops(frames, crop_transforms(marks, np.ones(40, bool), FakeConfig.crop_size), FakeConfig.crop_size)
+    crops = warp_crops(frames, crop_transforms(marks, np.ones(40, bool), size), size)
     clip = SimpleNamespace(
         opening=mouth_opening(marks),
         pose=pose,
@@ -115,7 +116,7 @@ def test_dubbing_and_evaluation_choose_the_same_reference(dub):
 @pytest.mark.parametrize("fps", [25, 50])
 def test_crops_are_smoothed_as_the_model_was_trained(dub, monkeypatch, fps):
     given, model = [], FakeModel()
-    model.config = SimpleNamespace(**{**vars(FakeConfig), "transform_sigma": 0.4})
+    monkeypatch.setattr(dubbing, "TRANSFORM_SIGMA", 0.4)
     real = dubbing.crop_transforms
     monkeypatch.setattr(dubbing, "crop_transforms", lambda *args: given.append(args[3]) or real(*args))
     dub(*face_clip(10), model, fps=fps)

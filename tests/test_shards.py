@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from lipformer_core import files
-from lipformer_core.config import Config, preset
+from lipformer_core.config import Config, flat, preset
+from lipformer_core.data.prepared import extraction, shards
 from lipformer_core.data.prepared import prepare as module
-from lipformer_core.data.prepared import shards
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.data.prepared.prepare import prepare
 from lipformer_core.errors import ConfigError, DataError
@@ -57,11 +57,11 @@ def test_a_wrong_backend_says_so(tiny_config, tmp_path, options, words):
         prepare("synthetic", None, tmp_path, tiny_config, progress=False, **options)
 
 
-KILLED = dict(synthetic_train=24, synthetic_val=4, synthetic_test=4)
+KILLED = {"data.synthetic.persons": [24, 4, 4]}
 
 
 def start(out: Path, config: Config) -> subprocess.Popen:
-    settings = [f"--set={name}={json.dumps(value)}" for name, value in config.to_dict().items() if name != "preset"]
+    settings = [f"--set={name}={json.dumps(value)}" for name, value in flat(config.to_dict()) if name != "preset"]
     command = ["prepare", "--corpus", "synthetic", "--out", str(out), "--workers", "2", "--quiet", *settings]
     code = "from lipformer_core.cli import main; main()"
     pipes = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -71,7 +71,7 @@ def start(out: Path, config: Config) -> subprocess.Popen:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_at_random_moments_the_result_is_the_same(tiny_config, tmp_path):
-    config = tiny_config.replace(**KILLED)
+    config = tiny_config.replace(KILLED)
     prepare("synthetic", None, tmp_path / "whole", config, workers=1, progress=False)
     out, rng, interrupted = tmp_path / "killed", random.Random(0), 0
     for attempt in range(4):
@@ -151,8 +151,9 @@ def test_shards_are_bounded(tmp_path):
         assert (out / info.shard).read_bytes()[start : start + length] == bytes([k]) * sizes[k]
 
 
-def test_a_crop_is_stored_as_webp_on_request(tiny_config, tiny_corpus, tmp_path):
-    config = tiny_config.replace(image_format="webp", synthetic_train=1, synthetic_val=1, synthetic_test=1)
+def test_a_crop_may_be_stored_as_webp(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "CROP_FORMAT", "webp")
+    config = tiny_config.replace({"data.synthetic.persons": [1, 1, 1]})
     corpus = prepare("synthetic", None, tmp_path, config, workers=1, progress=False)
     clip = corpus.open("synthetic00000")
     assert clip.encoded([3])[0][8:12] == b"WEBP" and clip.metadata["image_format"] == "webp"
@@ -162,9 +163,9 @@ def test_a_crop_is_stored_as_webp_on_request(tiny_config, tiny_corpus, tmp_path)
     assert clip.info.offsets["crops"][1] < jpeg.info.offsets["crops"][1]
 
 
-def test_a_long_clip_becomes_several_of_one_person(tiny_config, tiny_corpus, tmp_path):
-    config = tiny_config.replace(clip_frames=6)
-    corpus = prepare("synthetic", None, tmp_path, config, workers=1, progress=False)
+def test_a_long_clip_becomes_several_of_one_person(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "CLIP_FRAMES", 6)
+    corpus = prepare("synthetic", None, tmp_path, tiny_config, workers=1, progress=False)
     whole = PreparedCorpus(tiny_corpus).open("synthetic00000")
     pieces = [info for info in corpus.clips("train") if info.source == "synthetic00000"]
     assert [(p.clip_id, p.first_frame, p.n_frames) for p in pieces] == [
@@ -192,13 +193,8 @@ def test_an_unfinished_corpus_with_other_settings_is_refused(tiny_config, tmp_pa
     monkeypatch.setattr(module, "_finish", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         prepare("synthetic", None, tmp_path, tiny_config, workers=1, progress=False)
-    with pytest.raises(DataError, match="unfinished.*jpeg_quality: 95 there, 80 asked"):
-        prepare("synthetic", None, tmp_path, tiny_config.replace(jpeg_quality=80), workers=1, progress=False)
-
-
-def test_settings_of_preparation_are_checked():
-    with pytest.raises(ConfigError, match="image_format"):
-        preset("quick", image_format="png")
+    with pytest.raises(DataError, match="unfinished.*[( ]size: 32 there, 64 asked"):
+        prepare("synthetic", None, tmp_path, tiny_config.replace({"data.size": 64}), workers=1, progress=False)
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from lipformer_core.evaluation.warping import (
     warping_pictures,
     widest_pair,
 )
+from lipformer_core.model.ours.warping import NoWarping
 from lipformer_core.model.warping import identity_grid
 from lipformer_core.paths import work_folder
 from lipformer_core.results import flat
@@ -68,18 +69,18 @@ def test_written_clip_is_the_clip(tmp_path):
 
 
 def test_example_of_the_synthetic_corpus_is_two_held_out_persons(tiny_config, tmp_path):
-    example = held_out_example("synthetic", None, tiny_config, tmp_path)
-    first_test = tiny_config.synthetic_train + tiny_config.synthetic_val
+    example = held_out_example("synthetic", None, tiny_config.data, tmp_path)
+    first_test = sum(tiny_config.data.synthetic.persons[:2])
     assert f"_{first_test:04d}_" in example.video.name
     assert f"_{first_test + 1:04d}_" in example.audio.name
     with pytest.raises(DataError, match="needs a folder"):
-        held_out_example("folder", tmp_path / "none", tiny_config, tmp_path)
+        held_out_example("folder", tmp_path / "none", tiny_config.data, tmp_path)
 
 
 def test_summary_counts_and_pools(data, tiny_config):
-    amounts = counts(data)
-    assert amounts["train"].persons == tiny_config.synthetic_train
-    assert amounts["test"].frames == tiny_config.synthetic_test * tiny_config.synthetic_test_frames
+    amounts, embedded = counts(data), tiny_config.data.synthetic
+    assert amounts["train"].persons == embedded.persons[0]
+    assert amounts["test"].frames == embedded.persons[2] * embedded.frames[1]
     assert pooled(data, "test", "pose").shape == (amounts["test"].valid, 3)
     assert portraits(data, "test", 5).shape == (2, 32, 32, 3)
 
@@ -169,7 +170,7 @@ def test_endpoint_error_of_the_true_grid_is_zero(data, tiny_run, monkeypatch):
     monkeypatch.setattr(type(model.warping), "grid", lambda self, a, b: identity_grid(rows, columns))
     from lipformer_core.evaluation.warping import _endpoints
 
-    size = data.manifest["settings"]["synthetic_size"]
+    size = data.manifest["settings"]["synthetic"]["size"]
     y, x = np.mgrid[0:size, 0:size].astype(np.float32)
     moved = np.array([2.0, 1.0])
     monkeypatch.setitem(clip.arrays, "transforms", clip.transforms.copy())
@@ -200,7 +201,7 @@ def test_warping_pictures_and_a_model_without_warping(data, tiny_run):
     pictures = warping_pictures(model, clip, *widest_pair(clip))
     assert {pictures[name].shape for name in ("target", "reference", "plain", "warped")} == {(32, 32, 3)}
     assert pictures["grid"].shape == (*model.config.token_grid, 2)
-    model.warping = None
+    model.warping = NoWarping(*model.config.token_grid)
     with pytest.raises(ConfigError, match="without"):
         warping_errors(model, data)
 

@@ -1,11 +1,9 @@
 """Speech features beside the mel bands: in time, in silence, in prepared clips, in a model, in a dub."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from material import FakeConfig
+from material import FAKE_CONFIG
 
 import lipformer_core as lf
 from lipformer_core import weights
@@ -16,7 +14,7 @@ from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.data.prepared.prepare import prepare
 from lipformer_core.data.prepared.shards import ARRAYS, SPEECH_ARRAYS
 from lipformer_core.errors import ConfigError, DataError, WeightsMissing
-from lipformer_core.model.lipformer import LipFormer
+from lipformer_core.model.build import build
 from lipformer_core.timing import HOP, SAMPLE_RATE
 from lipformer_core.training.lipformer import train_lipformer
 from lipformer_core.training.pairs import without_speech
@@ -106,7 +104,7 @@ def test_a_model_learns_and_is_judged_with_features(encoder, tiny_config, tiny_c
     from lipformer_core.evaluation.cases import Puppet
 
     config = tiny_config.replace(
-        {"audio.speech_encoder": "moonshine", "audio.mean_normalise": True, "stage2.silence": 1.0}
+        {"audio.speech_encoder": "moonshine", "audio.mean_normalise": True, "stage2.silence": True}
     )
     corpus = prepare("synthetic", None, tmp_path / "data", config, workers=1, progress=False)
     plain = PreparedCorpus(tiny_corpus)
@@ -116,16 +114,15 @@ def test_a_model_learns_and_is_judged_with_features(encoder, tiny_config, tiny_c
     np.testing.assert_array_equal(clip.mel, without.mel)
     assert set(clip.arrays) == set(ARRAYS | SPEECH_ARRAYS) and set(without.arrays) == set(ARRAYS)
     assert clip.arrays["speech"].dtype == np.float16 and clip.arrays["speech"].shape == (len(clip.mel), speech.FEATURES)
-    heard, silence = clip.heard([0, 9], config), clip.silence(config)
+    heard, silence = clip.heard([0, 9], config.audio), clip.silence(config.audio)
     assert heard.shape == (2, config.audio.window, COLUMNS) and silence.shape == heard.shape[1:]
-    np.testing.assert_array_equal(
-        heard[..., :80], without.heard([0, 9], config.replace({"audio.speech_encoder": "none"}))
-    )
+    plain_audio = config.replace({"audio.speech_encoder": "none"}).audio
+    np.testing.assert_array_equal(heard[..., :80], without.heard([0, 9], plain_audio))
     middle = clip.arrays["speech"][36].astype(np.float32)  # mel frame 4 x 9
     np.testing.assert_array_equal(heard[1, config.audio.window // 2, 80:], middle)
     assert not silence[:, 80:].any()
-    with pytest.raises(DataError, match="without speech_encoder=moonshine"):
-        without.heard([0], config)
+    with pytest.raises(DataError, match="without audio.speech_encoder=moonshine"):
+        without.heard([0], config.audio, needed=True)
 
     train_lipformer(config, tmp_path / "data", tmp_path / "run", progress=False)
     model = lf.load(tmp_path / "run")
@@ -137,7 +134,7 @@ def test_a_model_learns_and_is_judged_with_features(encoder, tiny_config, tiny_c
 
 
 def test_the_features_reach_the_sound_condition(tiny_config):
-    model = LipFormer(tiny_config.replace({"audio.speech_encoder": "moonshine"})).eval()
+    model = build(tiny_config.replace({"audio.speech_encoder": "moonshine"})).eval()
     sound = torch.randn(1, tiny_config.audio.window, COLUMNS, requires_grad=True)
     model.audio_encoder(sound).square().sum().backward()
     assert (sound.grad.abs().sum((0, 1)) > 0).all()
@@ -147,12 +144,12 @@ def test_a_dub_gives_the_model_the_features(encoder, tmp_path):
     from test_dubbing import Material
 
     m, seen = Material(tmp_path), []
-    m.model.config = SimpleNamespace(**{**vars(FakeConfig), "speech_encoder": "moonshine"})
+    m.model.config = FAKE_CONFIG.replace({"audio.speech_encoder": "moonshine"})
     say = m.model.say
     m.model.say = lambda face, audio: seen.append(audio) or say(face, audio[..., :80])
     m.dub()
     heard = torch.cat(seen)
-    assert heard.shape[1:] == (FakeConfig.audio_window, COLUMNS) and heard[..., 80:].abs().max() > 0
+    assert heard.shape[1:] == (FAKE_CONFIG.audio.window, COLUMNS) and heard[..., 80:].abs().max() > 0
 
 
 def test_without_the_file_the_error_says_where_it_comes_from(monkeypatch, tmp_path, tiny_config):
@@ -165,7 +162,7 @@ def test_without_the_file_the_error_says_where_it_comes_from(monkeypatch, tmp_pa
     with pytest.raises(WeightsMissing, match="moonshine_tiny_en_encoder.ort"):
         config = tiny_config.replace({"audio.speech_encoder": "moonshine"})
         prepare("synthetic", None, tmp_path / "data", config, workers=1, progress=False)
-    with pytest.raises(ConfigError, match="speech_encoder"):
+    with pytest.raises(ConfigError, match="audio.speech_encoder"):
         preset("quick", {"audio.speech_encoder": "wav2vec"})
 
 
@@ -187,14 +184,14 @@ def test_the_real_encoder_follows_the_sound():
     assert humming[115:185].mean() > 0.9 and humming[10:85].mean() < 0.2
 
 
-def test_a_model_that_can_do_without_the_features_does(monkeypatch, tmp_path, tiny_config, tiny_corpus):
+def test_a_model_of_features_does_without_them_where_they_are_absent(monkeypatch, tmp_path, tiny_config, tiny_corpus):
     from test_dubbing import Material
 
-    config = tiny_config.replace(speech_encoder="moonshine", speech_dropout=0.5, mean_normalise_audio=True)
+    settings = tiny_config.replace(audio={"speech_encoder": "moonshine", "mean_normalise": True}).audio
     corpus = PreparedCorpus(tiny_corpus)  # prepared without
     clip = corpus.open(corpus.clips("test")[0].clip_id)
-    heard, silence = clip.heard([3, 9], config), clip.silence(config)
-    plain = config.replace(speech_encoder="none", speech_dropout=0.0)
+    heard, silence = clip.heard([3, 9], settings), clip.silence(settings)
+    plain = tiny_config.replace({"audio.mean_normalise": True}).audio
     np.testing.assert_array_equal(heard[..., :80], clip.heard([3, 9], plain))
     np.testing.assert_array_equal(silence[:, :80], clip.silence(plain))
     assert heard.shape[-1] == silence.shape[-1] == COLUMNS and not heard[..., 80:].any()
@@ -203,11 +200,9 @@ def test_a_model_that_can_do_without_the_features_does(monkeypatch, tmp_path, ti
     monkeypatch.setattr(weights, "carried", lambda carrier: None)
     speech._session.cache_clear()
     m, seen = Material(tmp_path), []
-    m.model.config = SimpleNamespace(**{**vars(FakeConfig), "speech_encoder": "moonshine", "speech_dropout": 0.5})
+    m.model.config = FAKE_CONFIG.replace({"audio.speech_encoder": "moonshine"})
     say = m.model.say
     m.model.say = lambda face, audio: seen.append(audio) or say(face, audio[..., :80])
     report = m.dub()
     assert torch.cat(seen).shape[-1] == COLUMNS and not torch.cat(seen)[..., 80:].any()
     assert any("without the speech encoder" in warning for warning in report.warnings)
-    with pytest.raises(ConfigError, match="speech_dropout"):
-        tiny_config.replace(speech_dropout=0.5)

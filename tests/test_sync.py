@@ -9,12 +9,11 @@ import torch
 
 from lipformer_core import checkpoint
 from lipformer_core.charts import distance_curves, sync_offsets, sync_training
-from lipformer_core.config import preset
 from lipformer_core.data.audio import SILENCE
 from lipformer_core.data.prepared.clips import PreparedCorpus
-from lipformer_core.errors import CheckpointError, ConfigError, DataError
+from lipformer_core.errors import CheckpointError, DataError
 from lipformer_core.evaluation import sync as judge
-from lipformer_core.model.syncnet import SyncNet, see, windows
+from lipformer_core.model.syncnet import AUDIO_WINDOW, SyncNet, see, windows
 from lipformer_core.training import sync_sampling
 from lipformer_core.training.journal import read_log
 from lipformer_core.training.sync import SyncObjective, SyncStage, info_nce, train_sync, wins
@@ -26,12 +25,13 @@ from lipformer_core.training.sync_sampling import (
     soften,
 )
 
-SMALL = dict(sync_width=8, sync_dim=32, sync_batch=4, sync_steps=6, sync_max_shift=3)
+WIDTH = 8
 
 
-@pytest.fixture(scope="module")
-def config(tiny_config):
-    return tiny_config.replace(**SMALL)
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Stretches of eight frames: four windows."""
+    monkeypatch.setattr(sync_sampling, "MAX_SHIFT", 3)
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +40,25 @@ def corpus(tiny_corpus):
 
 
 @pytest.mark.parametrize("size", [32, 96, 256])
-def test_any_crop_size_gives_similarities_with_a_gradient_to_the_pictures(config, size):
-    net = SyncNet(config)
+def test_any_crop_size_gives_similarities_with_a_gradient_to_the_pictures(size):
+    net = SyncNet(WIDTH)
     bottoms = (torch.rand(2, 5, 3, size // 2, size) * 2 - 1).requires_grad_()
-    similarity = net(bottoms, torch.rand(2, config.sync_audio_window, 80))
+    similarity = net(bottoms, torch.rand(2, AUDIO_WINDOW, 80))
     assert similarity.shape == (2,) and similarity.abs().max() <= 1 + 1e-6
     similarity.sum().backward()
     assert bottoms.grad.abs().sum() > 0
     assert see(bottoms.flatten(0, 1)).shape == (10, 3, 48, 64)
 
 
-def test_embeddings_lie_on_the_sphere_and_ignore_brightness_and_contrast(config):
-    net = SyncNet(config).eval()
+def test_embeddings_lie_on_the_sphere_and_ignore_brightness_and_contrast():
+    net = SyncNet(WIDTH).eval()
     seen = torch.rand(3, 5, 3, 48, 64) - 0.5
     faces = net.embed_faces(seen)
     torch.testing.assert_close(faces.norm(dim=-1), torch.ones(3))
     torch.testing.assert_close(net.embed_faces(seen + 0.3), faces, atol=1e-4, rtol=0)
-    sounds = net.embed_sounds(torch.rand(3, config.sync_audio_window, 80))
+    sounds = net.embed_sounds(torch.rand(3, AUDIO_WINDOW, 80))
     torch.testing.assert_close(sounds.norm(dim=-1), torch.ones(3))
-    assert faces.shape == sounds.shape == (3, config.sync_dim)
+    assert faces.shape == sounds.shape == (3, 4 * WIDTH)
 
 
 def test_windows_are_the_consecutive_runs():
@@ -68,21 +68,21 @@ def test_windows_are_the_consecutive_runs():
     assert torch.equal(cut[1, 2], frames[1, 2:6])
 
 
-def test_without_knowledge_the_loss_is_the_log_of_the_number_of_candidates(config, corpus):
+def test_without_knowledge_the_loss_is_the_log_of_the_number_of_candidates(corpus):
     torch.manual_seed(0)
-    drawn = StretchSampler(corpus, "train", config).draw(np.random.default_rng(0), 4)
-    objective = SyncObjective(config)
+    drawn = StretchSampler(corpus, "train").draw(np.random.default_rng(0), 4)
+    objective = SyncObjective(WIDTH)
     _, figures = objective(seen_frames(drawn.pixels), torch.from_numpy(drawn.sounds), torch.from_numpy(drawn.lips))
     assert figures["chance"] == pytest.approx(math.log(4 * 4))
     assert float(figures["loss"]) == pytest.approx(figures["chance"], abs=0.15)
     assert float(info_nce(torch.zeros(7, 7))) == pytest.approx(math.log(7))
 
 
-def test_one_batch_is_learnt_by_heart(config, corpus):
+def test_one_batch_is_learnt_by_heart(corpus):
     torch.manual_seed(0)
-    drawn = StretchSampler(corpus, "train", config).draw(np.random.default_rng(0), 4)
+    drawn = StretchSampler(corpus, "train").draw(np.random.default_rng(0), 4)
     material = seen_frames(drawn.pixels), torch.from_numpy(drawn.sounds), torch.from_numpy(drawn.lips)
-    objective = SyncObjective(config)
+    objective = SyncObjective(WIDTH)
     torch.nn.init.constant_(objective.net.log_scale, math.log(20))  # as it is after some hundred steps
     optimiser = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     for _ in range(120):
@@ -102,8 +102,8 @@ def test_wins_tell_moved_sound_from_foreign_sound():
     assert set(wins(torch.eye(3), 1)) == {"accuracy", "wins", "foreign_wins"}  # nothing is moved
 
 
-def test_a_batch_holds_different_clips_and_each_windows_own_sound(config, corpus):
-    sampler = StretchSampler(corpus, "train", config)
+def test_a_batch_holds_different_clips_and_each_windows_own_sound(corpus, monkeypatch):
+    sampler = StretchSampler(corpus, "train")
     drawn = sampler.draw(np.random.default_rng(1), 20)
     assert len({info.clip_id for info, _ in drawn.pairs}) == len(drawn.pairs) == 6  # all there are
     info, first = drawn.pairs[2]
@@ -114,8 +114,9 @@ def test_a_batch_holds_different_clips_and_each_windows_own_sound(config, corpus
     assert info.clip_id in str(drawn)
     again = sampler.draw(np.random.default_rng(1), 20)
     np.testing.assert_array_equal(again.pixels, drawn.pixels)
+    monkeypatch.setattr(sync_sampling, "MAX_SHIFT", 25)
     with pytest.raises(DataError, match="30 frames in a row"):
-        StretchSampler(corpus, "train", config.replace(sync_max_shift=25))
+        StretchSampler(corpus, "train")
 
 
 def test_augmentation_treats_all_frames_of_a_clip_alike(monkeypatch):
@@ -151,8 +152,8 @@ def test_augmented_sound_keeps_time_and_silence(monkeypatch):
     assert not torch.allclose(changed[0, 0, 12], changed[1, 0, 12])
 
 
-def test_interrupted_training_continues_as_if_nothing_had_happened(config, tiny_corpus, tmp_path, monkeypatch):
-    whole = train_sync(config, tiny_corpus, tmp_path / "whole", progress=False)
+def test_interrupted_training_continues_as_if_nothing_had_happened(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    whole = train_sync(tiny_config, tiny_corpus, tmp_path / "whole", progress=False)
     real = SyncStage.losses
 
     def stop_at_five(self, number, material):
@@ -162,39 +163,25 @@ def test_interrupted_training_continues_as_if_nothing_had_happened(config, tiny_
 
     monkeypatch.setattr(SyncStage, "losses", stop_at_five)
     with pytest.raises(InterruptedError):
-        train_sync(config, tiny_corpus, tmp_path / "parts", progress=False)
+        train_sync(tiny_config, tiny_corpus, tmp_path / "parts", progress=False)
     monkeypatch.setattr(SyncStage, "losses", real)
-    parts = train_sync(config, tiny_corpus, tmp_path / "parts", progress=False)
+    parts = train_sync(tiny_config, tiny_corpus, tmp_path / "parts", progress=False)
     assert checkpoint.fingerprint(whole) == checkpoint.fingerprint(parts)
     log = read_log(tmp_path / "parts/sync")
     assert log["step"][-1] == 6 and {"loss", "chance", "accuracy", "val_shift_wins", "val_foreign_wins"} <= set(log)
     before = (tmp_path / "parts/sync/model.safetensors").stat().st_mtime_ns
-    train_sync(config.replace(beta=0.5, cached_steps=9), tiny_corpus, tmp_path / "parts", progress=False)
+    others = {"stage1.batch": 9, "codebook.dim": 4, "lips.layers": 2, "stage2.cached.steps": 9}
+    train_sync(tiny_config.replace(others), tiny_corpus, tmp_path / "parts", progress=False)
     assert (tmp_path / "parts/sync/model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(CheckpointError, match="sync_dim"):
-        train_sync(config.replace(sync_dim=16), tiny_corpus, tmp_path / "parts", progress=False)
-
-
-def test_each_training_depends_on_its_own_settings_alone():
-    quick = preset("quick")
-    changes = {"codebook": {"beta": 0.5}, "cached": {"stage2_lr": 0.5}, "sync": {"sync_dim": 8}}
-    expected = {"codebook": {"codebook", "cached"}, "cached": {"cached"}, "sync": {"sync"}}
-    for owner, change in changes.items():
-        changed = {stage for stage in changes if quick.replace(**change).decisive(stage) != quick.decisive(stage)}
-        assert changed == expected[owner]
-    for stage in changes:
-        assert quick.replace(grad_clip=2.0).decisive(stage) != quick.decisive(stage)
-        assert quick.replace(eval_every=7, min_run=9).decisive(stage) == quick.decisive(stage)
-    with pytest.raises(ConfigError, match="sync_width"):
-        quick.replace({"sync.width": 12})
+    with pytest.raises(CheckpointError, match=r"sync\.width"):
+        train_sync(tiny_config.replace({"sync.width": 16}), tiny_corpus, tmp_path / "parts", progress=False)
 
 
 class Flash(torch.nn.Module):
     """An expert for a toy: frames and sounds of a moment share a random brightness, which is all that it reads."""
 
-    def __init__(self, frames: int = 5, window: int = 32) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.config = SimpleNamespace(sync_frames=frames, sync_audio_window=window)
         self.log_scale = torch.nn.Parameter(torch.zeros(()))
 
     def embed_faces(self, seen: torch.Tensor) -> torch.Tensor:

@@ -14,13 +14,13 @@ from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.data.prepared.references import draw_reference, draw_twin
 from lipformer_core.errors import CheckpointError, ConfigError, DataError
 from lipformer_core.model.autoencoder import FaceAutoencoder
-from lipformer_core.model.lipformer import LipFormer
-from lipformer_core.model.regions import mouth_pixels, mouth_tokens
+from lipformer_core.model.build import build
+from lipformer_core.model.syncnet import AUDIO_WINDOW, SyncNet
 from lipformer_core.training.codebook import CodebookStage
 from lipformer_core.training.journal import read_log
-from lipformer_core.training.lipformer import train_lipformer
-from lipformer_core.training.loop import optimise
-from lipformer_core.training.objectives import CodeObjective, ImageObjective, SoundObjective
+from lipformer_core.training.lipformer import LipFormerStage, Trained, train_lipformer
+from lipformer_core.training.loop import finished, optimise, take_over
+from lipformer_core.training.objectives import ApartObjective, CodeObjective, ImageObjective
 from lipformer_core.training.pairs import CLOSED, LIP_SCALE, PairSampler
 from lipformer_core.training.sampling import FrameSampler, to_images
 from lipformer_core.training.sync import train_sync
@@ -33,16 +33,18 @@ def test_stage_2_freezes_encoder_and_codebooks_and_trains_the_rest(tiny_run, tin
         assert checkpoint.fingerprint(getattr(before, part)) == checkpoint.fingerprint(getattr(after.autoencoder, part))
     assert checkpoint.fingerprint(before.decoder) != checkpoint.fingerprint(after.autoencoder.decoder)
     torch.manual_seed(tiny_config.seed)
-    fresh = LipFormer(tiny_config, before)
+    fresh = build(tiny_config, before)
     for part in ("warping", "audio_encoder", "transformer"):
         old, new = getattr(fresh, part).state_dict(), getattr(after, part).state_dict()
         changed = [name for name in old if not torch.equal(old[name], new[name])]
         assert changed, f"{part} did not train"
 
 
-def test_only_figure_2s_trainable_parts_get_gradients(tiny_config):
-    # the residual head starts at zero and would block the first gradient to what stands before it
-    model = LipFormer(tiny_config.replace(residual_head=False, latent_weight=0.0))
+@pytest.mark.parametrize("design", ["paper", "ours"])
+def test_only_figure_2s_trainable_parts_get_gradients(design, tiny_config):
+    model = build(tiny_config.replace({"lips.design": design}))
+    torch.nn.init.normal_(model.transformer.head.weight, std=0.05)  # ours starts at zero, which stops all gradients
+    torch.nn.init.normal_(model.autoencoder.bottom_codebook.weight)
     image = torch.rand(2, 3, 32, 32) * 2 - 1
     model(image, torch.randn(2, 20, 80), model.encode_reference(image.flip(0)), tau=1.0).sum().backward()
     frozen = [model.autoencoder.encoder, model.autoencoder.upper_codebook, model.autoencoder.bottom_codebook]
@@ -53,7 +55,8 @@ def test_only_figure_2s_trainable_parts_get_gradients(tiny_config):
 
 def test_audio_changes_only_the_bottom_codes_and_the_targets_mouth_nothing(tiny_run):
     model = lf.load(tiny_run)
-    torch.nn.init.normal_(model.transformer.head.weight)  # a few steps of training barely move it
+    for layer in (model.transformer.head, model.transformer.layers[0].norm.modulation):
+        torch.nn.init.normal_(layer.weight)  # a few steps of training barely move them
     image = torch.rand(2, 3, 32, 32) * 2 - 1
     reference = model.encode_reference(image.flip(0))
     seen = []
@@ -98,23 +101,71 @@ def test_autoencoder_overfits_one_batch(tiny_config):
     assert losses[-1] < 0.3 * losses[0]
 
 
-def test_adversarial_and_ablation_variants_take_their_steps(tiny_config, tiny_corpus, tmp_path):
-    config = tiny_config.replace(adversarial_weight=0.8, adversarial_start=4, shared_codebook=True, warping=False)
-    config = config.replace(joint_adversarial_weight=0.1, residual_head=False, latent_weight=0.0)
-    model = train_lipformer(config, tiny_corpus, tmp_path, progress=False)
-    assert model.warping is None
+def test_adversarial_and_shared_variants_take_their_steps(tiny_config, tiny_corpus, tmp_path):
+    changes = {"stage1.adversarial_weight": 0.8, "stage2.joint.adversarial_weight": 0.1, "codebook.shared": True}
+    model = train_lipformer(tiny_config.replace(changes), tiny_corpus, tmp_path, progress=False)
     assert model.autoencoder.upper_codebook is model.autoencoder.bottom_codebook
-    assert "discriminator" in read_log(tmp_path / "codebook")
-    assert not (tmp_path / "warping").exists()
+    for stage in ("codebook", "lipformer"):
+        assert np.isfinite(read_log(tmp_path / stage)["discriminator"]).any()
+    assert np.isfinite(read_log(tmp_path / "codebook")["discriminator"]).tolist() == [False, False, True]
 
 
-@pytest.mark.parametrize("corners", [False, True])
-def test_code_objective_overfits_one_batch(tiny_run, tiny_corpus, tiny_config, corners):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lips.design": "paper"},
+        {"lips.design": "paper", "lips.ablation": "frozen_decoder", "lips.reference": "nearest"},
+        {"lips.ablation": "frozen_decoder", "lips.expected_codes": True},
+        {"lips.ablation": "unscaled"},
+        {"lips.ablation": "reference_queries"},
+        {"stage2.apart.steps": 0, "stage2.cached.steps": 0},
+    ],
+)
+def test_every_design_and_ablation_takes_its_steps(changes, tiny_config, tiny_corpus, tiny_run, tmp_path):
+    config = tiny_config.replace(changes)
+    model = train_lipformer(config, tiny_corpus, tmp_path, progress=False, codebook=tiny_run)
+    assert model.config == config and all(torch.isfinite(p).all() for p in model.parameters())
+    before = checkpoint.load_codebook(tiny_run).decoder
+    still = checkpoint.fingerprint(before) == checkpoint.fingerprint(model.autoencoder.decoder)
+    assert still == (config.lips.ablation == "frozen_decoder")
+    assert (tmp_path / "warping").exists() == (tmp_path / "cached").exists() == bool(config.stage2.cached.steps)
+
+
+def test_what_has_nothing_to_learn_has_no_phase(tiny_config, tiny_corpus, tiny_run, tmp_path):
+    """Without warping the first phase is the sound's alone, and without supervised lips there is none."""
+    config = tiny_config.replace({"lips.ablation": "no_warping"})
+    given = dict(data=tiny_corpus, progress=False, codebook=tiny_run)
+    train_lipformer(config, run=tmp_path / "sound", until="warping", **given)
+    log = read_log(tmp_path / "sound/warping")
+    assert "articulation" in log and "landmark" not in log
+    config = config.replace({"stage2.lip_supervision": False})
+    model = train_lipformer(config, run=tmp_path / "nothing", **given)
+    assert not list(model.warping.parameters()) and not (tmp_path / "nothing/warping").exists()
+    with pytest.raises(ConfigError, match="the phase 'warping' has no steps"):
+        train_lipformer(config, run=tmp_path / "nothing", until="warping", **given)
+
+
+def test_judges_are_kept_beside_the_model_where_lips_are_supervised(tiny_run, tiny_config, tiny_corpus, tmp_path):
+    for phase in ("warping", "cached", "lipformer"):
+        names = checkpoint.load(tiny_run / phase / "model.safetensors")[1]
+        assert {name.split(".")[0] for name in names} == {"lipformer", "judges"}
+    trained, alone = Trained.load(tiny_run), checkpoint.load_lipformer(tiny_run)
+    assert checkpoint.fingerprint(trained.lipformer) == checkpoint.fingerprint(alone)
+    assert trained.judges.hear(torch.zeros(3, tiny_config.lips.audio_width)).shape == (3, 2)
+    config = tiny_config.replace({"stage2.lip_supervision": False})
+    train_lipformer(config, tiny_corpus, tmp_path, progress=False, until="cached", codebook=tiny_run)
+    assert Trained.load(tmp_path, "cached").judges is None
+    assert "articulation" not in read_log(tmp_path / "cached")
+
+
+@pytest.mark.parametrize("design", ["paper", "ours"])
+def test_code_objective_overfits_one_batch(design, tiny_run, tiny_corpus, tiny_config):
     torch.manual_seed(0)
-    model = LipFormer(tiny_config.replace(warp_corners=corners), checkpoint.load_codebook(tiny_run)).train()
+    trained = Trained(tiny_config.replace({"lips.design": design}), checkpoint.load_codebook(tiny_run)).train()
+    model = trained.lipformer
     batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((0,), 4)
-    objective = CodeObjective(model, mouth_tokens(tiny_config))
-    optimiser = torch.optim.AdamW(model.predictor_parameters(), lr=1e-2)
+    objective = CodeObjective(model, trained.judges)
+    optimiser = torch.optim.AdamW(trained.predictor(), lr=1e-2)
     logged = []
     for _ in range(150):
         loss, figures, _ = objective(batch, None, None)
@@ -122,41 +173,44 @@ def test_code_objective_overfits_one_batch(tiny_run, tiny_corpus, tiny_config, c
         loss.backward()
         optimiser.step()
         logged.append({name: float(value) for name, value in figures.items()})
-    for name in ("cross_entropy", "latent", "articulation"):
+    assert ("latent" in logged[0]) == (design == "ours")
+    for name in ("cross_entropy", "articulation", *(["latent"] if design == "ours" else [])):
         assert logged[-1][name] < 0.6 * logged[0][name], name
     assert logged[-1]["accuracy"] > logged[0]["accuracy"]
 
 
-def test_listening_trains_the_sound_alone_and_reads_the_lips_from_it(tiny_run, tiny_corpus, tiny_config, tmp_path):
-    """Its phase moves E_aud and the linear map, nothing else, and ends nearer to the truth than without it."""
-    config = tiny_config.replace({"stage2.apart.steps": 60, "engine.check_every": 60, "engine.check_every": 60})
-    heard = train_lipformer(config, tiny_corpus, tmp_path / "run", progress=False, until="listening", codebook=tiny_run)
-    before = checkpoint.load_lipformer(tmp_path / "run", "warping")
-    moved = {
-        name.split(".")[0] for name, value in heard.state_dict().items() if (value != before.state_dict()[name]).any()
-    }
-    assert moved == {"audio_encoder", "articulation"}
-    batch = PairSampler(heard, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((0,), 64)
-    errors = [float(SoundObjective(model)(batch, None, None)[1]["articulation"]) for model in (before, heard)]
-    assert errors[1] < 0.7 * errors[0]
-    with pytest.raises(ConfigError, match="articulation_weight"):
-        config.replace({"stage2.lip_supervision": 0.0})
+def test_the_first_phase_trains_warping_and_sound_apart(tiny_run, tiny_corpus, tiny_config, tmp_path):
+    """It moves F_e, F_d, E_aud and the linear map, nothing else, and both end nearer to the truth."""
+    config = tiny_config.replace({"stage2.apart.steps": 60, "engine.check_every": 60})
+    train_lipformer(config, tiny_corpus, tmp_path, progress=False, until="warping", codebook=tiny_run)
+    autoencoder = checkpoint.load_codebook(tiny_run)
+    torch.manual_seed(config.seed)
+    before, after = Trained(config, autoencoder).eval(), Trained.load(tmp_path, "warping")
+    old = before.state_dict()
+    moved = {".".join(k.split(".")[:2]) for k, value in after.state_dict().items() if (value != old[k]).any()}
+    assert moved == {"lipformer.warping", "lipformer.audio_encoder", "judges.articulation"}
+    sampler = PairSampler(after.lipformer, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook")
+    batch = sampler.draw((0,), 64)
+    with torch.no_grad():
+        errors = [ApartObjective(one.lipformer, one.judges)(batch, None, None)[1] for one in (before, after)]
+    assert errors[1]["articulation"] < 0.7 * errors[0]["articulation"]
+    assert errors[1]["landmark"] < errors[0]["landmark"]
 
 
 def test_the_lip_reader_judges_predicted_codes_and_learns_from_true_ones_alone(tiny_run, tiny_corpus, tiny_config):
     torch.manual_seed(0)
-    config = tiny_config.replace({"stage2.lip_supervision": 2.0})
-    model = LipFormer(config, checkpoint.load_codebook(tiny_run)).train()
+    trained = Trained(tiny_config, checkpoint.load_codebook(tiny_run)).train()
+    model = trained.lipformer
     batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((0,), 4)
-    objective = CodeObjective(model, mouth_tokens(config))
-    reader, rest = list(model.lip_reader.parameters()), list(model.transformer.head.parameters())
-    auxiliary = objective.predict(batch)[2]
+    objective = CodeObjective(model, trained.judges)
+    reader, rest = list(trained.judges.reader.parameters()), list(model.transformer.head.parameters())
+    auxiliary = objective.predict(batch)[3]
     for name, reached, untouched in (("lips", rest, reader), ("lips_of_truth", reader, rest)):
         found = torch.autograd.grad(auxiliary[name], reached + untouched, retain_graph=True, allow_unused=True)
         assert all(g is not None for g in found[: len(reached)]) and all(g is None for g in found[len(reached) :])
-    optimiser, errors = torch.optim.AdamW(model.predictor_parameters(), lr=3e-3), []
+    optimiser, errors = torch.optim.AdamW(trained.predictor(), lr=3e-3), []
     for _ in range(200):
-        auxiliary = objective.predict(batch)[2]
+        auxiliary = objective.predict(batch)[3]
         optimiser.zero_grad()
         (auxiliary["lips"] + auxiliary["lips_of_truth"]).backward()
         optimiser.step()
@@ -165,18 +219,20 @@ def test_the_lip_reader_judges_predicted_codes_and_learns_from_true_ones_alone(t
 
 
 def test_token_weights(tiny_run, tiny_corpus, tiny_config):
-    model = LipFormer(tiny_config, checkpoint.load_codebook(tiny_run))
+    model = build(tiny_config, checkpoint.load_codebook(tiny_run))
     batch = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((0,), 4)
-    mouth = mouth_tokens(tiny_config)
-    weights = CodeObjective(model, mouth).token_weights(batch).view_as(batch.target_bottom)
+    objective = CodeObjective(model, None)
+    weights, mouth = objective.token_weights(batch).view_as(batch.target_bottom), objective.mouth
     changed = batch.target_bottom != batch.reference_bottom
     assert changed.any() and not changed.all() and mouth.any() and not mouth.all()
     assert set(weights[changed & mouth].tolist()) == {4.5} and set(weights[~changed & ~mouth].tolist()) <= {1.0}
+    paper = build(tiny_config.replace({"lips.design": "paper"}), model.autoencoder)
+    assert (CodeObjective(paper, None).token_weights(batch) == 1).all()
 
 
 def test_a_split_without_clips_is_named(tiny_corpus, tiny_config):
     with pytest.raises(DataError, match="no clips with sound in the split 'nowhere'"):
-        FrameSampler(PreparedCorpus(tiny_corpus), "nowhere", tiny_config, stills=False)
+        FrameSampler(PreparedCorpus(tiny_corpus), "nowhere", stills=False)
 
 
 def test_reference_is_never_the_target():
@@ -202,14 +258,14 @@ def test_a_pose_twin_is_another_frame_in_nearly_the_same_pose():
 
 def test_with_pose_twins_the_warp_never_sees_the_targets_own_upper_half(tiny_run, tiny_corpus, tiny_config):
     """The target's upper half then reaches the decoder alone: the lip codes cannot depend on it."""
-    config = tiny_config.replace({"stage2.pose_twins": 1.0})
-    model = LipFormer(config, checkpoint.load_codebook(tiny_run)).eval()
+    config = tiny_config.replace({"stage2.pose_twins": True})
+    model = build(config, checkpoint.load_codebook(tiny_run)).eval()
     sampler = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook")
     batch = sampler.draw((1,), 24)
     torch.nn.init.normal_(model.warping.displace[-1].weight)  # a warp that is seen
     twins = (batch.pose_upper != batch.target_upper).flatten(1).any(1)
     assert twins.float().mean() > 0.3  # where the head stays about, another frame has nearly its pose
-    objective = CodeObjective(model, mouth_tokens(config)).eval()
+    objective = CodeObjective(model, None).eval()
     logits = objective.predict(batch)[0]
     batch.target_upper = batch.target_upper.flip(0)
     torch.testing.assert_close(objective.predict(batch)[0], logits)
@@ -217,22 +273,25 @@ def test_with_pose_twins_the_warp_never_sees_the_targets_own_upper_half(tiny_run
     assert not torch.allclose(objective.predict(batch)[0], logits, atol=1e-2)
 
 
-def test_silence_is_heard_only_over_closed_lips(tiny_run, tiny_corpus, tiny_config):
-    model = LipFormer(tiny_config.replace({"stage2.silence": 1.0}), checkpoint.load_codebook(tiny_run))
+def test_silence_is_heard_only_over_closed_lips(tiny_run, tiny_corpus, tiny_config, monkeypatch):
+    model = build(tiny_config.replace({"stage2.silence": True}), checkpoint.load_codebook(tiny_run))
     sampler = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook")
     batch = sampler.draw((2,), 96)
     closed = batch.lips[:, 0] * LIP_SCALE <= CLOSED
     silent = (batch.audio == SILENCE).flatten(1).all(1)
-    assert 0 < closed.sum() < len(closed) and silent[closed].all()
-    plain = PairSampler(
-        LipFormer(tiny_config, model.autoencoder), PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook"
-    ).draw((2,), 96)
-    assert not (plain.audio == SILENCE).flatten(1).all(1)[closed].all()
+    assert 0 < closed.sum() < len(closed) and 0 < silent[closed].sum() < closed.sum() and not silent[~closed].any()
+    monkeypatch.setattr("lipformer_core.training.pairs.SILENT", 1.0)
+    always = (sampler.draw((2,), 96).audio == SILENCE).flatten(1).all(1)
+    assert torch.equal(always, closed)
+    plain = build(tiny_config.replace({"stage2.silence": False}), model.autoencoder)
+    batch = PairSampler(plain, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook").draw((2,), 96)
+    assert not (batch.audio == SILENCE).flatten(1).all(1).any()
 
 
-def test_mean_normalised_sound_is_less_the_clips_own_spectrum(tiny_run, tiny_corpus, tiny_config):
-    config = tiny_config.replace({"audio.mean_normalise": True, "stage2.silence": 1.0})
-    model, corpus = LipFormer(config, checkpoint.load_codebook(tiny_run)), PreparedCorpus(tiny_corpus)
+def test_mean_normalised_sound_is_less_the_clips_own_spectrum(tiny_run, tiny_corpus, tiny_config, monkeypatch):
+    monkeypatch.setattr("lipformer_core.training.pairs.SILENT", 1.0)
+    config = tiny_config.replace({"audio.mean_normalise": True, "stage2.silence": True})
+    model, corpus = build(config, checkpoint.load_codebook(tiny_run)), PreparedCorpus(tiny_corpus)
     batch = PairSampler(model, corpus, "train", tiny_run / "codebook").draw((2,), 48)
     closed = batch.lips[:, 0] * LIP_SCALE <= CLOSED
     assert 0 < closed.sum() < len(closed)
@@ -243,9 +302,10 @@ def test_mean_normalised_sound_is_less_the_clips_own_spectrum(tiny_run, tiny_cor
 
 
 @pytest.mark.slow
-def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus):
+def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus, monkeypatch):
     """Batch of 1 on a CPU; pretrained perceptual weights are not needed for this."""
-    config = preset("paper", perceptual="none", adversarial_start=0, stage1_batch=1)
+    monkeypatch.setattr("lipformer_core.training.codebook.ADVERSARIAL_FROM", 0)
+    config = preset("paper", {"stage1.perceptual": "none", "stage1.batch": 1})
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(
         torch.from_numpy(
@@ -260,8 +320,9 @@ def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus):
     logged = optimise(stage, 0, [(pairs, torch.from_numpy(to_images(image)), looks)])
     assert {"l1", "vq", "discriminator"} <= set(logged)
     assert checkpoint.fingerprint(stage.autoencoder.encoder) != before
-    model = LipFormer(config, stage.autoencoder)
-    optimiser = torch.optim.AdamW(model.predictor_parameters(), lr=1e-4)
+    trained = Trained(config, stage.autoencoder)
+    model = trained.lipformer
+    optimiser = torch.optim.AdamW(trained.predictor(), lr=1e-4)
     frozen = checkpoint.fingerprint(model.autoencoder.encoder)
     out = model(image, torch.randn(1, 20, 80), model.encode_reference(image.flip(-1)), tau=1.0)
     (out - image).abs().mean().backward()
@@ -272,7 +333,7 @@ def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus):
 
 def test_quick_and_realtime_presets_run():
     for name in ("quick", "realtime"):
-        model = LipFormer(preset(name)).eval()
+        model = build(preset(name)).eval()
         size = model.config.data.size
         image = torch.rand(1, 3, size, size) * 2 - 1
         out = model.generate(image, torch.randn(1, 20, 80), model.encode_reference(image))
@@ -282,9 +343,8 @@ def test_quick_and_realtime_presets_run():
 def test_with_the_expert_targets_come_in_runs_and_its_gradient_moves_the_mouth(
     tiny_config, tiny_corpus, tiny_run, tmp_path
 ):
-    config = tiny_config.replace(
-        joint_sync_weight=1.0, joint_batch=10, sync_steps=2, sync_width=8, sync_dim=8, sync_batch=3
-    )
+    joint = {"sync_weight": 1.0, "batch": 10}
+    config = tiny_config.replace(sync={"steps": 2, "batch": 3}, stage2={"joint": joint})
     shutil.copytree(tiny_run / "codebook", tmp_path / "codebook")
     with pytest.raises(CheckpointError, match="sync"):
         train_lipformer(config, tiny_corpus, tmp_path, progress=False)
@@ -294,28 +354,38 @@ def test_with_the_expert_targets_come_in_runs_and_its_gradient_moves_the_mouth(
     assert {"sync", "val_sync"} <= set(read_log(tmp_path / "lipformer"))
     assert checkpoint.fingerprint(checkpoint.load_sync(tmp_path)) == expert
 
-    model = LipFormer(config, checkpoint.load_codebook(tmp_path))
+    model = build(config, checkpoint.load_codebook(tmp_path))
     sampler = PairSampler(model, PreparedCorpus(tiny_corpus), "train", tmp_path / "codebook")
     batch = sampler.draw((0, 1), 10, run=5)
     for first in (0, 5):
         clips, frames = zip(*batch.frames[first : first + 5], strict=True)
         assert len({info.clip_id for info in clips}) == 1 and set(np.diff(frames)) == {1}
-        sound = PreparedCorpus(tiny_corpus).open(clips[0].clip_id).audio_windows([frames[2]], config.sync_audio_window)
+        sound = PreparedCorpus(tiny_corpus).open(clips[0].clip_id).audio_windows([frames[2]], AUDIO_WINDOW)
         np.testing.assert_array_equal(batch.window_sounds[first // 5], sound[0])
         assert (batch.reference_bottom[first : first + 5] == batch.reference_bottom[first]).all()
     images = sampler.frames.images(batch.frames)
     gradients = []
     for weight in (0.0, 1.0):
-        model = LipFormer(
-            config.replace({"stage2.joint.sync_weight": weight}), checkpoint.load_codebook(tmp_path)
-        ).train()
-        region, expert = mouth_pixels(config.data.size), checkpoint.load_sync(tmp_path)
+        weighted = config.replace({"stage2.joint.sync_weight": weight})
         torch.manual_seed(0)
-        ImageObjective(model, mouth_tokens(config), region, expert)(batch, images, 1.0)[0].backward()
-        gradients.append(next(model.autoencoder.decoder.parameters()).grad)
+        trained = Trained(weighted, checkpoint.load_codebook(tmp_path)).train()
+        torch.manual_seed(0)
+        objective = ImageObjective(trained.lipformer, trained.judges, checkpoint.load_sync(tmp_path))
+        objective(batch, images, 1.0)[0].backward()
+        gradients.append(next(trained.lipformer.autoencoder.decoder.parameters()).grad)
     assert not torch.allclose(*gradients)
-    with pytest.raises(ConfigError, match="joint_batch"):
-        config.replace({"stage2.joint.batch": 12})
+
+
+@pytest.mark.parametrize("phase", ["warping", "lipformer"])
+def test_batches_that_hold_no_whole_windows_are_refused_before_the_first_phase(
+    phase, tiny_config, tiny_corpus, tiny_run
+):
+    config = tiny_config.replace({"stage2.joint.sync_weight": 1.0, "stage2.joint.batch": 12})
+    trained = Trained(config, checkpoint.load_codebook(tiny_run))
+    corpus, folder = PreparedCorpus(tiny_corpus), tiny_run / "codebook"
+    samplers = [PairSampler(trained.lipformer, corpus, split, folder) for split in ("train", "val")]
+    with pytest.raises(ConfigError, match=r"stage2\.joint\.batch: 12 is no multiple of 5"):
+        LipFormerStage(trained, phase, *samplers, SyncNet(8))
 
 
 def test_a_run_takes_over_anothers_stage_1(tiny_run, tiny_config, tiny_corpus, tmp_path):
@@ -328,14 +398,29 @@ def test_a_run_takes_over_anothers_stage_1(tiny_run, tiny_config, tiny_corpus, t
     assert not list((run / "codebook").glob("codes_*"))
     assert there and sorted((tiny_run / "codebook").glob("codes_*")) == there
     looks = tiny_config.replace({"stage2.looks": 2, "stage1.augment": 0.3})
-    model = LipFormer(looks, checkpoint.load_codebook(run))
+    model = build(looks, checkpoint.load_codebook(run))
     both = [PairSampler(model, PreparedCorpus(tiny_corpus), "train", tmp_path) for _ in range(2)]
     assert len(list(tmp_path.glob("codes_train_*"))) == 1 and both[0].cache.files[0].shape[1] == 2
-    PairSampler(LipFormer(tiny_config, model.autoencoder), PreparedCorpus(tiny_corpus), "train", tmp_path)
+    PairSampler(build(tiny_config, model.autoencoder), PreparedCorpus(tiny_corpus), "train", tmp_path)
     assert len(list(tmp_path.glob("codes_train_*"))) == 2
     with pytest.raises(CheckpointError, match="no finished stage"):
         train_lipformer(tiny_config, tiny_corpus, tmp_path / "third", progress=False, codebook=tmp_path)
-    with pytest.raises(CheckpointError, match="beta"):
-        other = tiny_config.replace(beta=0.7)
-        train_lipformer(other, tiny_corpus, tmp_path / "third", progress=False, codebook=tiny_run)
-    assert not (tmp_path / "third/codebook/model.safetensors").exists()
+    with pytest.raises(CheckpointError, match="no finished stage"):
+        take_over(tmp_path / "third/codebook", tmp_path / "fourth")
+    assert not finished(tmp_path / "third/codebook") and not finished(tmp_path / "fourth")
+
+
+def test_over_a_finished_stage_1_its_own_settings_hold(tiny_run, tiny_config, tiny_corpus, tmp_path):
+    """Whatever else is asked for: of stage 1 nothing can be had that it was not trained with."""
+    others = {"data.size": 64, "codebook.size": 64, "codebook.dim": 4, "stage1.lr": 0.5, "stage1.mirror": False}
+    asked = tiny_config.replace(others | {"stage2.apart.steps": 2, "seed": 3})
+    given = dict(data=tiny_corpus, run=tmp_path, progress=False, until="warping")
+    model = train_lipformer(asked, codebook=tiny_run, **given)
+    expected = tiny_config.replace({"stage2.apart.steps": 2, "seed": 3})
+    assert finished(tmp_path / "codebook") and model.config == expected
+    assert checkpoint.config_of(tmp_path) == expected
+    before = (tmp_path / "warping/model.safetensors").stat().st_mtime_ns
+    train_lipformer(asked.replace({"stage1.lr": 0.7, "engine.check_every": 1}), **given)
+    assert (tmp_path / "warping/model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(CheckpointError, match=r"lips\.layers"):
+        train_lipformer(asked.replace({"lips.layers": 2}), **given)

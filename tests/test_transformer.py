@@ -5,15 +5,26 @@ import torch
 from torch.nn import functional as F
 
 from lipformer_core.config import preset
-from lipformer_core.errors import ConfigError
+from lipformer_core.model.build import build
 from lipformer_core.model.lipformer import LipFormer, lip_codes
+from lipformer_core.model.ours import OurLipFormer, OurTransformer
+from lipformer_core.model.ours.lipformer import expected_codes
+from lipformer_core.model.ours.warping import unmoved
 from lipformer_core.model.transformer import ConditionalLayerNorm, CrossAttention, LipTransformer
-from lipformer_core.model.warping import Warped
+
+GRID = (4, 8)
+SIZES = dict(dim=32, layers=2, heads=4, ffn_dim=16, audio_dim=6, code_dim=8, codes=20)
+
+
+def copies(count, codes):
+    """Indices of codes (count, n), and the features (count, d, *GRID) that they make."""
+    indices = torch.randint(len(codes), (count, GRID[0] * GRID[1]))
+    return indices, codes[indices].transpose(1, 2).unflatten(2, GRID)
 
 
 def test_mhca_against_torch_attention():
     torch.manual_seed(0)
-    ours = CrossAttention(dim=16, source_dim=12, heads=4, scale=True)
+    ours = CrossAttention(dim=16, code_dim=12, heads=4, scale=0.5)  # 1/sqrt(16/4)
     theirs = torch.nn.MultiheadAttention(16, 4, kdim=12, vdim=12, batch_first=True)
     with torch.no_grad():
         theirs.q_proj_weight.copy_(ours.query.weight)
@@ -24,20 +35,55 @@ def test_mhca_against_torch_attention():
         theirs.out_proj.bias.copy_(ours.out.bias)
     queries, codes = torch.randn(3, 10, 16), torch.randn(20, 12)
     expected, _ = theirs(queries, codes.expand(3, -1, -1), codes.expand(3, -1, -1))
-    torch.testing.assert_close(ours(queries, ours.keys_values(codes)), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours(queries, codes), expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("scale", [True, False])
+@pytest.mark.parametrize("scale", [0.25, 1.0])
 def test_mhca_is_eq_8_and_9(scale):
     torch.manual_seed(0)
-    layer = CrossAttention(dim=8, source_dim=8, heads=1, scale=scale)
+    layer = CrossAttention(8, 8, 1, scale)
     with torch.no_grad():  # Eq. 9 has no output projection
         layer.out.weight.copy_(torch.eye(8))
         layer.out.bias.zero_()
     z, codes = torch.randn(2, 5, 8), torch.randn(7, 8)
     q, k, v = layer.query(z), layer.key(codes), layer.value(codes)
-    expected = torch.softmax(q @ k.T * (8**-0.5 if scale else 1.0), -1) @ v
-    torch.testing.assert_close(layer(z, layer.keys_values(codes)), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(layer(z, codes), torch.softmax(scale * q @ k.T, -1) @ v, atol=1e-5, rtol=1e-4)
+
+
+def test_mhca_is_built_from_four_integers_and_each_head_looks_at_its_own_part():
+    torch.manual_seed(0)
+    layer = CrossAttention(8, 6, 2, 1)
+    z, codes = torch.randn(2, 5, 8), torch.randn(7, 6)
+    q, k, v = layer.query(z), layer.key(codes), layer.value(codes)
+    heads = [torch.softmax(q[..., part] @ k[:, part].T, -1) @ v[:, part] for part in (slice(4), slice(4, 8))]
+    torch.testing.assert_close(layer(z, codes), layer.out(torch.cat(heads, -1)), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("design", ["paper", "ours"])
+def test_folded_keys_and_values_change_no_output_and_training_unfolds_them(design, tiny_config):
+    torch.manual_seed(0)
+    model = build(tiny_config.replace({"lips.design": design})).eval()
+    torch.nn.init.normal_(model.transformer.head.weight)
+    image, sound = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 20, 80)
+    reference, attention = model.encode_reference(image), model.transformer.layers[0].cross_attention
+
+    def logits():
+        with torch.no_grad():
+            return model.predict(model.look(image, reference).warped, model.audio_encoder(sound))[0]
+
+    unfolded, names = logits(), set(model.state_dict())
+    assert attention.folded_keys is None
+    assert model.ready() is model and not model.training
+    assert attention.folded_keys.shape == (1, 1, 32, 32) and set(model.state_dict()) == names
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention.key, "forward", lambda codes: asked.append(codes))
+        torch.testing.assert_close(logits(), unfolded, atol=1e-5, rtol=1e-5)
+    assert not asked
+    model.train()
+    assert attention.folded_keys is None and attention.folded_values is None
+    torch.nn.init.zeros_(attention.value.weight)  # as a step of training changes it
+    assert not torch.allclose(logits(), unfolded, atol=1e-4)
 
 
 def test_cln_with_a_constant_condition_is_layer_norm():
@@ -50,39 +96,72 @@ def test_cln_with_a_constant_condition_is_layer_norm():
 
 
 def test_z0_is_the_warped_reference_in_the_paper_preset():
-    transformer = LipTransformer(preset("paper", {"lips.layers": 1}))
-    assert isinstance(transformer.embed, torch.nn.Identity)
-    assert transformer.position is None and transformer.layers[0].self_attention is None
-    assert not transformer.residual_head
+    model = build(preset("paper", {"lips.layers": 1}))
+    assert type(model) is LipFormer and type(model.transformer) is LipTransformer
+    assert isinstance(model.transformer.embed, torch.nn.Identity)
+    parts = {name.split(".")[0] for name, _ in model.transformer.named_parameters()}
+    assert parts == {"layers", "head"}, "no places, no convolutions, no residual head"
+    layer = {name.split(".")[0] for name, _ in model.transformer.layers[0].named_parameters()}
+    assert layer == {"cross_attention", "norm", "ffn"}
 
 
-@pytest.mark.parametrize("source", ["z", "reference"])
-def test_query_source(source):
+def test_the_design_decides_which_model_is_built(tiny_config):
+    for design, kind, transformer in (("paper", LipFormer, LipTransformer), ("ours", OurLipFormer, OurTransformer)):
+        model = build(tiny_config.replace({"lips.design": design}))
+        assert type(model) is kind and type(model.transformer) is transformer
+
+
+@pytest.mark.parametrize(("ablation", "fixed"), [("none", False), ("reference_queries", True), ("paper", True)])
+def test_query_source(ablation, fixed):
     torch.manual_seed(0)
-    plain = dict(self_attention=False, residual_head=False, latent_weight=0.0, layers=2)
-    config = preset("quick", query_source=source, **plain)
-    transformer = LipTransformer(config)
+    paper = ablation == "paper"
+    transformer = LipTransformer(**SIZES) if paper else OurTransformer(GRID, **SIZES, ablation=ablation)
     seen = []
     for layer in transformer.layers:
         layer.cross_attention.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    rows, columns = config.token_grid
-    warped = torch.randn(2, config.codebook.dim, rows, columns)
-    transformer(
-        Warped(warped), torch.randn(config.codebook.size, config.codebook.dim), torch.randn(2, config.lips.audio_width)
-    )
-    assert torch.equal(seen[0], seen[1]) == (source == "reference")
+    warped = torch.randn(2, 8, *GRID)
+    transformer(warped if paper else unmoved(warped), torch.randn(20, 8), torch.randn(2, 6))
+    assert len(seen) == 2 and torch.equal(*seen) == fixed
 
 
-def test_residual_head_starts_as_a_copy_of_the_warped_reference():
+def test_products_are_scaled_in_our_design_alone_and_by_an_ablation_not():
+    scales = [
+        transformer.layers[1].cross_attention.scale
+        for transformer in (
+            LipTransformer(**SIZES),
+            OurTransformer(GRID, **SIZES, ablation="unscaled"),
+            OurTransformer(GRID, **SIZES),
+        )
+    ]
+    assert scales == pytest.approx([1.0, 1.0, 8**-0.5])
+
+
+def test_an_untrained_residual_head_copies_the_warped_reference_and_learns():
     torch.manual_seed(0)
-    config = preset("quick")
-    codes = torch.randn(config.codebook.size, config.codebook.dim)
-    rows, columns = config.token_grid
-    indices = torch.randint(config.codebook.size, (2, rows * columns))
-    warped = codes[indices].transpose(1, 2).reshape(2, -1, rows, columns)
-    logits, latent = LipTransformer(config)(Warped(warped), codes, torch.randn(2, config.lips.audio_width))
-    torch.testing.assert_close(latent, warped.flatten(2).transpose(1, 2))
+    codes = torch.randn(20, 8)
+    indices, warped = copies(2, codes)
+    transformer = OurTransformer(GRID, **SIZES)
+    logits, latents = transformer(unmoved(warped), codes, torch.randn(2, 6))
+    torch.testing.assert_close(latents, warped.flatten(2).transpose(1, 2))
     assert torch.equal(logits.argmax(-1), indices)
+    F.cross_entropy(logits.flatten(0, 1), (indices.flatten() + 1) % 20).backward()
+    for part in (transformer.free, transformer.head):
+        assert not part.weight.any() and part.weight.grad.abs().sum() > 0
+
+
+def test_our_transformer_hears_places_and_neighbours():
+    """Z_0 differs by place and by the tokens beside it; attention among tokens carries both."""
+    torch.manual_seed(0)
+    transformer, codes, sound = OurTransformer(GRID, **SIZES), torch.randn(20, 8), torch.randn(1, 6)
+    for part in (transformer.free, transformer.head):
+        torch.nn.init.normal_(part.weight)
+    plain = torch.ones(1, 8, *GRID)
+    with torch.no_grad():
+        one = transformer(unmoved(plain), codes, sound)[0]
+        assert not torch.allclose(one[:, 0], one[:, 9], atol=1e-3), "alike tokens in different places"
+        other = unmoved(plain)
+        other[:, :, 3, 7] = -1
+        assert not torch.allclose(transformer(other, codes, sound)[0][:, 0], one[:, 0], atol=1e-4)
 
 
 def test_gumbel_forward_is_one_hot_and_arg_max_as_the_logits_part():
@@ -118,44 +197,24 @@ def test_gumbel_passes_gradients_to_the_logits_and_arg_max_does_not():
 
 def test_expected_codes_are_the_mean_of_the_codes_and_let_gradients_through():
     logits, codes = torch.randn(2, 4, 16, requires_grad=True), torch.randn(16, 8)
-    expected = lip_codes(logits, codes, None, expected=True)
-    by_hand = (logits.softmax(-1)[..., None] * codes).sum(-2)
-    torch.testing.assert_close(expected, by_hand)
-    torch.testing.assert_close(expected, lip_codes(logits, codes, 0.5, expected=True))  # no sampling in training
-    torch.testing.assert_close(lip_codes(logits * 1e4, codes, None, expected=True), lip_codes(logits, codes, None))
+    expected = expected_codes(logits, codes)
+    torch.testing.assert_close(expected, (logits.softmax(-1)[..., None] * codes).sum(-2))
+    torch.testing.assert_close(expected_codes(logits * 1e4, codes), lip_codes(logits, codes, None))
     expected.square().sum().backward()
     assert torch.count_nonzero(logits.grad) == logits.grad.numel()
 
 
 def test_a_model_with_expected_codes_generates_by_them(tiny_config):
     torch.manual_seed(0)
-    hard = LipFormer(tiny_config).eval()
-    soft = LipFormer(tiny_config.replace({"lips.expected_codes": True}), hard.autoencoder).eval()
+    hard = build(tiny_config).eval()
+    soft = build(tiny_config.replace({"lips.expected_codes": True}), hard.autoencoder).eval()
     soft.load_state_dict(hard.state_dict())
-    size = hard.config.data.size
-    image, audio = torch.rand(1, 3, size, size) * 2 - 1, torch.randn(1, hard.config.audio.window, 80)
+    image, sound = torch.rand(1, 3, 32, 32) * 2 - 1, torch.randn(1, 20, 80)
     reference = hard.encode_reference(image)
-    codes = hard.encode_upper(image[:, :, : size // 2])
-    logits = hard.lip_logits(hard.warp(codes, reference), audio)
     with torch.no_grad():
-        by_hand = hard.decode(codes, logits.softmax(-1) @ hard.codes).clamp(-1, 1)
-    torch.testing.assert_close(soft.generate(image, audio, reference), by_hand)
-    assert not torch.allclose(soft.generate(image, audio, reference), hard.generate(image, audio, reference))
-
-
-def test_free_logits_begin_at_nothing_and_learn(tiny_config):
-
-    torch.manual_seed(0)
-    plain = LipFormer(tiny_config).eval()
-    free = LipFormer(tiny_config.replace(free_logits=True), plain.autoencoder).eval()
-    missing = free.load_state_dict(plain.state_dict(), strict=False)
-    assert missing.missing_keys == ["transformer.free.weight"] and not missing.unexpected_keys
-    size, window = tiny_config.data.size, tiny_config.audio.window
-    image, sound = torch.rand(1, 3, size, size) * 2 - 1, torch.randn(1, window, 80)
-    reference = plain.encode_reference(image)
-    logits = [m.lip_logits(m.warp(m.encode_upper(image[:, :, : size // 2]), reference), sound) for m in (plain, free)]
-    torch.testing.assert_close(*logits)
-    logits[1].sum().backward()
-    assert free.transformer.free.weight.grad.abs().sum() > 0
-    with pytest.raises(ConfigError, match="free_logits"):
-        tiny_config.replace(free_logits=True, residual_head=False, latent_weight=0.0)
+        seen = hard.look(image, reference)
+        logits, _ = hard.predict(seen.warped, hard.audio_encoder(sound))
+        by_hand = hard.decode(seen.upper, logits.softmax(-1) @ hard.codes).clamp(-1, 1)
+    torch.testing.assert_close(soft.generate(image, sound, reference), by_hand)
+    assert not torch.allclose(soft.generate(image, sound, reference), hard.generate(image, sound, reference))
+    torch.testing.assert_close(soft.choose(logits, 0.5), soft.choose(logits, None))  # no sampling in training

@@ -26,7 +26,6 @@ from .metrics import (
     partial_correlation,
     pearson,
     picture_scores,
-    ssim_maps,
 )
 from .pretrained_metrics import Fid, FidStatistics, Lpips
 from .sync import embed_mouths, embed_sounds, mouths, read_sync
@@ -147,9 +146,8 @@ class ClipJudge:
             return
         truth = rows["ground_truth"][use]
         boxes = mouth_boxes(landmarks[use], truth.shape[1])
-        structures = ssim_maps([rows[row][use] for row in SCORED], truth)
-        for row, structure in zip(SCORED, structures, strict=True):
-            columns = picture_scores(rows[row][use], truth, boxes, structure)
+        for row in SCORED:
+            columns = picture_scores(rows[row][use], truth, boxes)
             if self.scorers.lpips is not None:
                 columns["lpips"] = self.scorers.lpips(rows[row][use], truth)
             for column, numbers in columns.items():

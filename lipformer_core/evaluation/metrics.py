@@ -56,54 +56,25 @@ def psnr(a: NDArray, b: NDArray, *, peak: float | None = None) -> NDArray[np.flo
         return 10.0 * np.log10(peak**2 / error)
 
 
-def _blur(x: NDArray) -> NDArray:
-    """Gaussian window over one picture (H, W, C); only positions whose whole window lies inside are kept."""
-    import cv2
-
-    offsets = np.arange(-SSIM_RADIUS, SSIM_RADIUS + 1)
-    window = np.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
-    window /= window.sum()
-    blurred = cv2.sepFilter2D(x, -1, window, window).reshape(x.shape)
-    return blurred[SSIM_RADIUS:-SSIM_RADIUS, SSIM_RADIUS:-SSIM_RADIUS]
-
-
-def _local_moments(x: NDArray) -> tuple[NDArray, NDArray]:
-    """Mean and variance in the window around every position of one picture (H, W, C): (H-10, W-10, C) each."""
-    mean = _blur(x)
-    return mean, _blur(x * x) - mean**2
-
-
-def ssim_maps(several: Sequence[NDArray], truth: NDArray, *, peak: float | None = None) -> list[NDArray[np.float64]]:
-    """`ssim_map` of several stacks against one, whose own means and variances are computed once."""
-    pairs = [_pictures(stack, truth, peak) for stack in several]
-    height, width, channels = np.shape(truth)[-3:]
-    side = 2 * SSIM_RADIUS + 1
-    if min(height, width) < side:
-        raise MetricError(f"SSIM needs pictures of at least {side}x{side} pixels, not {height}x{width}")
-    inside = height - side + 1, width - side + 1
-    _, true, peak = pairs[0]
-    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    maps = [np.empty((*true.shape[:-3], *inside)) for _ in pairs]
-    for where in np.ndindex(true.shape[:-3]):  # picture by picture, so that all of it stays in the cache
-        b = true[where]
-        mean_b, var_b = _local_moments(b)
-        for (stack, _, _), out in zip(pairs, maps, strict=True):
-            a = stack[where]
-            mean_a, var_a = _local_moments(a)
-            covariance = _blur(a * b) - mean_a * mean_b
-            ratio = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-            ratio /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
-            out[where] = ratio @ np.full(channels, 1 / channels)
-    return maps
-
-
 def ssim_map(a: NDArray, b: NDArray, *, peak: float | None = None) -> NDArray[np.float64]:
-    """Structural similarity at every position whose 11x11 window is inside, mean over channels.
+    """Structural similarity, scikit-image's, at every position whose 11x11 window is inside, mean over channels.
 
     (..., H, W, C) twice -> (..., H-10, W-10). Entry (y, x) is centred on pixel (y+5, x+5). The mean over a part of
     the map equals the SSIM of the pictures cut to that part plus 5 pixels all round.
     """
-    return ssim_maps([a], b, peak=peak)[0]
+    from skimage.metrics import structural_similarity
+
+    a, b, peak = _pictures(a, b, peak)
+    height, width, _ = a.shape[-3:]
+    if min(height, width) <= 2 * SSIM_RADIUS:
+        raise MetricError(f"SSIM needs pictures of at least 11x11 pixels, not {height}x{width}")
+    options = {"gaussian_weights": True, "sigma": SSIM_SIGMA, "use_sample_covariance": False, "data_range": peak}
+    inside = slice(SSIM_RADIUS, -SSIM_RADIUS)
+    out = np.empty((*a.shape[:-3], height - 2 * SSIM_RADIUS, width - 2 * SSIM_RADIUS))
+    for at in np.ndindex(a.shape[:-3]):
+        full = structural_similarity(a[at], b[at], channel_axis=-1, full=True, **options)[1]
+        out[at] = full[inside, inside].mean(axis=-1)
+    return out
 
 
 def ssim(a: NDArray, b: NDArray, *, peak: float | None = None) -> NDArray[np.float64]:
@@ -128,16 +99,13 @@ def mouth_boxes(landmarks: NDArray, size: int) -> NDArray[np.int64]:
     return np.stack([top, top + height, left, left + width], axis=1).astype(np.int64)
 
 
-def picture_scores(
-    generated: NDArray, truth: NDArray, boxes: NDArray, structure: NDArray | None = None
-) -> dict[str, NDArray[np.float64]]:
+def picture_scores(generated: NDArray, truth: NDArray, boxes: NDArray) -> dict[str, NDArray[np.float64]]:
     """PSNR and SSIM of the whole crop, its bottom half and the mouth box: uint8 (n, S, S, 3) twice -> (n,) each.
 
     PSNR ends at 58.9 dB, so that a single frame identical to the truth cannot make a clip's mean infinite.
-    structure: their `ssim_map`, where it is there already.
     """
     half = truth.shape[1] // 2
-    structure = ssim_map(generated, truth) if structure is None else structure
+    structure = ssim_map(generated, truth)
     scores = {
         "psnr": psnr(generated, truth),
         "bottom_psnr": psnr(generated[:, half:], truth[:, half:]),

@@ -6,7 +6,8 @@ opener raises WeightsMissing and the protocol reports null with the reason; noth
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from unittest import mock
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -85,8 +86,7 @@ class Fid:
             from pytorch_fid import inception
         except ImportError as error:
             raise WeightsMissing("the package pytorch-fid is not installed (pip install pytorch-fid)") from error
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        with _without_download(inception, state):
+        with _as_downloaded(path):
             self.network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[FID_DIMENSIONS]])
         self.device = torch.device(device)
         self.network.to(self.device).eval()
@@ -105,10 +105,17 @@ class Fid:
 
 
 @contextmanager
-def _without_download(inception: object, state: dict) -> Iterator[None]:
-    """Let pytorch-fid, which knows its weights by an address only, take them from the file that was found."""
-    with mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: state):
-        yield
+def _as_downloaded(path: Path) -> Iterator[None]:
+    """Let pytorch-fid, which knows its weights by an address only, find the file in torch hub's cache."""
+    cache = torch.hub.get_dir()
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "checkpoints").mkdir()
+        (Path(folder) / "checkpoints" / path.name).symlink_to(path.resolve())
+        torch.hub.set_dir(folder)
+        try:
+            yield
+        finally:
+            torch.hub.set_dir(cache)
 
 
 def _pixels(images: NDArray[np.uint8], device: torch.device) -> Tensor:

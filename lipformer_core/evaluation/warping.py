@@ -156,8 +156,8 @@ def endpoint_errors(
         pairs = sample_pairs(clip, 200, number)
         widest = pairs[np.argsort(-pose_gap(clip.pose, pairs[:, 0], pairs[:, 1]), kind="stable")[:pairs_per_clip]]
         for target, reference in widest:
-            person, size = synthetic_person(info.person), settings["synthetic_size"]
-            flow, seen = correspondence(settings["data_seed"], person, 0, info.n_frames, size, target, reference)
+            person, made = synthetic_person(info.person), settings["synthetic"]
+            flow, seen = correspondence(made["seed"], person, 0, info.n_frames, made["size"], target, reference)
             for kept, errors in zip(found, _endpoints(model, clip, target, reference, flow, seen), strict=True):
                 kept.append(errors)
     return np.concatenate(found[0]), np.concatenate(found[1])

@@ -173,8 +173,8 @@ class LipFormerStage(Stage):
         if config.lips.ablation != "no_warping":
             require_sampling(self.device)
         self.run = FRAMES if phase == "lipformer" and expert is not None else 1  # consecutive targets
-        if stage2.joint.batch % self.run:
-            raise ConfigError(f"stage2.joint.batch: {stage2.joint.batch} is no multiple of {self.run}, a sync window")
+        if expert is not None and stage2.joint.batch % FRAMES:
+            raise ConfigError(f"stage2.joint.batch: {stage2.joint.batch} is no multiple of {FRAMES}, a sync window")
         self.phase, self.steps, self.train, self.val = phase, phase_steps(config)[phase], train, val
         self.model = trained.train().to(self.device, memory_format=torch.channels_last)
         if phase == "warping":

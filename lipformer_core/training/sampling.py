@@ -71,11 +71,10 @@ class FrameSampler:
 
     def keep(self, device: torch.device) -> None:
         """Decode all frames of the split into a GPU's memory, if they fit; `material` and `pictures` then use those."""
-        if device.type != "cuda":
-            return
+        space = room(device)
         pairs = [(info, int(f)) for part in self.parts for clips in part for info in clips for f in info.valid_frames]
         side, step = self.corpus.crop_size, 64
-        if len(pairs) * side * side * 3 > ROOM * torch.cuda.mem_get_info(device)[0]:
+        if len(pairs) * side * side * 3 > space:
             return
         self.kept = torch.empty(len(pairs), side, side, 3, dtype=torch.uint8, device=device)
         self.rows = {(info.clip_id, frame): row for row, (info, frame) in enumerate(pairs)}
@@ -102,6 +101,11 @@ class FrameSampler:
     def fixed(self, count: int) -> list[tuple[ClipInfo, int]]:
         """The same `count` pairs at every call, spread over the split; for validation."""
         return self.draw((0,), count)
+
+
+def room(device: torch.device) -> float:
+    """Bytes of a device's memory that frames may take: of a GPU's only."""
+    return ROOM * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def sample_rng(key: Key, sample: int, use: int = 0) -> np.random.Generator:

@@ -12,7 +12,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 __all__ = ["__version__", "dub", "load"]
 
-_LAZY = {"load": ("lipformer_core.checkpoint", "load_lipformer"), "dub": ("lipformer_core.dubbing", "dub")}
+_LAZY = {"load": ("lipformer_core.checkpoint", "load_lipformer"), "dub": ("lipformer_core.dubbing.dub", "dub")}
 
 
 def __getattr__(name: str) -> object:

@@ -38,7 +38,7 @@ def save(path: Path, model: nn.Module, header: dict, extra: dict[str, torch.Tens
 
 
 def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Read (header, tensors). CheckpointError if the file is missing, truncated, no safetensors or of an earlier form."""
+    """Read (header, tensors). CheckpointError if the file is missing, truncated, no safetensors or of old form."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first")
     try:

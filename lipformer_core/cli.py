@@ -187,7 +187,7 @@ def prepare(
 
     `lipformer prepare VIDEOS --out data/test --for runs/quick`
 
-    `lipformer prepare clips.csv --corpus list --out data/mine --set data.val_persons=[anna] --set data.test_persons=[ben]`
+    `lipformer prepare list.csv --corpus list --out mine --set data.val_persons=[anna] --set data.test_persons=[ben]`
 
     `lipformer prepare LRS2 --corpus lrs2 --out /shared/lrs2 --backend dask --scheduler tcp://192.0.2.1:8786`
     """
@@ -283,7 +283,7 @@ def train_lipformer_command(
 
     `lipformer train lipformer --preset quick --data data/synthetic --run runs/quick`
 
-    `lipformer train lipformer --data data/synthetic --run runs/no_warp --codebook runs/quick --set lips.ablation=no_warping`
+    `lipformer train lipformer --data data/synthetic --run runs/b --codebook runs/quick --set lips.ablation=no_warping`
 
     `lipformer train lipformer --preset realtime --data data/mine --run runs/mine --codebook pretrained`
     """
@@ -310,7 +310,7 @@ def personalise(
 
     `lipformer personalise anna.mp4 --run runs/quick --out runs/anna`
 
-    `lipformer personalise anna.mp4 --run runs/quick --out runs/anna --set stage1.steps=800 --set stage2.joint.steps=400`
+    `lipformer personalise anna.mp4 --run runs/quick --out anna --set stage1.steps=800 --set stage2.joint.steps=400`
     """
     from .personalise import personalise as run_personalise
     from .personalise import table
@@ -343,7 +343,7 @@ def dub(
     `lipformer dub portrait.jpg speech.wav --run runs/quick -o out.mp4 --face 1 --policy loop`
     """
     from .checkpoint import load_lipformer
-    from .dubbing import dub as run_dub
+    from .dubbing.dub import dub as run_dub
     from .files import check_outputs
 
     if face != "largest" and not face.isdecimal():

@@ -2,7 +2,8 @@
 
 Everything that the paper (as far as we hold it) leaves open is an option here. The defaults are the paper's form, which
 is the preset `paper`; the other presets say where they differ. pydantic checks names, types and ranges: OmegaConf knows
-no ranges, tyro only command lines, and settings stay plain dataclasses to readers, editors and type checkers. Sizes are in pixels, lengths in frames, rates per step, shares from 0 to 1.
+no ranges, tyro only command lines, and settings stay plain dataclasses to readers, editors and type checkers.
+Sizes are in pixels, lengths in frames, rates per step.
 """
 
 import dataclasses

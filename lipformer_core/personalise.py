@@ -29,6 +29,7 @@ from .model.build import build
 from .model.lipformer import LipFormer
 from .results import write_results
 from .training.lipformer import train_lipformer
+from .training.loop import finished
 
 REPORT, ORIGIN = "personalise.json", "origin.json"
 
@@ -103,6 +104,7 @@ def personalise(
     corpus = prepare("person", video, out / "data", config, workers=1, progress=progress)
     if without := [split for split in SPLITS if not corpus.clips(split)]:
         raise DataError(f"{video}: no usable stretch of {Limits().min_run} frames for {', '.join(without)}")
+    finished(out / "codebook", config, corpus.hash)  # with other settings it is refused; stage 2 would take it as it is
     after = train_lipformer(config, corpus.folder, out, progress, start=run)
     if (out / REPORT).is_file():
         return json.loads((out / REPORT).read_text())

@@ -36,7 +36,7 @@ def live_curves(run: Path | str, names: Sequence[str], seconds: float = 5.0) -> 
 
 
 def _redraw(handle: object, run: Path, names: Sequence[str], seconds: float, stop: threading.Event) -> None:
-    from .plots import training_curves
+    from .figures.plots import training_curves
     from .training.journal import LOG, read_log
 
     drawn, ended = time.time(), False
@@ -92,7 +92,7 @@ def save_upload(value: object, folder: Path) -> Path | None:
 def _dub_uploads(model: LipFormer, video: object, audio: object, folder: Path, policy: str) -> None:
     from IPython.display import Video, display
 
-    from .dubbing import dub
+    from .dubbing.dub import dub
     from .errors import LipFormerError
     from .files import KEPT
 

@@ -34,7 +34,7 @@ def calls(monkeypatch):
         ("lipformer_core.training.lipformer", "train_lipformer"),
         ("lipformer_core.training.sync", "train_sync"),
         ("lipformer_core.checkpoint", "load_lipformer"),
-        ("lipformer_core.dubbing", "dub"),
+        ("lipformer_core.dubbing.dub", "dub"),
         ("lipformer_core.evaluation.protocol", "evaluate"),
     ]:
         stand_in(module, function)
@@ -82,7 +82,7 @@ def test_stage_2_stops_where_told(calls):
 def test_the_commands_fit_the_functions_that_they_call():
     """The stand-ins above take anything; the real signatures must take what the commands pass."""
     from lipformer_core.data.prepared.prepare import prepare
-    from lipformer_core.dubbing import dub
+    from lipformer_core.dubbing.dub import dub
     from lipformer_core.evaluation.protocol import evaluate
     from lipformer_core.personalise import personalise
     from lipformer_core.training.codebook import train_codebook
@@ -162,7 +162,7 @@ def test_an_error_message_is_printed_as_it_is(monkeypatch, calls):
     def fail(*_args, **_kwargs):
         raise UnreadableMedia("clip [bold].mp4: truncated")
 
-    monkeypatch.setattr(sys.modules["lipformer_core.dubbing"], "dub", fail)
+    monkeypatch.setattr(sys.modules["lipformer_core.dubbing.dub"], "dub", fail)
     result = runner.invoke(app, ["dub", "v", "a", "--run", "r", "-o", "o"])
     assert result.exit_code == 2
     assert "error: clip [bold].mp4: truncated" in result.stderr
@@ -172,7 +172,7 @@ def test_a_bug_is_not_dressed_up_as_a_user_error(monkeypatch, calls):
     def fail(*_args, **_kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(sys.modules["lipformer_core.dubbing"], "dub", fail)
+    monkeypatch.setattr(sys.modules["lipformer_core.dubbing.dub"], "dub", fail)
     result = runner.invoke(app, ["dub", "v", "a", "--run", "r", "-o", "o"])
     assert result.exit_code == 1
     assert isinstance(result.exception, ZeroDivisionError)

@@ -12,7 +12,7 @@ from material import FakeModel, draw_face, face_clip, frame_index, tone, write_v
 from lipformer_core.data.media import Damage, FrameReader, frame_times, iter_frames, probe, read_audio
 from lipformer_core.data.media.rates import measured_rate, result_rate
 from lipformer_core.data.media.source_streams import shown_frames, sound_from
-from lipformer_core.dubbing import dub, output_order
+from lipformer_core.dubbing.dub import dub, output_order
 from lipformer_core.errors import UnreadableMedia
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from material import draw_face, face_landmarks
 
-from lipformer_core.compositing import TOP, lower_face_mask, match_colours, paste
 from lipformer_core.data.faces.alignment import crop_transforms, transform_points, warp_crop
+from lipformer_core.dubbing.compositing import TOP, lower_face_mask, match_colours, paste
 
 SIZE = 96
 

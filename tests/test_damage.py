@@ -9,7 +9,7 @@ from material import FakeModel, face_clip, frame_index, tone, write_video, write
 
 from lipformer_core.data.media import Damage, FrameReader, frame_times, iter_frames, probe, read_audio
 from lipformer_core.data.media.source_streams import shown_frames
-from lipformer_core.dubbing import dub
+from lipformer_core.dubbing.dub import dub
 from lipformer_core.errors import NoAudioStream, NoVideoStream, UnreadableMedia
 
 

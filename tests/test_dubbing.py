@@ -13,7 +13,7 @@ from material import FAKE_CONFIG, FakeModel, draw_face, face_clip, frame_index, 
 from lipformer_core.data.audio import log_mel
 from lipformer_core.data.faces.tracking import FaceTrack
 from lipformer_core.data.media import frame_times, iter_frames, probe, read_audio
-from lipformer_core.dubbing import COMMENT, dub, output_order
+from lipformer_core.dubbing.dub import COMMENT, dub, output_order
 from lipformer_core.errors import (
     AudioTooLong,
     ConfigError,

@@ -143,7 +143,8 @@ main()
     ("package", "roots", "also"),
     [
         ("model", ["torch", "numpy", "safetensors", "pydantic"], set()),
-        ("training", ["torch", "numpy", "safetensors", "pydantic", "accelerate"], {"tqdm"}),  # accelerate brings tqdm itself
+        # accelerate brings tqdm itself
+        ("training", ["torch", "numpy", "safetensors", "pydantic", "accelerate"], {"tqdm"}),
     ],
 )
 def test_model_and_training_import_with_few_libraries(package, roots, also):

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch
 
-from lipformer_core.figure2 import ARROWS, BOXES, HEIGHT, LIT, PARTS, figure2
+from lipformer_core.figures.figure2 import ARROWS, BOXES, HEIGHT, LIT, PARTS, figure2
 
 
 def lit(figure) -> set[str]:

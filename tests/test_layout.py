@@ -15,10 +15,10 @@ FLOORS = (
     ("data/synthetic", "data/corpora"),
     ("data",),
     ("model",),
-    ("device.py", "checkpoint.py", "plots.py", "charts.py", "figure2.py"),
+    ("device.py", "checkpoint.py", "figures"),
     ("training",),
-    ("speaker.py", "compositing.py", "dub_report.py"),
-    ("dubbing.py", "evaluation"),
+    ("speaker.py",),
+    ("dubbing", "evaluation"),
     ("personalise.py", "widgets.py"),
     ("cli.py",),
 )

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from lipformer_core import cli
 from lipformer_core.data.media import VideoWriter, iter_frames, probe, read_audio
-from lipformer_core.dubbing import dub
+from lipformer_core.dubbing.dub import dub
 from lipformer_core.errors import OutputError, UnreadableMedia
 from lipformer_core.files import claimed, hidden_beside, sweep
 
@@ -101,7 +101,7 @@ def test_a_full_disk_is_a_typed_error_and_leaves_nothing(tmp_path, material):
 
 
 def test_a_report_that_cannot_be_written_in_the_end_is_a_typed_error(material, tmp_path, monkeypatch):
-    from lipformer_core import dub_report
+    from lipformer_core.dubbing import report as dub_report
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -253,7 +253,7 @@ def test_uploads_of_one_name_stay_two_files_and_give_a_name_that_fits(tmp_path, 
     from lipformer_core import widgets
 
     given = []
-    monkeypatch.setattr("lipformer_core.dubbing.dub", lambda *paths, **_: given.extend(paths[1:]) or 1 / 0)
+    monkeypatch.setattr("lipformer_core.dubbing.dub.dub", lambda *paths, **_: given.extend(paths[1:]) or 1 / 0)
     uploads = [({"name": f"{'x' * 200}.mp4", "content": content},) for content in (b"video", b"sound")]
     with pytest.raises(ZeroDivisionError):
         widgets._dub_uploads(None, *uploads, tmp_path, "loop")

@@ -160,12 +160,12 @@ def test_parameters_merge_and_expand(project, monkeypatch):
     monkeypatch.setenv("LIPFORMER_TEST_PRESET", "tiny")
     save_experiment(
         path,
-        parameters={"preset": "${LIPFORMER_TEST_PRESET}/x", "overrides": {"a": 1, "b": 1}},
-        notebooks=["02_second", {"notebook": "01_first", "parameters": {"overrides": {"b": 2}}}],
+        parameters={"preset": "${LIPFORMER_TEST_PRESET}/x", "overrides": {"a": 1, "b": {"c": 1, "d": 1}}},
+        notebooks=["02_second", {"notebook": "01_first", "parameters": {"overrides": {"b": {"d": 2}}}}],
     )
     second, first = resolve(load_experiment(str(path)), out, notebooks)
-    assert first.parameters["overrides"] == {"a": 1, "b": 2}
-    assert second.parameters["overrides"] == {"a": 1, "b": 1}
+    assert first.parameters["overrides"] == {"a": 1, "b": {"c": 1, "d": 2}}
+    assert second.parameters["overrides"] == {"a": 1, "b": {"c": 1, "d": 1}}
     assert first.parameters["preset"] == "tiny/x"
     assert first.parameters["work"] == second.parameters["work"] == str(out / "work")
     assert first.parameters["results"] == str(out / "results" / "01_first.json")
@@ -241,6 +241,7 @@ def test_shipped_experiments_fit_the_notebooks(monkeypatch, tmp_path):
         if all((runner.NOTEBOOKS / f"{step.notebook}.ipynb").is_file() for step in experiment.steps):
             for step in resolve(experiment, tmp_path):
                 assert {"preset", "corpus", "seed", "work", "results"} <= set(step.parameters)
+                preset(step.parameters["preset"], step.parameters.get("overrides"))  # a ConfigError for a wrong one
 
 
 def test_unknown_experiment_names_those_there_are():
@@ -285,5 +286,5 @@ def test_write_results_refuses_what_is_not_flat_or_not_explained(tmp_path, value
 def test_the_two_development_experiments_differ_in_the_speech_encoder_alone(monkeypatch):
     monkeypatch.setenv("LIPFORMER_CLIPS", "clips")
     mel, speech = (load_experiment(name) for name in ("development", "development_speech"))
-    assert speech.parameters["overrides"].pop("audio.speech_encoder") == "moonshine"
+    assert speech.parameters["overrides"]["audio"].pop("speech_encoder") == "moonshine"
     assert speech.parameters == mel.parameters and speech.steps == mel.steps

@@ -10,7 +10,6 @@ from av.stream import Disposition
 from material import FakeModel, draw_face, face_clip, tone, write_video, write_wav
 from PIL import Image
 
-from lipformer_core.compositing import paste
 from lipformer_core.data.faces import tracking
 from lipformer_core.data.faces.alignment import crop_transforms
 from lipformer_core.data.media import FrameReader, frame_times, iter_frames, probe, video
@@ -18,7 +17,8 @@ from lipformer_core.data.media.demux import video_stream
 from lipformer_core.data.media.pictures import Pictures
 from lipformer_core.data.media.source_streams import shown_frames
 from lipformer_core.data.media.tone import HLG, PQ, to_bt709
-from lipformer_core.dubbing import dub
+from lipformer_core.dubbing.compositing import paste
+from lipformer_core.dubbing.dub import dub
 from lipformer_core.errors import NoFaceFound, UnreadableMedia
 
 # EXIF's orientation: what is done to the stored picture so that it stands upright.

@@ -7,7 +7,6 @@ import pytest
 import torch
 from material import FAKE_CONFIG, FakeModel, face_clip, tone, write_video, write_wav
 
-from lipformer_core import dubbing
 from lipformer_core.data.faces.alignment import crop_transforms, mouth_opening, warp_crops
 from lipformer_core.data.faces.tracking import FaceTrack, appearances
 from lipformer_core.data.prepared.references import (
@@ -20,6 +19,7 @@ from lipformer_core.data.prepared.references import (
     draw_reference,
     references,
 )
+from lipformer_core.dubbing import dub as dubbing
 from lipformer_core.evaluation.cases import Puppet
 
 

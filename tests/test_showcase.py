@@ -8,7 +8,6 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from lipformer_core import charts, plots
 from lipformer_core.checkpoint import load_codebook, load_lipformer
 from lipformer_core.data.faces.tracking import load_track
 from lipformer_core.data.media import iter_frames, probe, read_audio
@@ -29,6 +28,7 @@ from lipformer_core.evaluation.warping import (
     warping_pictures,
     widest_pair,
 )
+from lipformer_core.figures import charts, plots
 from lipformer_core.model.ours.warping import NoWarping
 from lipformer_core.model.warping import identity_grid
 from lipformer_core.paths import work_folder

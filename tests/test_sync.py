@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from lipformer_core import checkpoint
-from lipformer_core.charts import distance_curves, sync_offsets, sync_training
 from lipformer_core.data.audio import SILENCE
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.errors import CheckpointError, DataError
 from lipformer_core.evaluation import sync as judge
+from lipformer_core.figures.charts import distance_curves, sync_offsets, sync_training
 from lipformer_core.model.syncnet import AUDIO_WINDOW, SyncNet, see, windows
 from lipformer_core.training import sync_sampling
 from lipformer_core.training.journal import read_log

@@ -131,7 +131,7 @@ def summary_table(results: Mapping[str, object], columns: Mapping[str, str] = CO
 
 def write_report(out: Path, results: dict[str, object], clips: Sequence[ClipScores]) -> dict[str, object]:
     """Write table.csv, summary.md, series.npz and pictures to `out`, results.json last; return what it holds."""
-    from lipformer_core import plots
+    from lipformer_core.figures import plots
 
     out.mkdir(parents=True, exist_ok=True)
     columns = sorted({name for clip in clips for name in clip.values})

@@ -240,7 +240,7 @@ class LipFormerStage(Stage):
         for number in range(VALIDATION_ROUNDS):
             batch = self.to_device(self.val.draw((number,), 64 // self.run * self.run, run=self.run))
             image = self.val.frames.images(batch.frames).to(self.device) if self.phase == "lipformer" else None
-            loss, logged, _ = self.objective(batch, image, None)
+            loss, logged, _ = self.objective.forward(batch, image, None)  # not as compiled, which is for training
             for key, value in {**logged, "score": -loss}.items():
                 seen.setdefault(f"val_{key}", []).append(float(value))
         self.model.train()

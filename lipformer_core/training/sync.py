@@ -83,7 +83,7 @@ class SyncStage(Stage):
         for number in range(VALIDATION_ROUNDS):
             drawn = self.val.draw(np.random.default_rng(number), self.config.sync.batch)
             tensors = seen_frames(drawn.pixels), torch.from_numpy(drawn.sounds), torch.from_numpy(drawn.lips)
-            for key, value in self.model(*(x.to(self.device) for x in tensors))[1].items():
+            for key, value in self.model.forward(*(x.to(self.device) for x in tensors))[1].items():
                 seen.setdefault(f"val_{key}", []).append(float(value))
         self.model.train()
         return {key: sum(values) / len(values) for key, values in seen.items()}

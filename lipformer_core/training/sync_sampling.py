@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data.audio import SILENCE
+from ..data.audio.mel import SILENCE
 from ..data.prepared.clips import ClipInfo, PreparedCorpus
 from ..data.prepared.joined import JoinedCorpora
 from ..errors import DataError

@@ -25,8 +25,8 @@ SPLITS = {"train", *HELD_OUT}
 def read(path: Path, settings: DataSettings) -> list[ClipSource]:
     """The rows of the CSV `path`, ordered by name; a row that cannot be used is missing, with its reason.
 
-    raises DataError if `path` is no CSV, lacks the column `file`, or has no rows; ConfigError if `settings.list_rows` is
-        no COLUMN=PATTERN of it
+    raises DataError if `path` is no CSV, lacks the column `file`, or has no rows; ConfigError if `list_rows` is no
+        COLUMN=PATTERN of it
     """
     rows = _chosen(_rows(path), settings.list_rows, path)
     sources = _numbered(sorted((_clip(row, path.parent) for row in rows), key=_place))

@@ -153,7 +153,7 @@ class Clip:
 
         Columns as of `speech.sound_rows`, less the clip's `audio.band_means` where `mean_normalise` is on.
 
-        needed : raise DataError for a clip that was prepared without the features of the speech encoder; else they are 0
+        needed : raise DataError for a clip that was prepared without the speech encoder's features; else they are 0
         """
         windows = self._windows(self._rows(settings, needed), indices, settings.window)
         windows = _padded(windows, settings)

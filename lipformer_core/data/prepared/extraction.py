@@ -28,6 +28,7 @@ from ..corpora.splits import BY_TIME, SHORTEST, by_time
 from ..faces.alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
 from ..media.packets import Damage
 from ..media.source_streams import SoundFile, crop_box, shown_frames, sound_from, write_sound
+from .quality import Limits, gate
 from .shards import PartClip, encode_crop, write_part, writing
 
 if TYPE_CHECKING:
@@ -139,7 +140,6 @@ def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, heard: Binar
 
 def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO) -> "tuple[Material, Verdict]":
     from ..faces.tracking import track_faces
-    from .quality import Limits, gate
 
     seen, hears, held_s = Damage(), Damage(), []
 

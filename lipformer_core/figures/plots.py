@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from .timing import FPS, MEL_PER_FRAME
+from ..timing import FPS, MEL_PER_FRAME
 
 CELL = 1.05  # inches of a picture in a sheet
 

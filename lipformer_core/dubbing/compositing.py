@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .data.faces.alignment import invert, transform_points, warp_crop
-from .data.media.tone import strips
+from ..data.faces.alignment import invert, transform_points, warp_crop
+from ..data.media.tone import strips
 
 # All in units of the crop's side.
 TOP = 0.50  # the upper half is the model's input and is never touched,

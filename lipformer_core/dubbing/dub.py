@@ -18,13 +18,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .compositing import lower_face_mask, paste
-from .data.audio import SILENCE, band_means, mel_windows
-from .data.audio.speech import sound_rows, why_absent
-from .data.faces import Tracker, open_tracker
-from .data.faces.alignment import TRANSFORM_SIGMA, crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
-from .data.faces.tracking import FaceTrack, appearances, load_track, track_faces
-from .data.media import (
+from ..data.audio import SILENCE, band_means, mel_windows
+from ..data.audio.speech import sound_rows, why_absent
+from ..data.faces import Tracker, open_tracker
+from ..data.faces.alignment import (
+    TRANSFORM_SIGMA,
+    crop_transforms,
+    mouth_shape,
+    transform_points,
+    valid_runs,
+    warp_crop,
+)
+from ..data.faces.tracking import FaceTrack, appearances, load_track, track_faces
+from ..data.media import (
     Damage,
     FrameReader,
     MediaInfo,
@@ -35,9 +41,8 @@ from .data.media import (
     probe,
     read_audio,
 )
-from .data.media.pictures import square_size
-from .dub_report import COMMENT, DubReport, frame_statuses, quality_warnings, size_warnings, status_ranges
-from .errors import (
+from ..data.media.pictures import square_size
+from ..errors import (
     AudioTooLong,
     ConfigError,
     DataError,
@@ -45,13 +50,15 @@ from .errors import (
     NoFaceFound,
     NoVideoStream,
 )
-from .files import check_outputs
-from .progress import tqdm
-from .timing import FPS, N_MELS, SAMPLE_RATE
+from ..files import check_outputs
+from ..progress import tqdm
+from ..timing import FPS, N_MELS, SAMPLE_RATE
+from .compositing import lower_face_mask, paste
+from .report import COMMENT, DubReport, frame_statuses, quality_warnings, size_warnings, status_ranges
 
 if TYPE_CHECKING:
-    from .model.lipformer import LipFormer
-    from .speaker import Speaker
+    from ..model.lipformer import LipFormer
+    from ..speaker import Speaker
 
 POLICIES = ("pingpong", "loop", "cut", "error")
 CHUNK = 16  # pictures generated at once, fewer where they are large
@@ -103,7 +110,7 @@ def dub(
         WeightsMissing: no landmark network is present and no `landmarks` were given, or the model hears by a speech
             encoder that is not here.
     """
-    from .speaker import Speaker
+    from ..speaker import Speaker
 
     started = time.perf_counter()
     clock, speaker = _Clock(), Speaker(model)

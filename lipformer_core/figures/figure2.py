@@ -1,6 +1,6 @@
 """Figure 2 of the paper, redrawn: the whole method on one sheet, with the part that is being spoken of coloured.
 
-`python -m lipformer_core.figure2 FILE [PART]` writes it as an SVG or PNG.
+`python -m lipformer_core.figures.figure2 FILE [PART]` writes it as an SVG or PNG.
 """
 
 import sys

@@ -1,0 +1,1 @@
+"""What notebooks and reports show; every function returns a matplotlib Figure."""

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
+from .config import PHASES
 from .data.corpora import CORPORA, printable
 from .errors import ConfigError, LipFormerError
 
@@ -59,40 +60,16 @@ train = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Tra
 app.add_typer(train, name="train")
 
 
-Corpus = enum.StrEnum("Corpus", {name: name for name in CORPORA})
+def _choice(name: str, *values: str) -> type[enum.StrEnum]:
+    """One of some words, as typer offers it."""
+    return enum.StrEnum(name, {value: value for value in values})
 
 
-class Backend(enum.StrEnum):
-    """Where `prepare` works."""
-
-    local = "local"
-    dask = "dask"
-
-
-class Phase(enum.StrEnum):
-    """The phases of stage 2, in order."""
-
-    warping = "warping"
-    cached = "cached"
-    lipformer = "lipformer"
-
-
-class Judged(enum.StrEnum):
-    """What `evaluate` measures."""
-
-    lipformer = "lipformer"
-    codebook = "codebook"
-
-
-class Policy(enum.StrEnum):
-    """What to do when the audio outlasts the video."""
-
-    pingpong = "pingpong"
-    loop = "loop"
-    cut = "cut"
-    error = "error"
-
-
+Corpus = _choice("Corpus", *CORPORA)
+Backend = _choice("Backend", "local", "dask")
+Phase = _choice("Phase", *PHASES)
+Judged = _choice("Judged", "lipformer", "codebook")
+Policy = _choice("Policy", "pingpong", "loop", "cut", "error")
 Preset = Annotated[str, typer.Option(help="tiny, quick, realtime or paper.")]
 Settings = Annotated[
     list[str] | None,

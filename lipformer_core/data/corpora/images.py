@@ -6,18 +6,11 @@ Other files in it are rows that say so.
 from pathlib import Path
 
 from ...config import DataSettings
-from .layout import IMAGE_ENDINGS, files, foreign, name_of
+from .layout import IMAGE_ENDINGS, every_file
 from .source import ClipSource
 from .splits import split
 
 
 def read(root: Path, settings: DataSettings) -> list[ClipSource]:
     """The pictures, ordered by path."""
-    return split([_picture(path, root) for path in files(root)])
-
-
-def _picture(path: Path, root: Path) -> ClipSource:
-    if path.suffix.lower() not in IMAGE_ENDINGS:
-        return foreign(path, root, "picture")
-    first, *below = path.relative_to(root).parts
-    return ClipSource(name_of(path, root), first if below else path.stem, "train", str(path), still=True)
+    return split(every_file(root, IMAGE_ENDINGS, "picture", still=True))

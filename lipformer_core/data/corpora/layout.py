@@ -51,6 +51,20 @@ def foreign(path: Path, root: Path, what: str) -> ClipSource:
     return ClipSource(path.relative_to(root).as_posix(), path.stem, "train", missing=reason, foreign=True)
 
 
+def every_file(root: Path, endings: set[str], what: str, still: bool = False) -> list[ClipSource]:
+    """A row of every file below `root`, ordered by path; a first-level sub-folder is a person, else a file is.
+
+    what : "video" or "picture", which files with these endings are; the others are `foreign`
+    """
+    rows = []
+    for path in files(root):
+        first, *below = path.relative_to(root).parts
+        person = first if below else path.stem
+        made = ClipSource(name_of(path, root), person, "train", str(path), still=still)
+        rows.append(made if path.suffix.lower() in endings else foreign(path, root, what))
+    return rows
+
+
 def printable(text: str) -> str:
     """Text that any file can hold: bytes of a file's name that are no UTF-8 are written out, as `\\xe9`."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")

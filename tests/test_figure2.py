@@ -36,3 +36,12 @@ def test_boxes_do_not_overlap():
 
 def test_every_box_is_connected():
     assert {name for arrow in ARROWS for name in arrow} == set(BOXES)
+
+
+def test_an_equations_code_is_shown_without_its_docstring():
+    from lipformer_core.figures.source import source_of
+    from lipformer_core.model.codebook import vq_loss
+
+    text = source_of(vq_loss, vq_loss)
+    assert text.startswith("def vq_loss(") and text.count("return codebook_term + beta * commitment_term") == 2
+    assert '"""' not in text

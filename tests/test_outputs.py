@@ -259,3 +259,18 @@ def test_uploads_of_one_name_stay_two_files_and_give_a_name_that_fits(tmp_path, 
         widgets._dub_uploads(None, *uploads, tmp_path, "loop")
     video, audio, out = given
     assert (video.read_bytes(), audio.read_bytes()) == (b"video", b"sound") and len(out.name) < 200
+
+
+def test_a_figure_is_held_within_its_bounds(capsys):
+    from lipformer_core.results import hold
+
+    hold("PSNR, dB", 28.349, 27, 30, digits=1)
+    hold("silence", 0.31, high=0.2)
+    hold("opening", None, low=0.85)
+    hold("opening", float("nan"), low=0.85)
+    assert capsys.readouterr().out.splitlines() == [
+        "PSNR, dB: 28.3, within 27 to 30",
+        "silence: 0.31, OUTSIDE 0.2 or less",
+        "opening: none, OUTSIDE 0.85 or more",
+        "opening: nan, OUTSIDE 0.85 or more",
+    ]

@@ -28,6 +28,8 @@ def sanitise(text: str) -> str:
         "upper/bottom 0.97/0.98",
         "loss at step 400: 1.732",
         "frames 10-50",
+        "PSNR, dB: 12.1, OUTSIDE 27 to 30",
+        "a figure of 28.3 within a sentence",
     ],
 )
 def test_measured_values_are_compared(text):
@@ -45,8 +47,15 @@ def test_measured_values_are_compared(text):
         ("torch 2.14.1 on cuda:0 (some card)", "torch 2.11.0+cu128 on cpu"),
         ("revision 0123456789abcdef", "revision fedcba9876543210"),
         ("2024-01-02 03:04:05", "2031-11-12T13:14:15Z"),
+        ("PSNR, dB: 28.3, within 27 to 30", "PSNR, dB: 28.2, within 27 to 30"),
         ("<Figure size 640x480 with 1 Axes>", "<Figure size 800x300 with 4 Axes>"),
     ],
 )
 def test_times_places_and_machines_are_not(one, other):
     assert sanitise(one) == sanitise(other)
+
+
+def test_a_held_figure_is_forgiven_and_its_bounds_are_not():
+    inside, outside = "leak: 0.03, within -0.15 to 0.15", "leak: 0.31, OUTSIDE -0.15 to 0.15"
+    assert sanitise(inside) != sanitise(outside)
+    assert sanitise(inside) != sanitise(inside.replace("0.15", "0.25"))

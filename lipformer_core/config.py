@@ -305,7 +305,7 @@ QUICK: dict = {
     "stage2": {
         "hidden_mouths": True, "silence": True, "lip_supervision": True,
         "apart": {"steps": 400}, "cached": {"steps": 800, "batch": 32, "lr": 1e-3},
-        "joint": {"steps": 250, "batch": 12, "lr": 2e-4, "perceptual_weight": 0.0},
+        "joint": {"steps": 500, "batch": 12, "lr": 2e-4, "perceptual_weight": 0.0},
     },
     "sync": {"width": 24, "steps": 400, "batch": 12, "lr": 1e-3},
     "optimiser": {"weight_average": 0.995},

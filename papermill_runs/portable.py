@@ -3,7 +3,7 @@
 `python -m papermill_runs.portable pack CORPUS FILE` and `… unpack FILE CORPUS`. Crops of film travel as H.264, pictures
 as WebP, sound features as one byte, so a corpus shrinks to about a tenth and is no longer the same to the bit (crops at
 about 40 dB). The unpacked corpus keeps the hash of the one it was packed from: a training goes on from the same state
-on either machine. Unpacking needs NumPy and OpenCV alone.
+on either machine. Unpacking needs NumPy, OpenCV and pydantic alone.
 """
 
 import io

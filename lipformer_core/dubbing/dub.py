@@ -107,8 +107,7 @@ def dub(
         AudioTooLong: under the policy `error`.
         NoFaceFound: no frame shows the face.
         ConfigError: an unknown policy.
-        WeightsMissing: no landmark network is present and no `landmarks` were given, or the model hears by a speech
-            encoder that is not here.
+        WeightsMissing: no landmark network is present and no `landmarks` were given.
     """
     from ..speaker import Speaker
 

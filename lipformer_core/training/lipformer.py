@@ -67,7 +67,7 @@ def train_lipformer(
 
     raises DataError, CheckpointError, WeightsMissing as `train_codebook`; ConfigError if `until` has no steps
     """
-    corpus, run = open_corpus(data), Path(run)
+    corpus, run, phases = open_corpus(data), Path(run), phases_of(config, until)
     if codebook is not None:
         with make_accelerator(config).main_process_first():
             if not finished(run / "codebook"):
@@ -75,7 +75,6 @@ def train_lipformer(
     if not finished(run / "codebook"):
         train_codebook(config, data, run, progress, start)
     config = over_codebook(config, run)
-    phases = phases_of(config, until)
     autoencoder = checkpoint.load_codebook(run)
     # where many runs share a stage 1, its codes are computed once
     shared = None if codebook is None else checkpoint.run_folder(codebook)

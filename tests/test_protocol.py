@@ -104,6 +104,9 @@ class Perfect:
     def show(self, seen: SimpleNamespace, bottom: torch.Tensor) -> torch.Tensor:
         return torch.cat([seen.upper, bottom], dim=2).clamp(-1, 1)
 
+    def warped(self, seen: SimpleNamespace, audio: torch.Tensor) -> torch.Tensor:
+        return seen.warped
+
     def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
         return (audio[:, WINDOW // 2, 0] + 1).clamp_min(REST)
 

@@ -112,7 +112,7 @@ class ClipJudge:
         truth = clip.frames(frames)
         own = puppet.sound(clip, frames)
         seen, spoken = puppet.look_and_say(truth, frames, own)
-        rows = {"ground_truth": truth} | puppet.rows(truth, frames, seen) | {"lipformer": spoken}
+        rows = {"ground_truth": truth} | puppet.rows(truth, frames, seen, own) | {"lipformer": spoken}
         if self.scorers.judges is not None:
             self.lips["sound_alone"].append(puppet.hear(self.scorers.judges, own))
         cases = {"silence": puppet.say(seen, puppet.silence(len(frames)))}

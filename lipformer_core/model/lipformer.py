@@ -25,13 +25,11 @@ class Reference(NamedTuple):
 class Seen(NamedTuple):
     """What the pictures alone give, from `LipFormer.look`; several sounds can share it.
 
-    upper : (B, d, h/2, w), H_TU; warped : (B, d or more, h/2, w), H^_RB first
-    own : (B, d, h/2, w), H_TB, by the reference policy `own`, else None
+    upper : (B, d, h/2, w), H_TU; warped : (B, d, h/2, w), H^_RB
     """
 
     upper: Tensor
     warped: Tensor
-    own: Tensor | None = None
 
 
 def lip_codes(logits: Tensor, codes: Tensor, tau: float | None) -> Tensor:
@@ -114,6 +112,10 @@ class LipFormer(nn.Module):
         upper, bottom = (codes.expand(len(target_upper), -1, -1, -1) for codes in reference)  # (B, d, h/2, w) each
         return self.warping(target_upper, upper, bottom)
 
+    def warp_to(self, target_upper: Tensor, reference: Reference, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """As `warp`, for a sound for each face, which by the paper has no part in it."""
+        return self.warp(target_upper, reference)
+
     def predict(self, warped: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (B, h/2 * w, K) of the lip codes from `warp` and F_Aud (B, audio_width); no latents in the paper."""
         return self.transformer(warped, self.codes, condition), None
@@ -122,12 +124,12 @@ class LipFormer(nn.Module):
         """H~_TB as tokens (B, h/2 * w, d), of logits (B, h/2 * w, K); tau as in `lip_codes`."""
         return lip_codes(logits, self.codes, tau)
 
-    def decode(self, upper: Tensor, lips: Tensor, own: Tensor | None = None) -> Tensor:
+    def decode(self, upper: Tensor, lips: Tensor, warped: Tensor) -> Tensor:
         """I_Gen = Dec(H_TU stacked on H~_TB): codes (B, d, h/2, w) and tokens (B, h/2 * w, d) to (B, 3, S, S)."""
-        return self.autoencoder.decode(upper, self.bottom(lips, own))
+        return self.autoencoder.decode(upper, self.bottom(lips, warped))
 
-    def bottom(self, lips: Tensor, own: Tensor | None = None) -> Tensor:
-        """H~_TB (B, d, h/2, w) of tokens (B, h/2 * w, d)."""
+    def bottom(self, lips: Tensor, warped: Tensor) -> Tensor:
+        """H~_TB (B, d, h/2, w) of tokens (B, h/2 * w, d); of H^_RB nothing stays."""
         return lips.transpose(1, 2).unflatten(2, self.config.token_grid)
 
     def look(self, target: Tensor, reference: Reference) -> Seen:
@@ -135,11 +137,15 @@ class LipFormer(nn.Module):
         upper = self.encode_upper(split_halves(target)[0])  # H_TU: (B, d, h/2, w)
         return Seen(upper, self.warp(upper, reference)[0])
 
+    def hear(self, seen: Seen, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """H^_RB (B, d, h/2, w) and F_Aud (B, audio_width) of what was seen and of a sound for each of its faces."""
+        return seen.warped, self.audio_encoder(audio)
+
     def say(self, seen: Seen, audio: Tensor, tau: float | None = None) -> Tensor:
         """The rest of `forward`: what was seen, driven by a sound for each of its faces."""
-        condition = self.audio_encoder(audio)  # F_Aud: (B, audio_width)
-        logits, _ = self.predict(seen.warped, condition)  # (B, h/2 * w, K)
-        return self.decode(seen.upper, self.choose(logits, tau), seen.own)  # I_Gen: (B, 3, S, S)
+        warped, condition = self.hear(seen, audio)
+        logits, _ = self.predict(warped, condition)  # (B, h/2 * w, K)
+        return self.decode(seen.upper, self.choose(logits, tau), warped)  # I_Gen: (B, 3, S, S)
 
     def forward(self, target: Tensor, audio: Tensor, reference: Reference, tau: float | None = None) -> Tensor:
         """I_Gen with gradients; tau as in `lip_codes`. Shapes as in `generate`."""
@@ -162,14 +168,17 @@ class LipFormer(nn.Module):
     @torch.no_grad()
     def reconstruct(self, image: Tensor) -> Tensor:
         """Encode, quantise and decode (B, 3, S, S) in [-1, 1]: the ceiling of what `generate` can show."""
-        upper, bottom = self.encode_reference(image)
-        return self.autoencoder.decode(upper, bottom).clamp(-1, 1)
+        return self.autoencoder.decode(*self.encode_reference(image)[:2]).clamp(-1, 1)
+
+    def warped(self, seen: Seen, audio: Tensor) -> Tensor:
+        """The codes of H^_RB (B, d, h/2, w)."""
+        return seen.warped
 
     @torch.no_grad()
     def show(self, seen: Seen, bottom_codes: Tensor) -> Tensor:
         """The upper half that was seen over any bottom codes (B, d, h/2, w): (B, 3, S, S) in [-1, 1].
 
-        With the first d channels of `seen.warped` that is the warped reference without the Transformer, with the
-        target's own bottom codes what `reconstruct` gives.
+        With `warped` that is the warped reference without the Transformer, with the target's own bottom codes what
+        `reconstruct` gives.
         """
         return self.autoencoder.decode(seen.upper, bottom_codes).clamp(-1, 1)

@@ -219,13 +219,13 @@ def test_the_lip_reader_judges_predicted_codes_and_learns_from_true_ones_alone(t
     batch = shown(sampler, 4)
     objective = CodeObjective(model, trained.judges)
     reader, rest = list(trained.judges.reader.parameters()), list(model.transformer.head.parameters())
-    auxiliary = objective.predict(batch)[3]
+    auxiliary = objective.predict(batch).auxiliary
     for name, reached, untouched in (("lips", rest, reader), ("lips_of_truth", reader, rest)):
         found = torch.autograd.grad(auxiliary[name], reached + untouched, retain_graph=True, allow_unused=True)
         assert all(g is not None for g in found[: len(reached)]) and all(g is None for g in found[len(reached) :])
     optimiser, errors = torch.optim.AdamW(trained.predictor(), lr=3e-3), []
     for _ in range(200):
-        auxiliary = objective.predict(batch)[3]
+        auxiliary = objective.predict(batch).auxiliary
         optimiser.zero_grad()
         (auxiliary["lips"] + auxiliary["lips_of_truth"]).backward()
         optimiser.step()
@@ -283,11 +283,11 @@ def test_with_pose_twins_the_warp_never_sees_the_targets_own_upper_half(tiny_run
     twins = (batch.pose_upper != batch.target_upper).flatten(1).any(1)
     assert twins.float().mean() > 0.3  # where the head stays about, another frame has nearly its pose
     objective = CodeObjective(model, None).eval()
-    logits = objective.predict(batch)[0]
+    logits = objective.predict(batch).logits
     batch.target_upper = batch.target_upper.flip(0)
-    torch.testing.assert_close(objective.predict(batch)[0], logits)
+    torch.testing.assert_close(objective.predict(batch).logits, logits)
     batch.pose_upper = batch.pose_upper.flip(0)
-    assert not torch.allclose(objective.predict(batch)[0], logits, atol=1e-2)
+    assert not torch.allclose(objective.predict(batch).logits, logits, atol=1e-2)
 
 
 def test_silence_is_heard_only_over_closed_lips(tiny_run, tiny_corpus, tiny_config, monkeypatch):

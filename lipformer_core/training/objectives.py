@@ -41,6 +41,16 @@ class Lookup(NamedTuple):
     truth: Tensor
 
 
+class Predicted(NamedTuple):
+    """Logits (B, m, K), latents (B, m, d) or None, H_TU and H^_RB (B, d, h/2, w), and losses by name."""
+
+    logits: Tensor
+    latents: Tensor | None
+    upper: Tensor
+    warped: Tensor
+    auxiliary: Figures
+
+
 class Objective(nn.Module):
     """What the phases have in common: the model, its judges where lips are supervised, and the mouth."""
 
@@ -92,8 +102,8 @@ class ApartObjective(Objective):
 class CodeObjective(Objective):
     """Cross entropy to the target's own bottom codes."""
 
-    def predict(self, batch: PairBatch) -> tuple[Tensor, Tensor, Tensor, Figures]:
-        """(logits (B, m, K), H_TU and H^_RB (B, d, h/2, w), auxiliary losses)."""
+    def predict(self, batch: PairBatch) -> Predicted:
+        """The model's prediction, and losses that it takes to have it."""
         config, model = self.config, self.model
         seen = look_up(model, batch)
         condition = model.audio_encoder(batch.audio)
@@ -109,18 +119,19 @@ class CodeObjective(Objective):
             hide = torch.rand(len(warped), 1, 1, 1, device=warped.device) < HIDDEN
             given = warped.masked_fill(hide & self.mouth, 0.0)
         logits, latents = model.predict(given, condition)
-        if latents is not None:
-            truth = seen.truth.flatten(2).transpose(1, 2)[:, model.places]
-            error = (latents - truth).square().sum(-1) / model.codes.var(0).sum()  # (B, m)
-            weight = self.token_weights(batch)
-            auxiliary["latent"] = LATENT * (error * weight).sum() / weight.sum()
         if self.judges is not None:
             auxiliary["articulation"] = ARTICULATION * self.articulation_error(condition, batch)
             predicted = model.bottom(expected_codes(logits, model.codes), warped)
             reader = self.judges.reader
             for name, read in ("lips_of_truth", reader(seen.truth)), ("lips", reader.judge(predicted)):
                 auxiliary[name] = LIPS * F.smooth_l1_loss(read, batch.lips)
-        return logits, seen.upper, warped, auxiliary
+        return Predicted(logits, latents, seen.upper, warped, auxiliary)
+
+    def latent_error(self, latents: Tensor, batch: PairBatch) -> Tensor:
+        """Squared distance of latents (B, m, d) to the target's codes, in variances of the codes."""
+        truth, weight = self.model.codes[self.at_places(batch.target_bottom)], self.token_weights(batch)
+        error = (latents - truth).square().sum(-1) / self.model.codes.var(0).sum()  # (B, m)
+        return (error * weight).sum() / weight.sum()
 
     def token_weights(self, batch: PairBatch) -> Tensor:
         """How much each predicted token counts, (B, m): in our design more in the mouth and where codes change."""
@@ -147,8 +158,11 @@ class CodeObjective(Objective):
 
     def forward(self, batch: PairBatch, tau: None) -> tuple[Tensor, Figures, None]:
         """Returns (loss, figures to log, no picture)."""
-        logits, _, _, auxiliary = self.predict(batch)
-        loss, logged = self.cross_entropy(logits, batch)
+        predicted = self.predict(batch)
+        loss, logged = self.cross_entropy(predicted.logits, batch)
+        auxiliary = predicted.auxiliary
+        if predicted.latents is not None:
+            auxiliary["latent"] = LATENT * self.latent_error(predicted.latents, batch)
         return loss + sum(auxiliary.values()), logged | {k: v.detach() for k, v in auxiliary.items()}, None
 
 
@@ -164,8 +178,11 @@ class ImageObjective(CodeObjective):
     def forward(self, batch: PairBatch, tau: float | None) -> tuple[Tensor, Figures, Tensor]:
         """Returns (loss, figures to log, I_Gen (B, 3, S, S))."""
         joint, model, image = self.config.stage2.joint, self.model, batch.image
-        logits, upper, warped, auxiliary = self.predict(batch)
+        logits, _, upper, warped, auxiliary = self.predict(batch)
         code_loss, logged = self.cross_entropy(logits, batch)
+        if self.config.lips.design == "ours":
+            # it asks for codes that nobody can know, where pictures are content with likely ones
+            code_loss = 0 * code_loss
         generated = model.decode(upper, model.choose(logits, tau), warped).float()
         pixel = reconstruction_loss(generated, image, self.config.stage1.mouth_weight, self.region)
         loss = code_loss + sum(auxiliary.values()) + pixel

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from ...config import HEAD_WIDTH, Config
 from ..autoencoder import FaceAutoencoder, split_halves
-from ..lipformer import LipFormer
+from ..lipformer import LipFormer, lip_codes
 from ..precision import full_precision
+from ..regions import mouth_tokens
 from .transformer import OurTransformer
 from .warping import HearingWarping, NoWarping, speaking_pixels
 
@@ -40,10 +41,10 @@ class OurLipFormer(LipFormer):
         else:
             sizes = (config.codebook.dim, lips.width // 2, lips.audio_width)
             self.warping = HearingWarping(*config.token_grid, *sizes)
+        # the tokens that the Transformer predicts, of the bottom half's h/2 * w: around them the warping is enough
+        mouth = mouth_tokens(size, config.codebook.downsampling)
+        self.register_buffer("places", mouth.flatten().nonzero()[:, 0], persistent=False)
         own = lips.reference == "own"
-        # tokens that are generated, of the bottom half's h/2 * w: by the policy `own` those that speech changes
-        places = self.speaking.flatten().nonzero()[:, 0] if own else torch.arange(self.speaking.numel())
-        self.register_buffer("places", places, persistent=False)
         self.register_buffer("moving", speaking_pixels(size) if own else None, persistent=False)
 
     def make_transformer(self) -> nn.Module:
@@ -77,8 +78,18 @@ class OurLipFormer(LipFormer):
         return self.transformer(warped, self.codes, condition, self.places)
 
     def choose(self, logits: Tensor, tau: float | None) -> Tensor:
-        """With `lips.expected_codes` the mean of all codes by their probability, in training and inference."""
-        return expected_codes(logits, self.codes) if self.config.lips.expected_codes else super().choose(logits, tau)
+        """The likeliest codes also in training, without Gumbel's noise; tau softens the gradient alone.
+
+        A mouth has many likely codes, and pictures of drawn ones teach the decoder noise. With `lips.expected_codes`
+        the mean of all codes by their probability, in training and inference.
+        """
+        if self.config.lips.expected_codes:
+            return expected_codes(logits, self.codes)
+        lips = lip_codes(logits, self.codes, None)
+        if tau is None:
+            return lips
+        soft = expected_codes(logits / tau, self.codes)
+        return lips + soft - soft.detach()
 
     def nearest(self, encoding: Tensor) -> Tensor:
         """The codes of C_B nearest to an encoding (B, d, h/2, w)."""

@@ -238,6 +238,29 @@ def train_sync_command(
     typer.echo(f"trained: {run}")
 
 
+@train.command("wav2lip")
+def train_wav2lip_command(
+    data: Corpora,
+    run: Run,
+    preset: Preset = "quick",
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
+    progress: Progress = True,
+) -> None:
+    """The baseline: a generator after Wav2Lip, for a row beside LipFormer's in `lipformer evaluate`.
+
+    The sync expert, its second loss, comes first where RUN has none. Continues where it stopped.
+
+    **Example**
+
+    `lipformer train wav2lip --preset quick --data data/synthetic --run runs/quick`
+    """
+    from .training.wav2lip import train_wav2lip
+
+    train_wav2lip(_config(preset, settings, seed), data, run, progress=progress)
+    typer.echo(f"trained: {run}")
+
+
 @train.command("lipformer")
 def train_lipformer_command(
     data: Corpora,

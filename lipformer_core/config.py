@@ -159,6 +159,13 @@ class SyncSettings:
 
 
 @part
+class Wav2LipSettings:
+    """The baseline, a generator after Wav2Lip; its size follows from the crop's and from `lips.width`."""
+
+    steps: Size = 100_000  # in `quick` so many that it trains as long as stage 2
+
+
+@part
 class Optimiser:
     """What all trainings have in common."""
 
@@ -194,6 +201,7 @@ class Config:
     stage1: Stage1 = _default(Stage1)
     stage2: Stage2 = _default(Stage2)
     sync: SyncSettings = _default(SyncSettings)
+    wav2lip: Wav2LipSettings = _default(Wav2LipSettings)
     optimiser: Optimiser = _default(Optimiser)
     engine: Engine = _default(Engine)
 
@@ -244,13 +252,17 @@ class Config:
         return from_dict(values)
 
     def decisive(self, stage: str) -> dict[str, object]:
-        """The settings, by dotted name, that a finished stage ("codebook", a phase of stage 2, or "sync") depends on.
+        """The settings, by dotted name, that a finished stage depends on.
 
-        Those of data are not among them, but for the crop's size: the corpus's hash tells.
+        stage : "codebook", a phase of stage 2, "sync" or "wav2lip"
+        Settings of data are not among them, but for the crop's size: the corpus's hash tells.
         """
         parts: dict[str, object] = {"seed": self.seed, "optimiser": self.optimiser, "data.size": self.data.size}
         if stage == "sync":
             parts["sync"] = self.sync
+        elif stage == "wav2lip":
+            parts |= {"sync": self.sync, "audio": self.audio, "lips": self.lips, "stage1": self.stage1}
+            parts |= {"stage2.looks": self.stage2.looks, "wav2lip": self.wav2lip}
         else:
             parts |= {"codebook": self.codebook, "stage1": self.stage1}
         if stage in PHASES:
@@ -308,6 +320,7 @@ QUICK: dict = {
         "joint": {"steps": 500, "batch": 12, "lr": 2e-4, "perceptual_weight": 0.0},
     },
     "sync": {"width": 24, "steps": 400, "batch": 12, "lr": 1e-3},
+    "wav2lip": {"steps": 1000},
     "optimiser": {"weight_average": 0.995},
     "engine": {"check_every": 300},
 }  # fmt: skip
@@ -341,6 +354,7 @@ TINY: dict = {
         "joint": {"steps": 3, "batch": 2, "lr": 2e-4, "perceptual_weight": 0.0},
     },
     "sync": {"width": 8, "steps": 6, "batch": 4, "lr": 1e-3},
+    "wav2lip": {"steps": 6},
     "optimiser": {"weight_average": 0.995},
     "engine": {"check_every": 4},
 }  # fmt: skip

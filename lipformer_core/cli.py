@@ -397,6 +397,28 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
+    b: Annotated[Path, typer.Argument(help="Folder of another one on the same data, or the same one.")],
+    rows: Annotated[tuple[str, str], typer.Option(help="The rows of A and of B.")] = ("lipformer", "lipformer"),
+    out: Annotated[Path | None, typer.Option(help="Write the numbers as JSON, too.")] = None,
+) -> None:
+    """Compare two evaluations clip by clip: each column's difference with its interval, and a sentence.
+
+    **Examples**
+
+    `lipformer compare eval/no_warping eval/quick`
+
+    `lipformer compare eval/quick eval/quick --rows wav2lip lipformer --out compared.json`
+    """
+    from .evaluation.compare import compare as run_compare
+
+    for key, value in run_compare(a, b, rows, out or "").items():
+        if key.endswith(".sentence"):
+            typer.echo(value)
+
+
+@app.command()
 def fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Files, as `lipformer info` names them.")],
     progress: Progress = True,

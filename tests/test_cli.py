@@ -15,7 +15,7 @@ from lipformer_core.errors import ConfigError, UnreadableMedia
 
 runner = CliRunner()
 TRAINING = ["train codebook", "train sync", "train wav2lip", "train lipformer"]
-COMMANDS = ["prepare", *TRAINING, "personalise", "dub", "evaluate", "fetch", "info"]
+COMMANDS = ["prepare", *TRAINING, "personalise", "dub", "evaluate", "compare", "fetch", "info"]
 
 
 @pytest.fixture

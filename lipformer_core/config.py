@@ -87,7 +87,9 @@ class LipsSettings:
     layers: Size = 8
     ffn_width: Size = 1024
     audio_width: Size = 256  # of the condition F_Aud
-    ablation: Literal["none", "no_warping", "reference_queries", "unscaled", "frozen_decoder"] = "none"
+    ablation: Literal[
+        "none", "no_warping", "no_reference", "reference_queries", "unscaled", "frozen_decoder", "trained_codes"
+    ] = "none"  # trained_codes: the last phase trains C_U and C_B on; over a stage 1 of one step, none is pre-learned
 
 
 @part
@@ -216,7 +218,7 @@ class Config:
         if self.lips.design == "paper" and (
             self.lips.reference == "own"
             or self.lips.expected_codes
-            or self.lips.ablation not in ("none", "frozen_decoder")
+            or self.lips.ablation not in ("none", "frozen_decoder", "trained_codes")
         ):
             raise ValueError("lips.design: the paper's has no other ablation, no expected_codes and no reference=own")
         if both := sorted(set(self.data.val_persons) & set(self.data.test_persons)):

@@ -80,7 +80,7 @@ def test_zero_turns_off_what_can_be_off():
     [
         {"lips.reference": "own"},
         {"lips.expected_codes": True},
-        *({"lips.ablation": name} for name in ("no_warping", "reference_queries", "unscaled")),
+        *({"lips.ablation": name} for name in ("no_warping", "no_reference", "reference_queries", "unscaled")),
     ],
 )
 def test_the_papers_design_has_nothing_of_ours(beyond):

@@ -26,6 +26,8 @@ class OurLipFormer(LipFormer):
 
     def warp(self, target_upper: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
         """`fine` (B, 5 d + 2, h/2, w) in place of H^_RB alone."""
+        if self.config.lips.ablation == "no_reference":
+            reference = Reference(reference.upper, torch.zeros_like(reference.bottom))
         warped, grid = super().warp(target_upper, reference)
         bottom = reference.bottom.expand(len(target_upper), -1, -1, -1)
         return fine(bottom, warped, grid), grid

@@ -322,7 +322,7 @@ QUICK: dict = {
         "joint": {"steps": 500, "batch": 12, "lr": 2e-4, "perceptual_weight": 0.0},
     },
     "sync": {"width": 24, "steps": 400, "batch": 12, "lr": 1e-3},
-    "wav2lip": {"steps": 1000},
+    "wav2lip": {"steps": 850},
     "optimiser": {"weight_average": 0.995},
     "engine": {"check_every": 300},
 }  # fmt: skip

@@ -15,7 +15,7 @@ from lipformer_core.errors import ConfigError, UnreadableMedia
 
 runner = CliRunner()
 TRAINING = ["train codebook", "train sync", "train lipformer"]
-COMMANDS = ["prepare", *TRAINING, "personalise", "dub", "evaluate", "fetch", "info"]
+COMMANDS = ["prepare", *TRAINING, "personalise", "dub", "dub-batch", "evaluate", "fetch", "info"]
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def calls(monkeypatch):
         ("lipformer_core.training.sync", "train_sync"),
         ("lipformer_core.checkpoint", "load_lipformer"),
         ("lipformer_core.dubbing.dub", "dub"),
+        ("lipformer_core.dubbing.batch", "dub_batch"),
         ("lipformer_core.evaluation.protocol", "evaluate"),
     ]:
         stand_in(module, function)

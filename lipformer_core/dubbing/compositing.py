@@ -22,6 +22,7 @@ COLOUR_SIGMA = 0.12  # how far the colours at the border act inwards
 COLOUR_SIDE = 48  # pixels: such smooth a field needs no more
 GREY = 2.0  # grey levels by which the channels of a black-and-white picture differ at most, on average
 AGREEMENT = 5.0  # grey levels of difference at which the frame's own fine texture has faded to one half
+MARK = "AI-generated"
 
 LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of BT.709
 JAW = slice(1, 16)
@@ -150,6 +151,18 @@ def paste(
         part[:] = np.clip(np.rint(part + alpha * (new - part)), 0, 255).astype(np.uint8)
         back[1, 2] -= len(part)
     return result
+
+
+def visible_mark(frame: np.ndarray) -> np.ndarray:
+    """A copy of a frame `(H, W, 3)` uint8 with `MARK` in its lower left corner, white with a dark border."""
+    import cv2
+
+    scale = max(frame.shape[0] / 900, 0.3)
+    place, marked = (round(12 * scale), frame.shape[0] - round(14 * scale)), frame.copy()
+    for colour, width in (((20, 20, 20), 4), ((255, 255, 255), 1)):
+        thickness = max(1, round(width * scale)) + (width > 1)
+        cv2.putText(marked, MARK, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+    return marked
 
 
 def _agreement(crop: np.ndarray, original: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def dub_batch(
 
             name = row.get("output") or f"{Path(row['video']).stem}_says_{Path(row['audio']).stem}.mp4"
             line = {"video": row["video"], "audio": row["audio"], "output": name}
-            bar.set_description(name)
+            bar.set_description_str(name)
             try:
                 if name in table:
                     raise ConfigError(f"{name}: an earlier row is called so; give one of them another `output`")

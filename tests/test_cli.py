@@ -15,7 +15,7 @@ from lipformer_core.errors import ConfigError, UnreadableMedia
 
 runner = CliRunner()
 TRAINING = ["train codebook", "train sync", "train wav2lip", "train lipformer"]
-COMMANDS = ["prepare", *TRAINING, "personalise", "dub", "evaluate", "compare", "fetch", "info"]
+COMMANDS = ["prepare", *TRAINING, "personalise", "dub", "dub-batch", "evaluate", "compare", "fetch", "info"]
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def calls(monkeypatch):
         ("lipformer_core.training.wav2lip", "train_wav2lip"),
         ("lipformer_core.checkpoint", "load_lipformer"),
         ("lipformer_core.dubbing.dub", "dub"),
+        ("lipformer_core.dubbing.batch", "dub_batch"),
         ("lipformer_core.evaluation.protocol", "evaluate"),
     ]:
         stand_in(module, function)

@@ -145,11 +145,25 @@ def paste(
         shape = part.shape[1::-1]
         warped = cv2.warpAffine(layers, back, shape, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         alpha = cv2.warpAffine(mask, back, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[..., None]
-        # matched + agreement * (frame - original): where the crops agree, what remains is the frame itself.
-        new = warped[..., :3] + np.clip(warped[..., 3:], 0, 1) * part
-        part[:] = np.clip(np.rint(part + alpha * (new - part)), 0, 255).astype(np.uint8)
+        part[:] = blend(part, warped[..., :3], warped[..., 3:], alpha)
         back[1, 2] -= len(part)
     return result
+
+
+def blend(frame: np.ndarray, change: np.ndarray, agreement: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Lay a generated crop over a frame, both in the frame's place.
+
+    Args:
+        frame: `(h, w, 3)` uint8.
+        change: `(h, w, 3)` float, the crop less `agreement` times the original one.
+        agreement: `(h, w, 1)` float, 1 where the two crops are alike.
+        mask: `(h, w, 1)` float in [0, 1].
+
+    Returns:
+        `(h, w, 3)` uint8; where the crops are alike, the frame itself with its fine texture.
+    """
+    new = change + np.clip(agreement, 0, 1) * frame
+    return np.clip(np.rint(frame + mask * (new - frame)), 0, 255).astype(np.uint8)
 
 
 def _agreement(crop: np.ndarray, original: np.ndarray) -> np.ndarray:

@@ -128,13 +128,12 @@ def test_an_experiment_can_be_run_as_written(line, tmp_path, monkeypatch):
 def test_a_video_is_dubbed_and_no_library_is_heard(footage):
     line = next(line for line in LINES if line.startswith("lipformer dub") and "--run" not in line)
     command = [sys.executable, "-m", "lipformer_core.cli", *shlex.split(line)[1:]]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(command, cwd=footage, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-    if "WeightsMissing" in done.stderr or "landmark" in done.stderr:
+    shown = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=footage, env=shown, capture_output=True, text=True)
+    if done.returncode == 2 and "face_landmarker.task" in done.stderr:
         pytest.skip(f"needs a landmark network: {done.stderr}")
-    assert done.returncode == 0 and (footage / "dubbed.mp4").is_file() and (footage / "dubbed.json").is_file(), (
-        done.stderr
-    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (footage / "dubbed.mp4").is_file() and (footage / "dubbed.json").is_file()
     assert "dubbing" in done.stderr, "no progress was shown"
     assert not FOREIGN.search(done.stderr + done.stdout), done.stderr
 

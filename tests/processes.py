@@ -11,13 +11,6 @@ from lipformer_core.config import flat, preset
 SECONDS = 100  # after which processes that wait for each other are ended
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def train_in_processes(count, run, corpus, config, stage="codebook", first=""):
     """`lipformer train` in so many processes of one CPU, by gloo; `first` is Python that each runs before it."""
     known = dict(flat(preset("tiny").to_dict()))
@@ -26,7 +19,10 @@ def train_in_processes(count, run, corpus, config, stage="codebook", first=""):
     start = f"{first}\nfrom lipformer_core.cli import main\nmain()"
     command = [sys.executable, "-c", start, "train", stage, "--preset", "tiny"]
     command += ["--data", str(corpus), "--run", str(run)]
-    world = {"WORLD_SIZE": f"{count}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{free_port()}"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": f"{count}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     world |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(

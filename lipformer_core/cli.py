@@ -436,7 +436,7 @@ def evaluate(
     if stage is Judged.codebook:
         from .evaluation.codebook import judge_run
 
-        for name, value in judge_run(run, data, out, split, max_clips, device).items():
+        for name, value in judge_run(run, data, out, split, max_clips, device, progress).items():
             typer.echo(f"{name}: {value}")
     else:
         from .evaluation.protocol import evaluate as run_evaluate

@@ -153,16 +153,30 @@ def paste(
         shape = part.shape[1::-1]
         warped = cv2.warpAffine(layers, back, shape, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         alpha = cv2.warpAffine(mask, back, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[..., None]
-        # matched + agreement * (frame - original): where the crops agree, what remains is the frame itself.
-        own = np.clip(warped[..., 3:], 0, 1)
-        new = warped[..., :3] + own * part
+        change, agreement = warped[..., :3], warped[..., 3:]
         top, left = low[1] + (rows.start or 0) - origin[1], low[0] - origin[0]
         speckle = grain.noise(lacking, slice(top, top + shape[1]), slice(left, left + shape[0]))
         if speckle is not None:
-            new += (1 - own) * speckle[..., None]
-        part[:] = np.clip(np.rint(part + alpha * (new - part)), 0, 255).astype(np.uint8)
+            change = change + (1 - np.clip(agreement, 0, 1)) * speckle[..., None]
+        part[:] = blend(part, change, agreement, alpha)
         back[1, 2] -= len(part)
     return result
+
+
+def blend(frame: np.ndarray, change: np.ndarray, agreement: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Lay a generated crop over a frame, both in the frame's place.
+
+    Args:
+        frame: `(h, w, 3)` uint8.
+        change: `(h, w, 3)` float, the crop less `agreement` times the original one.
+        agreement: `(h, w, 1)` float, 1 where the two crops are alike.
+        mask: `(h, w, 1)` float in [0, 1].
+
+    Returns:
+        `(h, w, 3)` uint8; where the crops are alike, the frame itself with its fine texture.
+    """
+    new = change + np.clip(agreement, 0, 1) * frame
+    return np.clip(np.rint(frame + mask * (new - frame)), 0, 255).astype(np.uint8)
 
 
 def _lacking_grain(frame: np.ndarray, matched: np.ndarray, back: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ def evaluate(
     scorers.judges = None if judges is None else judges.to(target)
     results, clips = evaluate_model(model, meter, corpus, clip_ids, device=target, scorers=scorers, progress=progress)
     if scorers.sync is not None:
-        results |= _expert_accuracy(scorers.sync, corpus, split)
+        results |= _expert_accuracy(scorers.sync, corpus, split, progress)
         absent = [f"{row}.{column}" for row in ("ground_truth", *scorers.rows) for column in SYNC]
         for key in (key for key in absent if key not in results):
             results |= {key: None, f"{key}.why": "no clip is long enough for the sync expert"}
@@ -90,10 +90,10 @@ def evaluate(
     return write_report(Path(out), results, clips)
 
 
-def _expert_accuracy(expert: SyncNet, corpus: PreparedCorpus, split: str) -> dict[str, object]:
+def _expert_accuracy(expert: SyncNet, corpus: PreparedCorpus, split: str, progress: bool) -> dict[str, object]:
     """How often the sync expert is right on the split; its threshold is fixed on the validation split."""
     try:
-        return sync_accuracy(expert, corpus, split).flat()
+        return sync_accuracy(expert, corpus, split, progress=progress).flat()
     except DataError as error:
         return {key: value for name in ACCURACY for key, value in ((name, None), (f"{name}.why", str(error)))}
 

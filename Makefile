@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 RUN ?= quick
 EXTRAS ?= lab,notebooks,scale,speech,test,train
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-TESTS ?= tests $(if $(NOTEBOOKS),notebooks)
+TESTS ?= tests
 # Kernels draw their figures into the notebook, whatever backend the caller's shell names; no progress bars in outputs.
 KERNEL := MPLBACKEND=module://matplotlib_inline.backend_inline TQDM_DISABLE=1
 ENCRYPTED := --KernelManager.transport_encryption=auto  # kernels that talk in the clear warn of it
@@ -39,11 +39,12 @@ run: $(STAMP)
 lint: $(STAMP)
 	@$(BIN)/python -m ruff check .
 
-# One pytest process, unit tests first, so that its last line counts everything. The notebooks get an empty
+# The unit tests, a file a core, then the notebooks one after another, which use each other's results. They get an empty
 # working folder: they prepare and train for real and cannot find results of an earlier day.
 test: lint
-	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
-	LIPFORMER_WORK="$$work" $(BIN)/python -m pytest --nbval $(TESTS) --durations=15 --durations-min=1
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(TESTS) --durations=15 --durations-min=1
+	@$(if $(NOTEBOOKS),work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	LIPFORMER_WORK="$$work" $(BIN)/python -m pytest --nbval $(NOTEBOOKS) --durations=15 --durations-min=1)
 
 notebooks: $(STAMP)
 	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \

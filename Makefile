@@ -3,13 +3,14 @@
 # make test                        ruff, the unit tests, and every notebook strictly against its committed outputs
 # make notebooks                   execute the notebooks anew and save them in place
 # make lab                         JupyterLab on the notebooks
+# make address                     in a fork: README, badges and install cells name the repository of pyproject.toml
 # make EXTRAS=lab,notebooks,scale,test,train       where moonshine-voice has no wheel: Linux before glibc 2.35
 # make clean                       caches and the environment; never data or results
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run test lint notebooks lab setup clean
+.PHONY: run test lint notebooks lab address setup clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,9 +18,10 @@ BIN := $(VENV)/bin
 RUN ?= quick
 EXTRAS ?= lab,notebooks,scale,speech,test,train
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-TESTS ?= tests $(if $(NOTEBOOKS),notebooks)
+TESTS ?= tests
 # Kernels draw their figures into the notebook, whatever backend the caller's shell names; no progress bars in outputs.
 KERNEL := MPLBACKEND=module://matplotlib_inline.backend_inline TQDM_DISABLE=1
+ENCRYPTED := --KernelManager.transport_encryption=auto  # kernels that talk in the clear warn of it
 
 # The stamp is younger than what it was installed from; with everything in place pip only looks and returns.
 STAMP := $(VENV)/.installed
@@ -37,20 +39,24 @@ run: $(STAMP)
 lint: $(STAMP)
 	@$(BIN)/python -m ruff check .
 
-# One pytest process, unit tests first, so that its last line counts everything. The notebooks get an empty
+# The unit tests, a file a core, then the notebooks one after another, which use each other's results. They get an empty
 # working folder: they prepare and train for real and cannot find results of an earlier day.
 test: lint
-	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
-	LIPFORMER_WORK="$$work" $(BIN)/python -m pytest --nbval $(TESTS) --durations=15 --durations-min=1
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(TESTS) --durations=15 --durations-min=1
+	@$(if $(NOTEBOOKS),work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	LIPFORMER_WORK="$$work" $(BIN)/python -m pytest --nbval $(NOTEBOOKS) --durations=15 --durations-min=1)
 
 notebooks: $(STAMP)
 	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
 	$(KERNEL) LIPFORMER_WORK="$$work" $(BIN)/python -m nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.timeout=-1 --ExecutePreprocessor.record_timing=False \
-		--ExecutePreprocessor.kernel_name=python3 $(NOTEBOOKS)
+		--ExecutePreprocessor.kernel_name=python3 $(ENCRYPTED) $(NOTEBOOKS)
 
 lab: $(STAMP)
-	@$(BIN)/python -m jupyterlab notebooks
+	@$(BIN)/python -m jupyterlab notebooks $(ENCRYPTED)
+
+address:
+	@$(PYTHON) -m papermill_runs.address
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info

@@ -141,6 +141,14 @@ def load_sync(run: Path | str) -> "nn.Module":
     return restore(SyncNet(from_dict(header["config"]).sync.width), part(tensors, prefix))
 
 
+def load_wav2lip(run: Path | str, device: torch.device | None = None) -> "nn.Module":
+    """The trained Wav2Lip-style baseline of a run folder, in evaluation mode. CheckpointError if there is none."""
+    from .model.wav2lip import Wav2Lip
+
+    header, tensors = load(Path(run) / "wav2lip" / "model.safetensors")
+    return restore(Wav2Lip(from_dict(header["config"])), tensors).to(device)
+
+
 def load_autoencoder(run: Path | str) -> "nn.Module":
     """The FaceAutoencoder that a run ended with: its LipFormer's, decoder fine-tuned, or stage 1's where that is all.
 

@@ -87,6 +87,8 @@ Start = Annotated[Path | None, typer.Option("--from", help="A run whose weights 
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1 … or mps; none: a GPU where one works, else the CPU.")
 ]
+Crf = Annotated[int, typer.Option(min=0, max=51, help="Quality of H.264, lower is better; 0: lossless RGB.")]
+Mark = Annotated[bool, typer.Option("--mark", help='Write "AI-generated" into the corner of the picture.')]
 Progress = Annotated[bool, typer.Option("--progress/--quiet", help="Show progress bars.")]
 
 
@@ -238,6 +240,29 @@ def train_sync_command(
     typer.echo(f"trained: {run}")
 
 
+@train.command("wav2lip")
+def train_wav2lip_command(
+    data: Corpora,
+    run: Run,
+    preset: Preset = "quick",
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
+    progress: Progress = True,
+) -> None:
+    """The baseline: a generator after Wav2Lip, for a row beside LipFormer's in `lipformer evaluate`.
+
+    The sync expert, its second loss, comes first where RUN has none. Continues where it stopped.
+
+    **Example**
+
+    `lipformer train wav2lip --preset quick --data data/synthetic --run runs/quick`
+    """
+    from .training.wav2lip import train_wav2lip
+
+    train_wav2lip(_config(preset, settings, seed), data, run, progress=progress)
+    typer.echo(f"trained: {run}")
+
+
 @train.command("lipformer")
 def train_lipformer_command(
     data: Corpora,
@@ -304,6 +329,13 @@ def dub(
     run: ShippedRun = None,
     face: Annotated[str, typer.Option(help="`largest`, or a face's number from the left, from 0.")] = "largest",
     policy: Annotated[Policy, typer.Option(help="When the audio outlasts the video.")] = Policy.pingpong,
+    start: Annotated[float, typer.Option(help="Seconds of VIDEO from which it is dubbed.")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="And up to which; none: its end.")] = None,
+    reference: Annotated[
+        float | None, typer.Option(help="Seconds of VIDEO where the picture lends the mouth's texture; none: chosen.")
+    ] = None,
+    crf: Crf = 17,
+    mark: Mark = False,
     landmarks: Annotated[Path | None, typer.Option(help="Landmarks from a file instead of a tracker.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write what was done, frame ranges included, as JSON.")] = None,
     device: Device = None,
@@ -318,26 +350,66 @@ def dub(
     `lipformer dub video.mp4 speech.wav --run runs/quick -o out.mp4 --report out.json`
 
     `lipformer dub portrait.jpg speech.wav --run runs/quick -o out.mp4 --face 1 --policy loop`
+
+    `lipformer dub talk.mp4 speech.wav -o out.mp4 --start 61.5 --end 75 --reference 63 --mark`
     """
     from .checkpoint import load_lipformer
     from .dubbing.dub import dub as run_dub
+    from .dubbing.source_face import parse_face
     from .files import check_outputs
 
-    if face != "largest" and not face.isdecimal():
-        raise ConfigError(f"--face {face}: write `largest` or a number from 0")
+    chosen = parse_face(face)
     check_outputs([out] if report is None else [out, report], [] if run is None else [*run.glob("*/model.*")])
     run_dub(
         load_lipformer(run, device=device),
         video,
         audio,
         out,
-        face=int(face) if face.isdecimal() else face,
+        face=chosen,
         policy=policy.value,
+        start=start,
+        end=end,
+        reference=reference,
         landmarks=landmarks,
         report=report,
         progress=progress,
+        crf=crf,
+        mark=mark,
     )
     typer.echo(f"written: {out}")
+
+
+@app.command("dub-batch")
+def dub_batch_command(
+    listing: Annotated[Path, typer.Argument(metavar="LIST.csv", help="A line a video.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results and their table.")],
+    run: ShippedRun = None,
+    crf: Crf = 17,
+    mark: Mark = False,
+    device: Device = None,
+    progress: Progress = True,
+) -> None:
+    """Dub every line of LIST.csv with one loading of the model; what is finished is left alone.
+
+    LIST.csv has the columns `video` and `audio` and, each if wanted, `output`, `face`, `policy`, `start`, `end`,
+    `reference` and `landmarks`, as `lipformer dub` has them. OUT then holds the videos, a report beside each, and
+    `dubs.csv`: a line a video, what became of it, how long it is, and how fast it went. Exit code 1: some failed.
+
+    **Example**
+
+    `lipformer dub-batch list.csv -o dubbed --run runs/quick`
+    """
+    from .checkpoint import load_lipformer
+    from .dubbing.batch import dub_batch
+
+    lines = dub_batch(load_lipformer(run, device=device), listing, out, crf=crf, mark=mark, progress=progress)
+    for line in lines:
+        said = line.get("error") or "{output_s:.2f} s for {audio_s:.2f} s of sound, {frames_per_second} frames/s"
+        typer.echo(f"{line['status']:6} {line['output']}: {said.format(**line) if 'error' not in line else said}")
+    failed = sum(line["status"] == "failed" for line in lines)
+    typer.echo(f"{len(lines) - failed} of {len(lines)} are there: {out / 'dubs.csv'}")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -364,13 +436,35 @@ def evaluate(
     if stage is Judged.codebook:
         from .evaluation.codebook import judge_run
 
-        for name, value in judge_run(run, data, out, split, max_clips, device).items():
+        for name, value in judge_run(run, data, out, split, max_clips, device, progress).items():
             typer.echo(f"{name}: {value}")
     else:
         from .evaluation.protocol import evaluate as run_evaluate
 
         run_evaluate(run, data, out, split=split, max_clips=max_clips, device=device, progress=progress)
     typer.echo(f"evaluated: {out}")
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Folder of an evaluation.")],
+    b: Annotated[Path, typer.Argument(help="Folder of another one on the same data, or the same one.")],
+    rows: Annotated[tuple[str, str], typer.Option(help="The rows of A and of B.")] = ("lipformer", "lipformer"),
+    out: Annotated[Path | None, typer.Option(help="Write the numbers as JSON, too.")] = None,
+) -> None:
+    """Compare two evaluations clip by clip: each column's difference with its interval, and a sentence.
+
+    **Examples**
+
+    `lipformer compare eval/no_warping eval/quick`
+
+    `lipformer compare eval/quick eval/quick --rows wav2lip lipformer --out compared.json`
+    """
+    from .evaluation.compare import compare as run_compare
+
+    for key, value in run_compare(a, b, rows, out or "").items():
+        if key.endswith(".sentence"):
+            typer.echo(value)
 
 
 @app.command()

@@ -87,7 +87,9 @@ class LipsSettings:
     layers: Size = 8
     ffn_width: Size = 1024
     audio_width: Size = 256  # of the condition F_Aud
-    ablation: Literal["none", "no_warping", "reference_queries", "unscaled", "frozen_decoder"] = "none"
+    ablation: Literal[
+        "none", "no_warping", "no_reference", "reference_queries", "unscaled", "frozen_decoder", "trained_codes"
+    ] = "none"  # trained_codes: the last phase trains C_U and C_B on; over a stage 1 of one step, none is pre-learned
 
 
 @part
@@ -159,6 +161,13 @@ class SyncSettings:
 
 
 @part
+class Wav2LipSettings:
+    """The baseline, a generator after Wav2Lip; its size follows from the crop's and from `lips.width`."""
+
+    steps: Size = 100_000  # in `quick` so many that it trains as long as stage 2
+
+
+@part
 class Optimiser:
     """What all trainings have in common."""
 
@@ -194,6 +203,7 @@ class Config:
     stage1: Stage1 = _default(Stage1)
     stage2: Stage2 = _default(Stage2)
     sync: SyncSettings = _default(SyncSettings)
+    wav2lip: Wav2LipSettings = _default(Wav2LipSettings)
     optimiser: Optimiser = _default(Optimiser)
     engine: Engine = _default(Engine)
 
@@ -208,7 +218,7 @@ class Config:
         if self.lips.design == "paper" and (
             self.lips.reference == "own"
             or self.lips.expected_codes
-            or self.lips.ablation not in ("none", "frozen_decoder")
+            or self.lips.ablation not in ("none", "frozen_decoder", "trained_codes")
         ):
             raise ValueError("lips.design: the paper's has no other ablation, no expected_codes and no reference=own")
         if both := sorted(set(self.data.val_persons) & set(self.data.test_persons)):
@@ -244,13 +254,17 @@ class Config:
         return from_dict(values)
 
     def decisive(self, stage: str) -> dict[str, object]:
-        """The settings, by dotted name, that a finished stage ("codebook", a phase of stage 2, or "sync") depends on.
+        """The settings, by dotted name, that a finished stage depends on.
 
-        Those of data are not among them, but for the crop's size: the corpus's hash tells.
+        stage : "codebook", a phase of stage 2, "sync" or "wav2lip"
+        Settings of data are not among them, but for the crop's size: the corpus's hash tells.
         """
         parts: dict[str, object] = {"seed": self.seed, "optimiser": self.optimiser, "data.size": self.data.size}
         if stage == "sync":
             parts["sync"] = self.sync
+        elif stage == "wav2lip":
+            parts |= {"sync": self.sync, "audio": self.audio, "lips": self.lips, "stage1": self.stage1}
+            parts |= {"stage2.looks": self.stage2.looks, "wav2lip": self.wav2lip}
         else:
             parts |= {"codebook": self.codebook, "stage1": self.stage1}
         if stage in PHASES:
@@ -308,6 +322,7 @@ QUICK: dict = {
         "joint": {"steps": 500, "batch": 12, "lr": 2e-4, "perceptual_weight": 0.0},
     },
     "sync": {"width": 24, "steps": 400, "batch": 12, "lr": 1e-3},
+    "wav2lip": {"steps": 850},
     "optimiser": {"weight_average": 0.995},
     "engine": {"check_every": 300},
 }  # fmt: skip
@@ -341,6 +356,7 @@ TINY: dict = {
         "joint": {"steps": 3, "batch": 2, "lr": 2e-4, "perceptual_weight": 0.0},
     },
     "sync": {"width": 8, "steps": 6, "batch": 4, "lr": 1e-3},
+    "wav2lip": {"steps": 6},
     "optimiser": {"weight_average": 0.995},
     "engine": {"check_every": 4},
 }  # fmt: skip

@@ -4,6 +4,10 @@
 class LipFormerError(Exception):
     """Base of every error that a user can cause and mend."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a page of calls: the one sentence."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(LipFormerError):
     """An unknown or ill-typed setting; the message names the field."""

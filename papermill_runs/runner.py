@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
+from traitlets.config import Config
 
 from lipformer_core import provenance
 from lipformer_core.files import write_json
@@ -31,6 +32,7 @@ from .report import write_report
 
 ROOT = NOTEBOOKS.parent
 PACKAGE = ROOT / "lipformer_core"
+ENCRYPTED = Config(KernelManager={"transport_encryption": "auto"})  # a kernel that talks in the clear warns of it
 
 
 class NotebookFailed(RunError):
@@ -144,6 +146,7 @@ def _execute(step: Step, out: Path, notebooks: Path) -> None:
                 progress_bar={"mininterval": 10, "maxinterval": 60, "leave": False, "desc": step.name},
                 log_output=False,
                 start_timeout=120,
+                config=ENCRYPTED,
             )
     except papermill.PapermillExecutionError as error:
         raise NotebookFailed(

@@ -14,8 +14,8 @@ from lipformer_core.config import Config, from_dict, preset
 from lipformer_core.errors import ConfigError, UnreadableMedia
 
 runner = CliRunner()
-TRAINING = ["train codebook", "train sync", "train lipformer"]
-COMMANDS = ["prepare", *TRAINING, "personalise", "dub", "evaluate", "fetch", "info"]
+TRAINING = ["train codebook", "train sync", "train wav2lip", "train lipformer"]
+COMMANDS = ["prepare", *TRAINING, "personalise", "dub", "dub-batch", "evaluate", "compare", "fetch", "info"]
 
 
 @pytest.fixture
@@ -33,8 +33,10 @@ def calls(monkeypatch):
         ("lipformer_core.training.codebook", "train_codebook"),
         ("lipformer_core.training.lipformer", "train_lipformer"),
         ("lipformer_core.training.sync", "train_sync"),
+        ("lipformer_core.training.wav2lip", "train_wav2lip"),
         ("lipformer_core.checkpoint", "load_lipformer"),
         ("lipformer_core.dubbing.dub", "dub"),
+        ("lipformer_core.dubbing.batch", "dub_batch"),
         ("lipformer_core.evaluation.protocol", "evaluate"),
     ]:
         stand_in(module, function)
@@ -62,7 +64,7 @@ def test_prepare_passes_everything_on(calls, tmp_path):
     assert (given["backend"], given["scheduler"], given["config"].data.correct_offset) == ("local", None, False)
 
 
-@pytest.mark.parametrize("stage", ["codebook", "sync", "lipformer"])
+@pytest.mark.parametrize("stage", ["codebook", "sync", "wav2lip", "lipformer"])
 def test_training_gets_preset_settings_and_seed(calls, tmp_path, stage):
     arguments = ["train", stage, "--data", "d", "--run", str(tmp_path), "--seed", "7", "--set", "stage1.lr=1e-3"]
     result = runner.invoke(app, [*arguments, "--set", "codebook.widths=[32, 64]"])

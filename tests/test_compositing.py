@@ -1,10 +1,16 @@
 """Pasting: what must not change does not, and no border is seen."""
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from material import draw_face, face_landmarks
 
-from lipformer_core.data.faces.alignment import crop_transforms, transform_points, warp_crop
+from lipformer_core.checkpoint import load_codebook
+from lipformer_core.data.faces.alignment import crop_transforms, invert, mouth_opening, transform_points, warp_crop
+from lipformer_core.data.faces.tracking import track_faces
+from lipformer_core.data.media import iter_frames
+from lipformer_core.dubbing import grain
 from lipformer_core.dubbing.compositing import TOP, lower_face_mask, match_colours, paste
 
 SIZE = 96
@@ -132,3 +138,106 @@ def test_a_face_partly_outside_the_picture():
     for shift in (45, 70, 300):
         transform[:, 2] += shift
         assert paste(frame, np.zeros((SIZE, SIZE, 3), np.uint8), transform, mask).shape == frame.shape
+
+
+def bumpy(crop: np.ndarray) -> np.ndarray:
+    """A crop as a soft model gives it: without texture, and of another shape, so that it agrees nowhere."""
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    bumps = 25 * np.sin(rows / 5)[..., None] * np.sin(columns / 5)[..., None]
+    return np.clip(cv2.GaussianBlur(crop.astype(np.float32), (0, 0), 3) + bumps, 0, 255).astype(np.uint8)
+
+
+def texture(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Deviation of the two finest bands in some pixels."""
+    blurred = [picture.astype(np.float32) @ grain.LUMA]
+    blurred += [cv2.GaussianBlur(blurred[0], (0, 0), sigma) for sigma in (1, 2)]
+    return np.array([np.median(np.abs((a - b)[where])) / 0.6745 for a, b in zip(blurred, blurred[1:], strict=False)])
+
+
+def skin(frame: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """Pixels of the lower face beside and below the mouth, where nothing is drawn."""
+    rows, columns = np.mgrid[: frame.shape[0], : frame.shape[1]]
+    u, v = transform_points(transform, np.stack([columns.ravel(), rows.ravel()], 1).astype(float)).T / SIZE
+    beside = (np.abs(np.abs(u - 0.5) - 0.22) < 0.04) & (np.abs(v - 0.65) < 0.06)
+    return beside.reshape(frame.shape[:2])
+
+
+@pytest.mark.parametrize("noise", [3, 6])
+def test_a_patch_smoother_than_the_skin_gets_its_grain(monkeypatch, noise):
+    frame, _, transform, _, mask = scene(110, noise=noise)
+    crop, where = bumpy(warp_crop(frame, transform, SIZE)), skin(frame, transform)
+    wanted = texture(frame, where)
+    np.testing.assert_allclose(texture(paste(frame, crop, transform, mask), where) / wanted, 1, atol=0.15)
+    monkeypatch.setattr(grain, "SEEN", np.inf)
+    assert (texture(paste(frame, crop, transform, mask), where) / wanted < 0.5).all()
+
+
+@pytest.mark.parametrize("frames_noise", [0, 5])
+def test_no_grain_comes_where_none_is_missing(monkeypatch, frames_noise):
+    frame, _, transform, _, mask = scene(30, noise=frames_noise)
+    crop = bumpy(warp_crop(frame, transform, SIZE)) + np.random.default_rng(1).normal(0, 30, (SIZE, SIZE, 3))
+    crop = np.clip(crop, 0, 255).astype(np.uint8) if frames_noise else bumpy(warp_crop(frame, transform, SIZE))
+    result = paste(frame, crop, transform, mask)
+    monkeypatch.setattr(grain, "SEEN", np.inf)
+    np.testing.assert_array_equal(paste(frame, crop, transform, mask), result)
+
+
+def test_grain_goes_along_with_the_face_and_has_no_seams(monkeypatch):
+    frame, _, transform, _, mask = scene(110, noise=5)
+    crop = bumpy(warp_crop(frame, transform, SIZE))
+    whole = paste(frame, crop, transform, mask)
+    moved = transform.copy()
+    moved[:, 2] -= moved[:, :2] @ [24, -16]
+    there = paste(np.roll(frame, (-16, 24), (0, 1)), crop, moved, mask)
+    # but for rounding: positions are known to 1/32 pixel
+    assert np.abs(np.roll(there, (16, -24), (0, 1)).astype(int) - whole)[20:-20, 30:-30].max() <= 3
+    monkeypatch.setattr("lipformer_core.data.media.tone.STRIP", 9_000)
+    assert np.abs(paste(frame, crop, transform, mask).astype(int) - whole).max() <= 3
+
+
+def laplacian(frame: np.ndarray, other: np.ndarray, alpha: np.ndarray, levels: int = 4) -> np.ndarray:
+    """Blend by Laplacian pyramids (Burt and Adelson 1983): each band with the mask as blurred as the band is coarse."""
+    pyramids = [[picture.astype(np.float32)] for picture in (frame, other, alpha)]
+    for pyramid in pyramids:
+        for _ in range(levels):
+            pyramid.append(cv2.pyrDown(pyramid[-1]))
+    own, new, weight = pyramids
+    result = own[-1] + weight[-1][..., None] * (new[-1] - own[-1])
+    for k in range(levels - 1, -1, -1):
+        size = own[k].shape[1::-1]
+        fine = [level[k] - cv2.pyrUp(level[k + 1], dstsize=size) for level in (own, new)]
+        result = cv2.pyrUp(result, dstsize=size) + fine[0] + weight[k][..., None] * (fine[1] - fine[0])
+    return np.clip(np.rint(np.where(alpha[..., None] > 0, result, frame)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["ed_obama", "mead_M003_happy_024", "grid_lbax4n"])
+def test_filmed_faces_at_256_have_no_seam_and_a_pyramid_does_no_better(clips_folder, name):
+    """Upper half of one frame and mouth of another, through the pre-learned codebook; `-s` prints the figures."""
+    from lipformer_core.data.faces import open_tracker
+
+    size, codebook = 256, load_codebook()
+    frames = [picture for _, (_, picture) in zip(range(30), iter_frames(clips_folder / f"{name}.mp4"), strict=False)]
+    track = track_faces(iter(frames), open_tracker())
+    transforms = crop_transforms(track.landmarks, track.valid, size)
+    order = np.argsort(mouth_opening(track.landmarks))
+    seams, tried = [], []
+    for one, other in ((order[0], order[-1]), (order[-1], order[0])):
+        frame, transform = frames[one], transforms[one]
+        inside = transform_points(transform, track.landmarks[one])
+        mask = lower_face_mask(size, inside, inside[6:11, 1].max())
+        original = warp_crop(frame, transform, size)
+        mixed = np.concatenate([original[:128], warp_crop(frames[other], transforms[other], size)[128:]])
+        with torch.inference_mode():
+            image = torch.from_numpy(mixed).permute(2, 0, 1)[None] / 127.5 - 1
+            made = (codebook(image)["reconstruction"][0].permute(1, 2, 0).numpy() + 1) * 127.5
+        crop = np.clip(np.rint(made), 0, 255).astype(np.uint8)
+        result, back, shape = paste(frame, crop, transform, mask, original), invert(transform), frame.shape[1::-1]
+        alpha = cv2.warpAffine(mask, back, shape, flags=cv2.INTER_LINEAR)
+        plain = cv2.warpAffine(match_colours(crop, original, mask), back, shape, flags=cv2.INTER_CUBIC)
+        np.testing.assert_array_equal(result[alpha == 0], frame[alpha == 0])
+        border = (alpha > 0.02) & (alpha < 0.98)
+        steps = [gradient(p)[border].mean() for p in (result, laplacian(frame, plain, alpha), frame)]
+        seams.append(steps[0] / steps[2])
+        tried.append(steps[1] / steps[2])
+    print(f"{name}: step along the border over the frame's: {np.round(seams, 2)}, by pyramids {np.round(tried, 2)}")
+    assert max(seams) < 1.1 and np.abs(np.log(seams)).mean() < np.abs(np.log(tried)).mean()

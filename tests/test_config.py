@@ -80,7 +80,7 @@ def test_zero_turns_off_what_can_be_off():
     [
         {"lips.reference": "own"},
         {"lips.expected_codes": True},
-        *({"lips.ablation": name} for name in ("no_warping", "reference_queries", "unscaled")),
+        *({"lips.ablation": name} for name in ("no_warping", "no_reference", "reference_queries", "unscaled")),
     ],
 )
 def test_the_papers_design_has_nothing_of_ours(beyond):
@@ -108,9 +108,9 @@ def test_nested_and_dotted_changes_agree():
     assert changed.to_dict() == json.loads(json.dumps(changed.to_dict())) and from_dict(changed.to_dict()) == changed
 
 
-def test_there_are_at_most_65_settings_and_every_preset_is_one_instance_of_them():
+def test_there_are_at_most_66_settings_and_every_preset_is_one_instance_of_them():
     names = {name for name, _ in flat(Config().to_dict())} - {"preset"}
-    assert 40 < len(names) <= 65
+    assert 40 < len(names) <= 66
     for name in PRESETS:
         config = preset(name)
         assert config.preset == name and {key for key, _ in flat(config.to_dict())} - {"preset"} == names
@@ -180,20 +180,21 @@ def test_how_a_machine_computes_decides_about_nothing(tiny_run, tiny_config, tin
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ({"stage1.batch": 5}, {"codebook", "warping", "cached", "lipformer"}),
-        ({"optimiser.accumulate": 2}, {"codebook", "warping", "cached", "lipformer", "sync"}),
-        ({"data.size": 64}, {"codebook", "warping", "cached", "lipformer", "sync"}),
+        ({"stage1.batch": 5}, {"codebook", "warping", "cached", "lipformer", "wav2lip"}),
+        ({"optimiser.accumulate": 2}, {"codebook", "warping", "cached", "lipformer", "sync", "wav2lip"}),
+        ({"data.size": 64}, {"codebook", "warping", "cached", "lipformer", "sync", "wav2lip"}),
         ({"data.quality_gate": False, "data.val_persons": ["anna"]}, set()),
-        ({"audio.window": 24}, {"warping", "cached", "lipformer"}),
-        ({"stage2.looks": 2}, {"warping", "cached", "lipformer"}),
+        ({"audio.window": 24}, {"warping", "cached", "lipformer", "wav2lip"}),
+        ({"stage2.looks": 2}, {"warping", "cached", "lipformer", "wav2lip"}),
         ({"stage2.apart.steps": 9}, {"warping", "cached", "lipformer"}),
         ({"stage2.cached.lr": 0.5}, {"cached", "lipformer"}),
         ({"stage2.joint.lr": 0.5}, {"lipformer"}),
-        ({"sync.width": 16}, {"sync"}),
+        ({"sync.width": 16}, {"sync", "wav2lip"}),
+        ({"wav2lip.steps": 9}, {"wav2lip"}),
     ],
 )
 def test_a_finished_stage_depends_on_its_own_settings_and_those_before_it(change, stages, tiny_config):
-    other, all_stages = tiny_config.replace(change), ("codebook", "warping", "cached", "lipformer", "sync")
+    other, all_stages = tiny_config.replace(change), ("codebook", "warping", "cached", "lipformer", "sync", "wav2lip")
     assert {stage for stage in all_stages if other.decisive(stage) != tiny_config.decisive(stage)} == stages
 
 

@@ -2,7 +2,9 @@
 
 import json
 import tracemalloc
+from datetime import datetime
 from fractions import Fraction
+from time import time
 
 import av
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from material import FAKE_CONFIG, FakeModel, draw_face, face_clip, frame_index, tone, write_video, write_wav
 
+from lipformer_core.checkpoint import fingerprint
 from lipformer_core.data.audio import log_mel
 from lipformer_core.data.faces.tracking import FaceTrack
 from lipformer_core.data.media import frame_times, iter_frames, probe, read_audio
@@ -68,7 +71,14 @@ def test_only_the_mouth_changes_and_it_follows_the_sound(tmp_path):
     assert {"tracking", "audio", "model", "compositing", "encoding", "total"} <= set(written["seconds"])
     assert written["fps"] == 25 and written["frames"] == report.frames == 50 and written["frames_per_second"] > 0
     with av.open(str(m.out)) as container:
-        assert container.metadata["comment"] == COMMENT
+        by = written["made_by"]
+        assert container.metadata["comment"] == (
+            f"{COMMENT} LipFormer {by['version']}, weights {by['weights']}, {by['at']}."
+        )
+        assert (
+            by["weights"] == fingerprint(m.model)[:12]
+            and abs(datetime.fromisoformat(by["at"]).timestamp() - time()) < 99
+        )
 
 
 def test_a_model_of_normalised_sound_hears_it_less_the_recordings_mean(tmp_path):
@@ -149,6 +159,93 @@ def test_order_of_a_long_pingpong_stays_inside(tmp_path):
     order = output_order(np.arange(10) / 25, info, 60.0, "pingpong")
     assert len(order) == 1_500 and set(order) == set(range(10)) and np.abs(np.diff(order)).max() == 1
     assert len(output_order(np.zeros(1), info, 1.0, "pingpong")) == 25
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0.4, None, range(10, 30)),
+        (0.41, 0.8, [*range(10, 20), *range(18, 9, -1), 11]),
+        (1.99, None, [49] * 20),
+        (0, 0.2, [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3]),
+    ],
+)
+def test_a_stretch_of_the_video_is_dubbed_alone(tmp_path, tracked, start, end, expected):
+    m = Material(tmp_path, n=50, seconds=0.8)
+    looked_at = []
+
+    class Tracker:
+        def detect(self, rgb):
+            looked_at.append(frame_index(rgb))
+            return [(m.marks[looked_at[-1]], np.zeros(3))]
+
+    report = m.dub(start=start, end=end, **({"landmarks": None, "tracker": Tracker()} if tracked else {}))
+    assert [frame_index(picture) for picture in m.shown()] == list(expected)
+    assert report.statuses["generated"] == 20 and min(expected) <= report.reference_frame <= max(expected)
+    if tracked:
+        assert looked_at[0] == expected[0] and max(expected) <= looked_at[-1] <= max(expected) + 26
+    with pytest.raises(ConfigError, match="ends at 2.00 s"):
+        m.dub(start=2.5)
+    for wrong in ({"start": -1}, {"start": 1, "end": 1}):
+        with pytest.raises(ConfigError, match="no stretch"):
+            m.dub(**wrong)
+
+
+def test_a_reference_may_be_named_by_its_time(tmp_path):
+    valid = np.ones(25, bool)
+    valid[3] = False
+    m = Material(tmp_path, valid=valid)
+    assert m.dub(reference=0.55).reference_frame == 13
+    with pytest.raises(ConfigError, match=r"0\.12 s.*another time"):
+        m.dub(reference=0.12)
+
+
+def test_lossless_keeps_every_pixel_outside_of_the_lower_face(tmp_path):
+    m = Material(tmp_path)
+    m.dub(crf=0)
+    given = np.stack([picture for _, picture in iter_frames(m.video)])
+    changed = (np.stack(m.shown()) != given).any(3)
+    nose = m.marks[:, 33, 1].astype(int)
+    jaw = m.marks[:, :17]
+    assert changed.any((1, 2)).all()
+    for k, (left, right) in enumerate(zip(jaw[:, 0, 0], jaw[:, 16, 0], strict=True)):
+        rows, columns = np.nonzero(changed[k])
+        assert rows.min() >= nose[k] - 1 and columns.min() > left - 2 and columns.max() < right + 2
+
+
+def test_a_visible_mark_is_written_into_the_corner_and_nowhere_else(tmp_path):
+    m = Material(tmp_path, size=(192, 256))
+    m.dub(crf=0)
+    plain = np.stack(m.shown())
+    m.dub(crf=0, mark=True)
+    rows, columns = np.nonzero((np.stack(m.shown()) != plain).any((0, 3)))
+    assert rows.min() > 170 and columns.max() < 110 and len(rows) > 200
+    assert (np.stack(m.shown())[:, rows, columns] > 200).any() and frame_index(plain[-1]) == 24
+
+
+def test_who_asks_is_told_the_share_that_is_done_and_may_stop_it(tmp_path):
+    m = Material(tmp_path, n=50, seconds=2.0)
+    shares = []
+
+    class Tracker:
+        def __init__(self):
+            self.marks = iter(m.marks)
+
+        def detect(self, rgb):
+            return [(next(self.marks), np.zeros(3))]
+
+    m.dub(progress=shares.append, landmarks=None, tracker=Tracker())
+    assert shares == sorted(shares) and shares[0] < 0.05 and shares[-1] == 1 and len(shares) > 50
+    m.out.unlink()
+
+    def stop(share):
+        if share > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        m.dub(progress=stop)
+    assert not m.out.exists()
 
 
 def test_a_portrait_is_a_still(tmp_path):

@@ -1,15 +1,21 @@
 """The protocol on stand-ins whose right answers are known: a perfect model, a copier, and a mute one."""
 
+import json
+import shutil
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from lipformer_core.cli import app
 from lipformer_core.config import AudioSettings, preset
 from lipformer_core.data.audio import mel_windows, silent_rows
 from lipformer_core.errors import DataError, NoFaceFound
+from lipformer_core.evaluation import protocol
 from lipformer_core.evaluation.cases import Puppet, exchange_partner, strangers_of
 from lipformer_core.evaluation.clip_judge import Scorers
 from lipformer_core.evaluation.metrics import ROUNDING_PSNR
@@ -380,9 +386,6 @@ def _brightness(corpus: object, folder: object, **_: object) -> SimpleNamespace:
 
 def test_the_meter_is_kept_beside_the_data_and_never_in_the_run(tiny_run, tiny_corpus, tmp_path, monkeypatch):
     import os
-    import shutil
-
-    from lipformer_core.evaluation import protocol
 
     monkeypatch.setattr(protocol, "train_meter", _brightness)
     data = tmp_path / "data"
@@ -396,6 +399,28 @@ def test_the_meter_is_kept_beside_the_data_and_never_in_the_run(tiny_run, tiny_c
     assert (tmp_path / "out/mouth_meter").is_dir() and not (data / "mouth_meter").exists()
 
 
+def test_the_same_command_twice_gives_the_same_numbers(tiny_run, tiny_corpus, tmp_path, monkeypatch):
+    """The mouth meter trained anew included; with another number of threads, to the digits that tables show."""
+    monkeypatch.setattr(protocol, "train_meter", partial(protocol.train_meter, steps=30))
+    threads, results = torch.get_num_threads(), []
+    for data, count in (("data", threads), ("copy", threads), ("data", threads + 1)):
+        if not (tmp_path / data).exists():
+            shutil.copytree(tiny_corpus, tmp_path / data)
+        arguments = ["evaluate", "--run", tiny_run, "--data", tmp_path / data, "--out", tmp_path / "out", "--quiet"]
+        torch.set_num_threads(count)
+        try:
+            done = CliRunner().invoke(app, [str(word) for word in arguments])
+        finally:
+            torch.set_num_threads(threads)
+        assert done.exit_code == 0, done.output
+        found = json.loads((tmp_path / "out/results.json").read_text())
+        results.append({key: value for key, value in found.items() if "generate_fps" not in key})
+    first, second, threaded = results
+    assert len(first) > 100 and first == second
+    numbers = {key: value for key, value in first.items() if isinstance(value, float)}
+    assert {key: threaded[key] for key in numbers} == pytest.approx(numbers, abs=5e-4)
+
+
 def test_without_a_run_the_weights_shipped_are_judged_and_want_crops_of_their_own(tiny_corpus, tmp_path):
     from lipformer_core.evaluation.protocol import evaluate
 
@@ -404,9 +429,6 @@ def test_without_a_run_the_weights_shipped_are_judged_and_want_crops_of_their_ow
 
 
 def test_a_run_with_a_sync_expert_is_judged_by_it(tiny_run, tiny_config, tiny_corpus, tmp_path, monkeypatch):
-    import shutil
-
-    from lipformer_core.evaluation import protocol
     from lipformer_core.training.sync import train_sync
 
     run = tmp_path / "run"

@@ -9,6 +9,7 @@ from material import FAKE_CONFIG, FakeModel, face_clip, tone, write_video, write
 
 from lipformer_core.data.faces.alignment import crop_transforms, mouth_opening, warp_crops
 from lipformer_core.data.faces.tracking import FaceTrack, appearances
+from lipformer_core.data.media import iter_frames
 from lipformer_core.data.prepared.references import (
     APART,
     FEWEST_CONTRAST,
@@ -42,7 +43,7 @@ def dub(tmp_path):
         audio = write_wav(tmp_path / "audio.wav", tone(seconds or len(frames) / fps))
         given = {"tracker": Seen(marks), "progress": False, **options}
         report = dubbing.dub(model or FakeModel(), video, audio, tmp_path / "out.mp4", **given)
-        return report, np.stack([picture for _, picture in dubbing.iter_frames(tmp_path / "out.mp4")])
+        return report, np.stack([picture for _, picture in iter_frames(tmp_path / "out.mp4")])
 
     return run
 

@@ -112,8 +112,10 @@ def test_codebook_scores_count_every_token(data, tiny_run, tiny_config):
         judge_codebook(autoencoder, data, "nowhere")
 
 
-def test_codebook_alone_is_judged_into_a_folder(data, tiny_run, tmp_path):
+def test_codebook_alone_is_judged_into_a_folder(data, tiny_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     results = judge_run(tiny_run, data.folder, tmp_path, device="cpu")
+    assert "reconstruct: 100%" in capsys.readouterr().err
     assert json.loads((tmp_path / "codebook.json").read_text()) == results
     shares = []
     for info in data.clips("test"):
@@ -126,7 +128,9 @@ def test_codebook_alone_is_judged_into_a_folder(data, tiny_run, tmp_path):
         shares.append((across + down) / (true_across + true_down))
     assert results["codebook.sharpness"] == pytest.approx(np.mean(shares))
     assert judge_run(tiny_run, data.folder, tmp_path, max_clips=1, device="cpu")["codebook.n_clips"] == 1
-    judge_run(tiny_run, data.folder, tmp_path, device="cpu")
+    capsys.readouterr()
+    judge_run(tiny_run, data.folder, tmp_path, device="cpu", progress=False)
+    assert capsys.readouterr().err == ""
     size, count = data.crop_size, min(8, len(data.clips("test")))
     assert imread(tmp_path / "codebook.png").shape[:2] == (2 * size, count * size)
 

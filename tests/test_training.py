@@ -125,6 +125,8 @@ def test_adversarial_and_shared_variants_take_their_steps(tiny_config, tiny_corp
         {"lips.ablation": "frozen_decoder", "lips.expected_codes": True},
         {"lips.ablation": "unscaled"},
         {"lips.ablation": "reference_queries"},
+        {"lips.ablation": "no_reference"},
+        {"lips.ablation": "trained_codes"},
         {"stage2.apart.steps": 0, "stage2.cached.steps": 0},
     ],
 )
@@ -135,7 +137,22 @@ def test_every_design_and_ablation_takes_its_steps(changes, tiny_config, tiny_co
     before = checkpoint.load_codebook(tiny_run).decoder
     still = checkpoint.fingerprint(before) == checkpoint.fingerprint(model.autoencoder.decoder)
     assert still == (config.lips.ablation == "frozen_decoder")
+    stage1 = checkpoint.load_codebook(tiny_run)
+    for part in ("upper_codebook", "bottom_codebook"):
+        same = checkpoint.fingerprint(getattr(stage1, part)) == checkpoint.fingerprint(getattr(model.autoencoder, part))
+        assert same == (config.lips.ablation != "trained_codes")
+    assert checkpoint.fingerprint(stage1.encoder) == checkpoint.fingerprint(model.autoencoder.encoder)
     assert (tmp_path / "warping").exists() == (tmp_path / "cached").exists() == bool(config.stage2.cached.steps)
+
+
+def test_without_a_reference_none_of_it_reaches_the_face(tiny_config):
+    torch.manual_seed(0)
+    image, audio = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 20, 80)
+    for ablation, same in (("none", False), ("no_reference", True)):
+        model = build(tiny_config.replace({"lips.ablation": ablation})).eval()
+        model.autoencoder.bottom_codebook.set_codes(torch.randn(32, 8))
+        faces = [model.generate(image, audio, model.encode_reference(other)) for other in (image, -image)]
+        assert torch.equal(*faces) == same
 
 
 def test_what_has_nothing_to_learn_has_no_phase(tiny_config, tiny_corpus, tiny_run, tmp_path):

@@ -1,7 +1,12 @@
 """Putting a generated crop back into its frame: only the lower face changes, and nobody sees where.
 
 The mask follows the jaw in crop coordinates, the colours are brought to the frame's around its border, and texture
-finer than the crop can hold is the frame's own wherever the generated crop agrees with the original one.
+finer than the crop can hold is the frame's own wherever the generated crop agrees with the original one; where
+it does not, grain makes up for what the generated one lacks (`grain`).
+
+Laplacian pyramids were tried in its place and are no better: on filmed faces at 256 the mean step along the mask's
+border was 0.78 to 0.93 of the frame's own here and 0.73 to 0.92 there, where 1 is a border that nobody sees, and what
+the frame shows beside a jaw that has moved bled into the face (`pytest -s tests/test_compositing.py -k filmed`).
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ import numpy as np
 
 from ..data.faces.alignment import invert, transform_points, warp_crop
 from ..data.media.tone import strips
+from . import grain
 
 # All in units of the crop's side.
 TOP = 0.50  # the upper half is the model's input and is never touched,
@@ -22,8 +28,8 @@ COLOUR_SIGMA = 0.12  # how far the colours at the border act inwards
 COLOUR_SIDE = 48  # pixels: such smooth a field needs no more
 GREY = 2.0  # grey levels by which the channels of a black-and-white picture differ at most, on average
 AGREEMENT = 5.0  # grey levels of difference at which the frame's own fine texture has faded to one half
+MARK = "AI-generated"
 
-LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of BT.709
 JAW = slice(1, 16)
 # Jaw of the mean face in units of the crop's side, for crops whose landmarks are not known.
 MEAN_JAW = np.array(
@@ -87,7 +93,7 @@ def match_colours(crop: np.ndarray, original: np.ndarray, mask: np.ndarray) -> n
 
     crop, original = crop.astype(np.float32), original.astype(np.float32)
     if np.ptp(original, axis=2).mean() < GREY:
-        crop = np.repeat((crop @ LUMA)[..., None], 3, axis=2)
+        crop = np.repeat((crop @ grain.LUMA)[..., None], 3, axis=2)
     side = min(COLOUR_SIDE, len(mask))
     difference = cv2.resize(original - crop, (side, side), interpolation=cv2.INTER_AREA)
     small = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA)
@@ -138,6 +144,8 @@ def paste(
     layers = np.dstack([matched - agreement[..., None] * original, agreement])
     if grow < 0.95:  # the crop shrinks on its way back: without a blur it would alias
         layers = cv2.GaussianBlur(layers, (0, 0), 0.5 * np.sqrt(grow**-2 - 1), borderType=cv2.BORDER_REPLICATE)
+    lacking = _lacking_grain(frame, matched, back)
+    origin = np.rint(back[:, 2]).astype(int)  # of the face, which takes its grain along
     back[:, 2] -= low
     region = result[low[1] : high[1], low[0] : high[0]]
     for rows in strips(region.shape):
@@ -145,11 +153,59 @@ def paste(
         shape = part.shape[1::-1]
         warped = cv2.warpAffine(layers, back, shape, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         alpha = cv2.warpAffine(mask, back, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[..., None]
-        # matched + agreement * (frame - original): where the crops agree, what remains is the frame itself.
-        new = warped[..., :3] + np.clip(warped[..., 3:], 0, 1) * part
-        part[:] = np.clip(np.rint(part + alpha * (new - part)), 0, 255).astype(np.uint8)
+        change, agreement = warped[..., :3], warped[..., 3:]
+        top, left = low[1] + (rows.start or 0) - origin[1], low[0] - origin[0]
+        speckle = grain.noise(lacking, slice(top, top + shape[1]), slice(left, left + shape[0]))
+        if speckle is not None:
+            change = change + (1 - np.clip(agreement, 0, 1)) * speckle[..., None]
+        part[:] = blend(part, change, agreement, alpha)
         back[1, 2] -= len(part)
     return result
+
+
+def blend(frame: np.ndarray, change: np.ndarray, agreement: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Lay a generated crop over a frame, both in the frame's place.
+
+    Args:
+        frame: `(h, w, 3)` uint8.
+        change: `(h, w, 3)` float, the crop less `agreement` times the original one.
+        agreement: `(h, w, 1)` float, 1 where the two crops are alike.
+        mask: `(h, w, 1)` float in [0, 1].
+
+    Returns:
+        `(h, w, 3)` uint8; where the crops are alike, the frame itself with its fine texture.
+    """
+    new = change + np.clip(agreement, 0, 1) * frame
+    return np.clip(np.rint(frame + mask * (new - frame)), 0, 255).astype(np.uint8)
+
+
+def _lacking_grain(frame: np.ndarray, matched: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Deviation of the grain that the generated crop lacks on its way back, `(bands,)`."""
+    import cv2
+
+    real, made = [], []
+    for rows, columns in grain.patches(back, len(matched), frame.shape):
+        real.append(frame[rows, columns])
+        there = back.copy()
+        there[:, 2] -= columns.start, rows.start
+        shape = real[-1].shape[1::-1]
+        if min(shape):
+            made.append(cv2.warpAffine(matched, there, shape, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
+        else:
+            real.pop()
+    return grain.missing(real, made)
+
+
+def visible_mark(frame: np.ndarray) -> np.ndarray:
+    """A copy of a frame `(H, W, 3)` uint8 with `MARK` in its lower left corner, white with a dark border."""
+    import cv2
+
+    scale = max(frame.shape[0] / 900, 0.3)
+    place, marked = (round(12 * scale), frame.shape[0] - round(14 * scale)), frame.copy()
+    for colour, width in (((20, 20, 20), 4), ((255, 255, 255), 1)):
+        thickness = max(1, round(width * scale)) + (width > 1)
+        cv2.putText(marked, MARK, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+    return marked
 
 
 def _agreement(crop: np.ndarray, original: np.ndarray) -> np.ndarray:

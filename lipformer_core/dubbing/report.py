@@ -25,7 +25,8 @@ class DubReport:
     `ranges` lists `first`, `last` (output frames, inclusive) and `status`: generated, interpolated (face position
     between two sightings) or passed through (no face: the picture is the source's). `references` lists for each shot
     its `first` and `last` frame and the `reference_frame` that lends the mouth's texture, all counted in the source;
-    `reference_frame` is that of the first shot. `device` is where the model ran.
+    `reference_frame` is that of the first shot. `duration_s` is the result's, `audio_s` the sound's. `device` is where
+    the model ran; `made_by` says by which `version` and `weights` (their fingerprint), and when (UTC).
     """
 
     video: str
@@ -36,6 +37,7 @@ class DubReport:
     fps: float
     frames: int
     duration_s: float
+    audio_s: float
     policy: str
     face: str | int
     reference_frame: int
@@ -46,6 +48,7 @@ class DubReport:
     frames_per_second: float = 0.0
     warnings: list[str] = field(default_factory=list)
     device: str = "cpu"
+    made_by: dict = field(default_factory=dict)
     synthetic: str = COMMENT
 
     def save(self, path: str | os.PathLike) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lipformer_core.data.faces.alignment import mouth_shape
 from lipformer_core.errors import DataError, NoFaceFound
 from lipformer_core.model.syncnet import AUDIO_WINDOW, FRAMES, SyncNet
+from lipformer_core.model.wav2lip import Wav2Lip
 from lipformer_core.training.judges import Judges
 
 from .cases import Puppet
@@ -34,7 +35,8 @@ BATCH = 16  # frames at once: what lies between layers then fits a CPU's cache
 FEWEST_FRAMES = 12  # a shorter series has no meaningful correlation
 REFERENCE_GAP = 5  # frames around the reference that picture scores leave out: there, copying is no achievement
 FEWEST_MOTION = 1e-3  # deviation of the true opening below which a clip asks nothing of the mouth
-SCORED = ("ceiling", "copy_reference", "warped_reference", "lipformer")
+SPEAKERS = ("lipformer", "wav2lip")  # rows that any sound can drive; the second where the run has trained it
+SCORED = ("ceiling", "copy_reference", "warped_reference", *SPEAKERS)
 SYNC = "sync_expert_distance", "sync_expert_confidence"  # our own expert's; not LSE-D and LSE-C
 
 
@@ -60,8 +62,14 @@ class Scorers:
     landmarks: LandmarkReader | None = None
     sync: SyncNet | None = None
     judges: Judges | None = None
+    wav2lip: Wav2Lip | None = None  # the baseline
     missing: dict[str, str] = field(default_factory=dict)
     fid_sets: dict[str, FidStatistics] = field(default_factory=lambda: defaultdict(FidStatistics))
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The generated rows that there are: SCORED, less the baseline where there is none."""
+        return tuple(row for row in SCORED if row != "wav2lip" or self.wav2lip is not None)
 
 
 class ClipJudge:
@@ -85,20 +93,23 @@ class ClipJudge:
         frames = np.flatnonzero(clip.valid)
         if len(frames) < FEWEST_FRAMES:
             raise NoFaceFound(f"only {len(frames)} frames with a face, {FEWEST_FRAMES} are needed")
-        puppet = Puppet(self.model, clip, self.device)
+        models = {"lipformer": self.model, "wav2lip": self.scorers.wav2lip}
+        puppets = {row: Puppet(model, clip, self.device) for row, model in models.items() if model is not None}
+        puppet = puppets["lipformer"]
         both = _shared_frames(clip, driver)
         gap = min(REFERENCE_GAP, len(frames) // 6)
         scored = frames[np.abs(frames - puppet.lender[frames]) > gap]
         shown = _spread_over_opening(clip, frames) if keep_pictures else frames[:0]
         for start in range(0, len(frames), BATCH):
-            self._batch(puppet, frames[start : start + BATCH], scored, shown, driver, both)
+            self._batch(puppets, frames[start : start + BATCH], scored, shown, driver, both)
         lips = {case: np.concatenate(readings) for case, readings in self.lips.items()}
         values = {name: float(np.concatenate(parts).mean()) for name, parts in self.scores.items()}
         values |= self._movement(clip, driver, strangers, frames, both, lips)
         values |= self._landmark_values(clip, frames)
         values |= self._sync_values(clip, driver, frames, both)
-        timed = puppet.seconds[1:] or puppet.seconds  # the first call also pays for warming up
-        values["lipformer.generate_fps"] = sum(n for n, _ in timed) / max(sum(s for _, s in timed), 1e-9)
+        for row, puppet in puppets.items():
+            timed = puppet.seconds[1:] or puppet.seconds  # the first call also pays for warming up
+            values[f"{row}.generate_fps"] = sum(n for n, _ in timed) / max(sum(s for _, s in timed), 1e-9)
         series = {"truth": np.asarray(clip.opening, float)[frames]} | {case: r[:, 0] for case, r in lips.items()}
         if driver is not None:
             series["exchanged_truth"] = np.asarray(driver.opening, float)[both]
@@ -106,33 +117,43 @@ class ClipJudge:
         return ClipScores(*names, len(frames), values, series, dict(self.pictures))
 
     def _batch(
-        self, puppet: Puppet, frames: NDArray, scored: NDArray, shown: NDArray, driver: Any | None, both: NDArray
+        self,
+        puppets: dict[str, Puppet],
+        frames: NDArray,
+        scored: NDArray,
+        shown: NDArray,
+        driver: Any | None,
+        both: NDArray,
     ) -> None:
-        clip = puppet.clip
+        clip = puppets["lipformer"].clip
         truth = clip.frames(frames)
-        own = puppet.sound(clip, frames)
-        seen, spoken = puppet.look_and_say(truth, frames, own)
-        rows = {"ground_truth": truth} | puppet.rows(truth, frames, seen, own) | {"lipformer": spoken}
-        if self.scorers.judges is not None:
-            self.lips["sound_alone"].append(puppet.hear(self.scorers.judges, own))
-        cases = {"silence": puppet.say(seen, puppet.silence(len(frames)))}
         exchanged = np.isin(frames, both)
-        if driver is not None and exchanged.any():
-            cases["exchanged"] = puppet.say(seen, puppet.sound(driver, frames))[exchanged]
-        if self.shift:
-            cases["shifted"] = puppet.say(seen, puppet.sound(clip, frames + self.shift))
+        rows, cases = {"ground_truth": truth}, {}
+        for row, puppet in puppets.items():
+            own = puppet.sound(clip, frames)
+            seen, spoken = puppet.look_and_say(truth, frames, own)
+            if row == "lipformer":
+                rows |= puppet.rows(truth, frames, seen, own)
+                if self.scorers.judges is not None:
+                    self.lips["sound_alone"].append(puppet.hear(self.scorers.judges, own))
+            rows[row] = spoken
+            cases[_case(row, "silence")] = puppet.say(seen, puppet.silence(len(frames)))
+            if driver is not None and exchanged.any():
+                cases[_case(row, "exchanged")] = puppet.say(seen, puppet.sound(driver, frames))[exchanged]
+            if self.shift:
+                cases[_case(row, "shifted")] = puppet.say(seen, puppet.sound(clip, frames + self.shift))
         for name, images in (rows | cases).items():
             self.lips[name].append(self.meter.read(images))
         if self.scorers.sync is not None:
-            for name, images in (rows | {"exchanged": cases.get("exchanged", truth[:0])}).items():
-                if len(images):
+            for name, images in (rows | cases).items():
+                if name in rows or name.endswith("exchanged"):
                     self.mouths[name].append(mouths(images))
         for name, images in rows.items():
             self.steps[name].append(border_step(images))
             self.edges[name].append(gradient_energy(images))
         self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames])
         if self.scorers.landmarks is not None:
-            for name in ("ground_truth", "lipformer"):
+            for name in ("ground_truth", *puppets):
                 self.landmarks[name].append(self.scorers.landmarks.read(rows[name]))
         for frame in shown[np.isin(shown, frames)]:
             at = int(np.flatnonzero(frames == frame)[0])
@@ -146,14 +167,14 @@ class ClipJudge:
             return
         truth = rows["ground_truth"][use]
         boxes = mouth_boxes(landmarks[use], truth.shape[1])
-        for row in SCORED:
+        for row in self.scorers.rows:
             columns = picture_scores(rows[row][use], truth, boxes)
             if self.scorers.lpips is not None:
                 columns["lpips"] = self.scorers.lpips(rows[row][use], truth)
             for column, numbers in columns.items():
                 self.scores[f"{row}.{column}"].append(numbers)
         if self.scorers.fid is not None:
-            for row in ("ground_truth", *SCORED):
+            for row in ("ground_truth", *self.scorers.rows):
                 self.scorers.fid_sets[row].add(self.scorers.fid.features(rows[row][use]))
 
     def _movement(
@@ -161,20 +182,19 @@ class ClipJudge:
     ) -> dict[str, float]:
         """Columns that come from lip readings over time and from the border."""
         opening, width = (np.asarray(x, dtype=float)[frames] for x in (clip.opening, clip.width))
-        own = lips["lipformer"]
-        values = {
-            "meter.truth_mae": float(np.abs(lips["ground_truth"][:, 0] - opening).mean()),
-            "lipformer.width_corr_self": _follows(own[:, 1], width),
-            "ground_truth.width_corr_self": _follows(lips["ground_truth"][:, 1], width),
-            "lipformer.silence_deviation": float(lips["silence"][:, 0].std()),
-            "lipformer.speech_deviation": float(own[:, 0].std()),
-        }
+        speakers = [row for row in SPEAKERS if row in lips]
+        values = {"meter.truth_mae": float(np.abs(lips["ground_truth"][:, 0] - opening).mean())}
         if "sound_alone" in lips:
             values["sound_alone.opening_corr_self"] = _follows(lips["sound_alone"][:, 0], opening)
-        for row in ("ground_truth", "ceiling", "lipformer"):
+        for row in ("ground_truth", "ceiling", *speakers):
             values[f"{row}.opening_corr_self"] = _follows(lips[row][:, 0], opening)
             values[f"{row}.jitter"] = jitter(lips[row][:, 0])
-        for row in ("ground_truth", *SCORED):
+        for row in ("ground_truth", *speakers):
+            values[f"{row}.width_corr_self"] = _follows(lips[row][:, 1], width)
+        for row in speakers:
+            values[f"{row}.silence_deviation"] = float(lips[_case(row, "silence")][:, 0].std())
+            values[f"{row}.speech_deviation"] = float(lips[row][:, 0].std())
+        for row in ("ground_truth", *self.scorers.rows):
             values[f"{row}.deviation"] = float(lips[row][:, 0].std())
         for column, gathered in (("seam", self.steps), ("sharpness", self.edges)):
             means = {row: float(np.concatenate(parts).mean()) for row, parts in gathered.items()}
@@ -186,32 +206,39 @@ class ClipJudge:
             inside[inside] = np.asarray(clip.valid)[source[inside]]
             if inside.sum() >= FEWEST_FRAMES:
                 heard = np.asarray(clip.opening, dtype=float)[source[inside]]
-                values["lipformer.opening_corr_shifted"] = _follows(lips["shifted"][inside, 0], heard)
+                for row in speakers:
+                    values[f"{row}.opening_corr_shifted"] = _follows(lips[_case(row, "shifted")][inside, 0], heard)
         if len(both) >= FEWEST_FRAMES:
             original, driving = (np.asarray(c.opening, dtype=float)[both] for c in (clip, driver))
-            spoken, shown = lips["exchanged"][:, 0], lips["ground_truth"][np.isin(frames, both), 0]
-            values["lipformer.opening_corr_exchanged"] = _follows(spoken, driving)
-            values["ground_truth.opening_corr_exchanged"] = _follows(shown, driving)  # what chance and timing give
-            if min(original.std(), driving.std()) >= FEWEST_MOTION:
-                values["lipformer.leak"] = partial_correlation(spoken, original, driving)
-                values["ground_truth.leak"] = partial_correlation(shown, original, driving)  # of a perfect copier
-                floor = _leak_floor(spoken, driving, both, strangers)
+            # of the film itself: what chance and timing give, and the leak of a perfect copier
+            spoken = {"ground_truth": lips["ground_truth"][np.isin(frames, both), 0]}
+            spoken |= {row: lips[_case(row, "exchanged")][:, 0] for row in speakers}
+            moves = min(original.std(), driving.std()) >= FEWEST_MOTION
+            for row, read in spoken.items():
+                values[f"{row}.opening_corr_exchanged"] = _follows(read, driving)
+                if moves:
+                    values[f"{row}.leak"] = partial_correlation(read, original, driving)
+            for row in speakers if moves else ():
+                floor = _leak_floor(spoken[row], driving, both, strangers)
                 if np.isfinite(floor):
-                    values["lipformer.leak_floor"] = floor
-                    values["lipformer.leak_excess"] = values["lipformer.leak"] - floor
+                    values[f"{row}.leak_floor"] = floor
+                    values[f"{row}.leak_excess"] = values[f"{row}.leak"] - floor
         return values
 
     def _landmark_values(self, clip: Any, frames: NDArray) -> dict[str, float]:
         if not self.landmarks:
             return {}
         found = {row: np.concatenate(parts) for row, parts in self.landmarks.items()}
-        seen = np.isfinite(found["lipformer"]).all(axis=(1, 2)) & np.isfinite(found["ground_truth"]).all(axis=(1, 2))
-        values = {"lipformer.landmarks_found": float(seen.mean())}
-        if seen.sum() >= FEWEST_FRAMES:
-            opening = np.asarray(clip.opening, dtype=float)[frames][seen]
-            for row, points in found.items():
-                values[f"{row}.opening_corr_self_landmarks"] = _follows(mouth_shape(points[seen])[0], opening)
-            values["lipformer.lmd"] = lmd(found["lipformer"][seen, MOUTH], found["ground_truth"][seen, MOUTH])
+        truth, values = found.pop("ground_truth"), {}
+        opening = np.asarray(clip.opening, dtype=float)[frames]
+        for row, points in found.items():
+            seen = np.isfinite(points).all(axis=(1, 2)) & np.isfinite(truth).all(axis=(1, 2))
+            values[f"{row}.landmarks_found"] = float(seen.mean())
+            if seen.sum() >= FEWEST_FRAMES:
+                for name, read in ((row, points), ("ground_truth", truth)):
+                    corr = _follows(mouth_shape(read[seen])[0], opening[seen])
+                    values.setdefault(f"{name}.opening_corr_self_landmarks", corr)
+                values[f"{row}.lmd"] = lmd(points[seen, MOUTH], truth[seen, MOUTH])
         return values
 
     def _sync_values(self, clip: Any, driver: Any | None, frames: NDArray, both: NDArray) -> dict[str, float]:
@@ -219,7 +246,7 @@ class ClipJudge:
         net, values = self.scorers.sync, {}
         heard: dict[bool, NDArray] = {}  # by whether it is the driver's
         for name, seen in self.mouths.items():
-            exchanged = name == "exchanged"
+            exchanged = name.endswith("exchanged")
             source, shown = (driver, both) if exchanged else (clip, frames)
             length = FRAMES
             whole = np.flatnonzero(shown[length - 1 :] - shown[: len(shown) - length + 1] == length - 1)
@@ -233,10 +260,16 @@ class ClipJudge:
                 reading = read_sync(faces, shown[whole] + length // 2, heard[exchanged])
             except DataError:  # a short clip; the column is a mean over the others
                 continue
-            row, ending = ("lipformer", "_exchanged") if exchanged else (name, "")
+            row = name.removesuffix("exchanged").removesuffix("_") or "lipformer"
+            ending = "_exchanged" if exchanged else ""
             for column, value in zip(SYNC, (reading.distance, reading.confidence), strict=True):
                 values[f"{row}.{column}{ending}"] = value
         return values
+
+
+def _case(row: str, case: str) -> str:
+    """How a case of a row is called; LipFormer's have the plain names."""
+    return case if row == "lipformer" else f"{row}_{case}"
 
 
 def _follows(read: NDArray, truth: NDArray) -> float:

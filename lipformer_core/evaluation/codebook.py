@@ -13,6 +13,7 @@ from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError
 from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.codebook import perplexity, usage
+from lipformer_core.progress import tqdm
 from lipformer_core.results import write_results
 from lipformer_core.training.sampling import to_images, to_tensor
 
@@ -45,7 +46,11 @@ class CodebookScores:
 
 @torch.no_grad()
 def judge_codebook(
-    autoencoder: FaceAutoencoder, corpus: PreparedCorpus, split: str = "test", max_clips: int | None = None
+    autoencoder: FaceAutoencoder,
+    corpus: PreparedCorpus,
+    split: str = "test",
+    max_clips: int | None = None,
+    progress: bool = True,
 ) -> CodebookScores:
     """Reconstruct every valid frame of a split, or of its first `max_clips` clips.
 
@@ -57,7 +62,7 @@ def judge_codebook(
     device = next(autoencoder.parameters()).device
     counts = {half: np.zeros(autoencoder.config.codebook.size, np.int64) for half in ("upper", "bottom")}
     clip_means, n_frames = [], 0
-    for info in infos:
+    for info in tqdm(infos, desc="reconstruct", unit="clip", disable=not progress):
         clip = corpus.open(info.clip_id)
         frames = np.flatnonzero(clip.valid)
         parts = []
@@ -86,6 +91,7 @@ def judge_run(
     split: str = "test",
     max_clips: int | None = None,
     device: str | None = None,
+    progress: bool = True,
 ) -> dict[str, object]:
     """Judge the stage 1 of a run on a split: `out`/codebook.json, and codebook.png, true faces over reconstructed ones.
 
@@ -99,7 +105,8 @@ def judge_run(
     if autoencoder.config.data.size != corpus.crop_size:
         size = autoencoder.config.data.size
         raise DataError(f"{data}: crops of {corpus.crop_size} pixels, but the codebook takes {size}")
-    results = write_results(out / "codebook.json", judge_codebook(autoencoder, corpus, split, max_clips).results())
+    scores = judge_codebook(autoencoder, corpus, split, max_clips, progress)
+    results = write_results(out / "codebook.json", scores.results())
     infos = corpus.clips(split)[:max_clips]
     shown = [infos[i] for i in np.linspace(0, len(infos) - 1, min(SHOWN_FACES, len(infos))).astype(int)]
     faces = np.concatenate([corpus.open(info.clip_id).frames([info.valid_frames[0]]) for info in shown])

@@ -1,7 +1,8 @@
 """The evaluation protocol: rows and cases, clip by clip, in bounded memory.
 
 Rows: ground truth, the stage-1 reconstruction (the ceiling), copying the reference's bottom half, the warped
-reference without Transformer, LipFormer. Cases: own audio, another person's audio, silence, shifted audio.
+reference without Transformer, LipFormer, and a Wav2Lip-style generator where the run has trained one. Cases: own
+audio, another person's audio, silence, shifted audio.
 What the mouth does is read from pixels by the mouth meter; its own agreement with the truth is in the table.
 """
 
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from lipformer_core.checkpoint import load_lipformer, load_sync, run_folder
+from lipformer_core.checkpoint import load_lipformer, load_sync, load_wav2lip, run_folder
+from lipformer_core.data.audio.speech import sound_width
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
@@ -31,6 +34,7 @@ from .sync import sync_accuracy
 SHIFT = 5  # frames: 0.2 s
 METER = "mouth_meter"  # folder of the mouth meter, within that of the data
 HEARD = "sound_alone.opening_corr_self"
+BASELINE = ("wav2lip.mouth_psnr", "wav2lip.motion", "wav2lip.silence_motion")  # that are null, with the reason
 ACCURACY = ("sync_expert.two_sounds_shifted", "sync_expert.two_sounds_foreign")
 
 
@@ -53,7 +57,8 @@ def evaluate(
     Writes results.json, table.csv, summary.md, series.npz and pictures; returns the results. The mouth meter of the
     data is trained once and kept beside them, or in `out` where their folder cannot be written; nothing is written
     into the run. Where the run has a sync expert (`lipformer train sync`), it judges every row, and its own accuracy
-    on the split stands beside. device: as of `load_lipformer`. Raises CheckpointError, ConfigError, DataError.
+    on the split stands beside; where it has a Wav2Lip-style generator, that has its row. device: as of
+    `load_lipformer`. Raises CheckpointError, ConfigError, DataError.
     """
     corpus = PreparedCorpus(data)
     target = choose_device(device)
@@ -75,18 +80,20 @@ def evaluate(
     scorers.judges = None if judges is None else judges.to(target)
     results, clips = evaluate_model(model, meter, corpus, clip_ids, device=target, scorers=scorers, progress=progress)
     if scorers.sync is not None:
-        results |= _expert_accuracy(scorers.sync, corpus, split)
-        absent = [f"{row}.{column}" for row in ("ground_truth", *SCORED) for column in SYNC]
+        results |= _expert_accuracy(scorers.sync, corpus, split, progress)
+        absent = [f"{row}.{column}" for row in ("ground_truth", *scorers.rows) for column in SYNC]
         for key in (key for key in absent if key not in results):
             results |= {key: None, f"{key}.why": "no clip is long enough for the sync expert"}
+    for row, speaker in (("lipformer", model), ("wav2lip", scorers.wav2lip)):
+        results |= {} if speaker is None else {f"{row}.{name}": value for name, value in cost(speaker).items()}
     results |= {"split": split, "split_rule": corpus.manifest["split_rule"], "data_hash": corpus.hash}
     return write_report(Path(out), results, clips)
 
 
-def _expert_accuracy(expert: SyncNet, corpus: PreparedCorpus, split: str) -> dict[str, object]:
+def _expert_accuracy(expert: SyncNet, corpus: PreparedCorpus, split: str, progress: bool) -> dict[str, object]:
     """How often the sync expert is right on the split; its threshold is fixed on the validation split."""
     try:
-        return sync_accuracy(expert, corpus, split).flat()
+        return sync_accuracy(expert, corpus, split, progress=progress).flat()
     except DataError as error:
         return {key: value for name in ACCURACY for key, value in ((name, None), (f"{name}.why", str(error)))}
 
@@ -108,6 +115,11 @@ def open_scorers(run: Path, device: torch.device, landmark_check: bool) -> Score
         scorers.fid = Fid(device)
     except (WeightsMissing, WeightsCorrupt) as error:
         scorers.missing |= {f"{row}.fid": why_not(FID_INCEPTION, error) for row in SCORED}
+    if (run / "wav2lip" / "model.safetensors").is_file():
+        scorers.wav2lip = load_wav2lip(run, device)
+    else:
+        why = f"not available: {run.name} has no Wav2Lip-style generator; lipformer train wav2lip"
+        scorers.missing |= dict.fromkeys(BASELINE, why)
     opening = "opening_corr_self_landmarks"
     by_landmarks = (f"lipformer.{opening}", f"ground_truth.{opening}", "lipformer.lmd")
     if not landmark_check:
@@ -120,6 +132,26 @@ def open_scorers(run: Path, device: torch.device, landmark_check: bool) -> Score
         except (WeightsMissing, WeightsCorrupt) as error:
             scorers.missing |= dict.fromkeys(by_landmarks, why_not(MEDIAPIPE_FILE, error))
     return scorers
+
+
+@torch.inference_mode()
+def cost(model: nn.Module) -> dict[str, float]:
+    """`parameters`, in millions, and `gflop`, of one frame whose reference is encoded already.
+
+    Counted by torch: two for a multiplication and addition, of convolutions, matrix products and attention.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config, weight = model.config, next(model.parameters())
+    face = torch.zeros(1, 3, config.data.size, config.data.size, device=weight.device)
+    sound = torch.zeros(1, config.audio.window, sound_width(config.audio.speech_encoder), device=weight.device)
+    reference = model.encode_reference(face)
+    with FlopCounterMode(display=False) as counter:
+        model.say(model.look(face, reference), sound)
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
+        "gflop": counter.get_total_flops() / 1e9,
+    }
 
 
 def evaluate_model(
@@ -158,6 +190,6 @@ def evaluate_model(
         missing[HEARD] = "not available: trained without stage2.lip_supervision, nothing reads the lips from the sound"
     results = summarise(clips, skipped, missing)
     if scorers.fid is not None and clips:
-        for row in SCORED:
+        for row in scorers.rows:
             results[f"{row}.fid"] = scorers.fid.distance(scorers.fid_sets[row], scorers.fid_sets["ground_truth"])
     return results, clips

@@ -8,7 +8,7 @@ import numpy as np
 
 from lipformer_core.results import write_results
 
-from .clip_judge import SCORED, ClipScores
+from .clip_judge import SCORED, SPEAKERS, ClipScores
 from .metrics import bootstrap_interval
 
 ENDINGS = ("", ".low", ".high", ".why", ".low.why", ".high.why")
@@ -17,7 +17,7 @@ STILL = 1e-6  # inter-ocular distances: below this a deviation is rounding
 ALONE = "an interval over clips needs at least two"
 # columns that are a quotient of two means over clips: quotients of single clips explode where a clip is nearly still
 RATIOS = {
-    "lipformer.silence_motion": ("lipformer.silence_deviation", "lipformer.speech_deviation"),
+    **{f"{row}.silence_motion": (f"{row}.silence_deviation", f"{row}.speech_deviation") for row in SPEAKERS},
     # motion that the meter reads where no mouth was driven: the floor of silence_motion
     "warped_reference.silence_motion": ("warped_reference.deviation", "lipformer.speech_deviation"),
     **{f"{row}.motion": (f"{row}.deviation", "ground_truth.deviation") for row in ("ground_truth", *SCORED)},
@@ -44,6 +44,7 @@ ROWS = {
     "copy_reference": "copy the reference's bottom half",
     "warped_reference": "warped reference, no Transformer",
     "lipformer": "LipFormer",
+    "wav2lip": "Wav2Lip-style",  # where the run has trained it
 }
 COLUMNS = {
     "psnr": "PSNR",
@@ -64,6 +65,8 @@ COLUMNS = {
     "sharpness": "sharpness, over the truth's",
     "jitter": "jitter",
     "seam": "seam",
+    "parameters": "parameters, millions",
+    "gflop": "GFLOP a frame",
 }
 LABELS = ROWS | {"lipformer": "LipFormer, own audio", "exchanged": "LipFormer, other's audio", "silence": "silence"}
 
@@ -118,6 +121,8 @@ def summary_table(results: Mapping[str, object], columns: Mapping[str, str] = CO
     shown = [c for c in columns if any(results.get(f"{row}.{c}") is not None for row in ROWS)]
     lines = ["| row | " + " | ".join(columns[c] for c in shown) + " |", "| --- |" + " --- |" * len(shown)]
     for row, title in ROWS.items():
+        if all(results.get(f"{row}.{column}") is None for column in shown):
+            continue
         cells = []
         for column in shown:
             mean, low, high = (results.get(f"{row}.{column}{end}") for end in ("", ".low", ".high"))

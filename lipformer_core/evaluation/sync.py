@@ -15,6 +15,7 @@ from ..data.audio import mel_windows
 from ..data.prepared.clips import ClipInfo, PreparedCorpus
 from ..errors import DataError
 from ..model.syncnet import AUDIO_WINDOW, FRAMES, SyncNet, see, windows
+from ..progress import tqdm
 from ..timing import FPS
 from .metrics import bootstrap_interval
 
@@ -158,14 +159,16 @@ class SyncAccuracy:
         return "\n".join(lines)
 
 
-def sync_accuracy(net: SyncNet, corpus: PreparedCorpus, split: str = "test", fixed_on: str = "val") -> SyncAccuracy:
+def sync_accuracy(
+    net: SyncNet, corpus: PreparedCorpus, split: str = "test", fixed_on: str = "val", progress: bool = True
+) -> SyncAccuracy:
     """Test the expert on a split: a clip's own sound against that moved by 1 to SHIFTS frames, and other people's.
 
     fixed_on : the split on which the thresholds are set, those with the most right answers there
     raises DataError if a split has no two clips with a face in so many frames in a row that a second can be moved
     """
     second = FPS - FRAMES + 1
-    tested, reference = (clip_similarities(net, corpus, name, second) for name in (split, fixed_on))
+    tested, reference = (clip_similarities(net, corpus, name, second, progress) for name in (split, fixed_on))
     person = {info.clip_id: info.person for info in corpus.clips(split)}
     share, threshold = {}, {}
     for span in (1, second):
@@ -182,16 +185,15 @@ def sync_accuracy(net: SyncNet, corpus: PreparedCorpus, split: str = "test", fix
 
 
 def clip_similarities(
-    net: SyncNet, corpus: PreparedCorpus, split: str, second: int
+    net: SyncNet, corpus: PreparedCorpus, split: str, second: int, progress: bool = False
 ) -> dict[str, list[NDArray[np.float64]]]:
     """Similarities of every run of frames that is long enough, by clip: (m, 2 SHIFTS + 1 + FOREIGN) each.
 
     The first columns are `similarities` to the own sound, the last ones to the sound of the next clips of other people
     (of other clips of the same person, where a split has nobody else) at the same moment of their runs.
     """
-    embedded = [
-        (info, *pair) for info in corpus.clips(split, stills=False) for pair in _runs(net, corpus, info, second)
-    ]
+    infos = tqdm(corpus.clips(split, stills=False), desc=f"listen, {split}", unit="clip", disable=not progress)
+    embedded = [(info, *pair) for info in infos for pair in _runs(net, corpus, info, second)]
     if len({info.clip_id for info, *_ in embedded}) < 2:
         raise DataError(
             f"{corpus.folder}: fewer than two clips in the split {split!r} are long enough for the sync test"

@@ -13,6 +13,7 @@ from lipformer_core.errors import ConfigError, DataError
 from lipformer_core.model.lipformer import LipFormer, Reference
 from lipformer_core.model.ours.warping import NoWarping
 from lipformer_core.model.regions import mouth_tokens
+from lipformer_core.progress import tqdm
 from lipformer_core.training.sampling import to_images, to_tensor
 
 from .metrics import bootstrap_interval
@@ -91,7 +92,7 @@ def warping_errors(
     _check(model)
     rigid = (~mouth_tokens(model.config.data.size, model.config.codebook.downsampling)).numpy()
     rows = []
-    for number, info in enumerate(corpus.clips(split, stills=False)):
+    for number, info in enumerate(tqdm(corpus.clips(split, stills=False), desc="warp", unit="clip")):
         clip = corpus.open(info.clip_id)
         pairs = sample_pairs(clip, pairs_per_clip, number)
         if not len(pairs):
@@ -152,7 +153,7 @@ def endpoint_errors(
     if settings["corpus"] != "synthetic":
         raise DataError("only the synthetic corpus knows its dense correspondence")
     found: tuple[list, list] = ([], [])
-    for number, info in enumerate(corpus.clips(split, stills=False)):
+    for number, info in enumerate(tqdm(corpus.clips(split, stills=False), desc="warp", unit="clip")):
         clip = corpus.open(info.clip_id)
         pairs = sample_pairs(clip, 200, number)
         widest = pairs[np.argsort(-pose_gap(clip.pose, pairs[:, 0], pairs[:, 1]), kind="stable")[:pairs_per_clip]]

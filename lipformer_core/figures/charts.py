@@ -168,8 +168,9 @@ def score_table(
     """Flat results `row.column` as a table, systems side by side and one measurement a line.
 
     A cell shows the mean with its interval beneath; where a number is missing everywhere but somebody said why, the
-    line says it. rows, columns: key to what to call it.
+    line says it. rows, columns: key to what to call it; a row without any number is left out.
     """
+    rows = {row: name for row, name in rows.items() if any(results.get(f"{row}.{c}") is not None for c in columns)}
     lines = []
     for column, name in columns.items():
         cells = [_cell(results, f"{row}.{column}", column) for row in rows]

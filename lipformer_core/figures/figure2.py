@@ -9,7 +9,14 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-PARTS = ("codebook", "warping", "transformer", "decoder")
+PARTS = ("codebook", "warping", "transformer", "decoder", "data", "evaluation", "dubbing", "sync")
+# parts that are not the method's own: the boxes that they make, score, or put together
+ACROSS = {
+    "data": ("face", "tu", "ru", "rb", "audio"),
+    "evaluation": ("rec", "rb", "warped", "gen"),
+    "dubbing": ("tu", "ru", "rb", "audio", "gen"),
+    "sync": ("audio", "gen"),
+}
 GREY, INK, LIT, LIT_EDGE = "#eceff3", "#2b2f36", "#cfe3ff", "#2f6fd0"
 
 
@@ -70,7 +77,7 @@ def figure2(part: str | None = None) -> Figure:
     axis.set(xlim=(0, 12.1), ylim=(0, 4.55))
     axis.set_axis_off()
     for name, box in BOXES.items():
-        lit = box.part == part
+        lit = part in (box.part, *(p for p, names in ACROSS.items() if name in names))
         axis.add_patch(
             FancyBboxPatch(
                 (box.x - box.width / 2, box.y - HEIGHT / 2),

@@ -186,16 +186,20 @@ class LipFormerStage(Stage):
         else:
             parameters, rate = trained.predictor(), stage2.joint.lr
             self.objective = ImageObjective(model, judges, expert)
+            if config.lips.ablation == "trained_codes":
+                model.autoencoder.upper_codebook.requires_grad_(True)
+                model.autoencoder.bottom_codebook.requires_grad_(True)
         self.objective.to(self.device)
         options = {"betas": (0.9, 0.98), "weight_decay": WEIGHT_DECAY, "fused": self.fused}
         optimisers = [torch.optim.AdamW(parameters, lr=rate, **options)]
         self.wrapped, self.discriminator = [self.wrap(self.objective)], None
         if phase == "lipformer":
-            decoder = model.autoencoder.decoder
             if config.lips.ablation == "frozen_decoder":
-                decoder.requires_grad_(False)
+                model.autoencoder.decoder.requires_grad_(False)
             else:
-                group = {"params": list(decoder.parameters()), "lr": DECODER_LR * rate, "weight_decay": 0.0}
+                # Dec's, and the codes' by the ablation alone
+                tuned = [p for p in model.autoencoder.parameters() if p.requires_grad]
+                group = {"params": tuned, "lr": DECODER_LR * rate, "weight_decay": 0.0}
                 optimisers[0].add_param_group(group)
             if stage2.joint.adversarial_weight:
                 self.discriminator = PatchDiscriminator().to(self.device)

@@ -86,11 +86,8 @@ class PairSampler:
         for sample, (info, anchor) in enumerate(anchors, first // run):
             rng, clip = sample_rng(key, sample, use=1), self.corpus.open(info.clip_id)
             look = int(rng.integers(self.looks))
-            if self.config.lips.reference == "nearest":
-                reference = draw_nearest(rng, clip.pose, clip.valid, anchor)
-            else:
-                reference = draw_reference(rng, clip.pose[:, 0], clip.valid, anchor, clip.opening)
-            start = _run_around(info, anchor, run)
+            reference = draw_lender(rng, clip, anchor, self.config.lips.reference)
+            start = run_around(info, anchor, run)
             heard.append(clip.audio_windows([start + run // 2], AUDIO_WINDOW)[0])
             for target in range(start, start + run):
                 twin = target
@@ -152,7 +149,14 @@ class PairSampler:
         return clip.heard([target], audio, needed=True)[0]
 
 
-def _run_around(info: ClipInfo, anchor: int, length: int) -> int:
+def draw_lender(rng: np.random.Generator, clip: Clip, target: int, policy: str) -> int:
+    """The reference of a target frame, as the policy (`lips.reference`) may choose it."""
+    if policy == "nearest":
+        return draw_nearest(rng, clip.pose, clip.valid, target)
+    return draw_reference(rng, clip.pose[:, 0], clip.valid, target, clip.opening)
+
+
+def run_around(info: ClipInfo, anchor: int, length: int) -> int:
     """First of `length` consecutive valid frames of which `anchor` is one, in the middle where it can be."""
     first, last = next(run for run in info.runs if run[0] <= anchor < run[1])
     if last - first < length:

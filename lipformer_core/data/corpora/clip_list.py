@@ -28,14 +28,15 @@ def read(path: Path, settings: DataSettings) -> list[ClipSource]:
     raises DataError if `path` is no CSV, lacks the column `file`, or has no rows; ConfigError if `list_rows` is no
         COLUMN=PATTERN of it
     """
-    rows = _chosen(_rows(path), settings.list_rows, path)
+    rows = _chosen(read_rows(path, "file"), settings.list_rows, path)
     sources = _numbered(sorted((_clip(row, path.parent) for row in rows), key=_place))
     if not all(s.split in SPLITS for s in sources if not s.missing):
         return split(sources)
     return [s if s.split in SPLITS else replace(s, split="train") for s in sources]
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path, *needed: str) -> list[dict[str, str]]:
+    """The rows of a CSV in UTF-8, stripped. DataError if it is none, lacks a `needed` column, or has no rows."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file, restval="", strict=True)
@@ -44,8 +45,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
             rows = [{k: v.strip() for k, v in row.items() if k is not None} for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a CSV in UTF-8 ({error})") from error
-    if "file" not in columns:
-        raise DataError(f"{path}: no column `file`; its first line names {', '.join(columns) or 'none'}")
+    if absent := [name for name in needed if name not in columns]:
+        raise DataError(f"{path}: no column `{absent[0]}`; its first line names {', '.join(columns) or 'none'}")
     if not rows:
         raise DataError(f"{path}: lists no files")
     return rows

@@ -181,7 +181,8 @@ class VideoWriter:
             audio: a file whose sound is kept with its own rate and channels (above two: stereo), or `(samples, rate)`
                 with samples `(n,)` or `(channels, n)` float in [-1, 1]. It is cut where the pictures end.
             metadata: tags of the file, such as `comment`.
-            crf: quality of x264: 17 is visually lossless, +6 halves the size.
+            crf: quality of x264: 17 is visually lossless, +6 halves the size; 0 keeps every RGB value, which few
+                players show.
             preset: speed of x264; of pictures larger than 4K always `ultrafast`.
             pixel_aspect: width of a pixel over its height, which players are told.
 
@@ -224,14 +225,17 @@ class VideoWriter:
         faststart = {} if self.path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
         self._container = av.open(media_url(self.partial), "w", options=faststart)
         self._container.metadata.update(self._metadata)
-        self._video = self._container.add_stream("libx264", rate=self.fps, options=self._options)
+        lossless = self._options["crf"] == "0"
+        codec = "libx264rgb" if lossless else "libx264"
+        self._video = self._container.add_stream(codec, rate=self.fps, options=self._options)
         self._video.width, self._video.height = self.width, self.height
-        self._video.pix_fmt = "yuv444p" if self.width % 2 or self.height % 2 else "yuv420p"
+        odd = self.width % 2 or self.height % 2
+        self._video.pix_fmt = "rgb24" if lossless else "yuv444p" if odd else "yuv420p"
         context = self._video.codec_context
         context.sample_aspect_ratio = self._pixel_aspect
         context.time_base = 1 / self.fps
-        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
-        context.color_range = 1  # 16 to 235, as players expect
+        context.color_primaries = context.color_trc = 1  # BT.709
+        context.colorspace, context.color_range = (0, 2) if lossless else (1, 1)  # 16 to 235, as players expect
         self._blocks = None
         if sound is not None:
             self._rate, layout, self._blocks = sound
@@ -250,9 +254,11 @@ class VideoWriter:
 
         if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
             raise ValueError(f"expected {(self.height, self.width, 3)} uint8, got {frame.shape} {frame.dtype}")
-        picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), format="rgb24").reformat(
-            format=self._video.pix_fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-        )
+        picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), format="rgb24")
+        if self._video.pix_fmt != "rgb24":
+            picture = picture.reformat(
+                format=self._video.pix_fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
         picture.pts, picture.time_base, picture.duration = self.frames_written, 1 / self.fps, 1
         with self._as_ours():
             self._container.mux(self._video.encode(picture))

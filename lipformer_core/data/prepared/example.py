@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ...config import DataSettings
 from ...errors import DataError
+from ...progress import tqdm
 from ..corpora import list_sources
 from .summary import held_out_person
 
@@ -48,6 +49,6 @@ def _synthetic(settings: DataSettings, folder: Path) -> Example:
             ),
             folder,
         )
-        for number in range(2)
+        for number in tqdm(range(2), desc="draw an example", unit="clip")
     ]
     return Example(files[0].video, files[1].audio, files[0].landmarks)

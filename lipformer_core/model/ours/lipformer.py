@@ -58,6 +58,8 @@ class OurLipFormer(LipFormer):
     def warp(self, target_upper: Tensor, reference: PicturedReference, condition: Tensor) -> tuple[Tensor, Tensor]:
         """The reference's bottom half in the target's pose with the lips of F_Aud (B, 3, S/2, S), and the grid."""
         count = len(condition)
+        if self.config.lips.ablation == "no_reference":
+            reference = PicturedReference(reference.upper, *(torch.zeros_like(part) for part in reference[1:]))
         upper, bottom, picture = (part.expand(count, -1, -1, -1) for part in reference)
         return self.warping(target_upper.expand(count, -1, -1, -1), upper, bottom, picture, condition)
 

@@ -1,0 +1,167 @@
+"""Many dubbings with one loading of the models: a list in, videos and a table of what became of each row out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..checkpoint import fingerprint
+from ..data.corpora.clip_list import read_rows
+from ..data.faces import open_tracker
+from ..data.media import probe
+from ..errors import ConfigError, LipFormerError
+from ..files import atomic, is_unchanged, not_written, state_of
+from ..progress import tqdm
+from .dub import dub
+from .source_face import parse_face
+from .timeline import BAR
+
+if TYPE_CHECKING:
+    from ..model.lipformer import LipFormer
+    from .report import DubReport
+
+TABLE = "dubs"  # .csv for people, .json for the next run
+COLUMNS = (
+    *("video", "audio", "output", "status", "error", "audio_s", "output_s", "frames", "generated", "interpolated"),
+    *("passed_through", "seconds", "frames_per_second", "warnings"),
+)
+NUMBERS = {"start", "end", "reference"}
+
+
+def dub_batch(
+    model: LipFormer,
+    listing: str | os.PathLike,
+    folder: str | os.PathLike,
+    *,
+    crf: int = 17,
+    mark: bool = False,
+    progress: bool = True,
+) -> list[dict]:
+    """Dub every row of a list into a folder; what an earlier call finished is left alone.
+
+    Args:
+        model: from `lipformer_core.load`.
+        listing: CSV with the columns `video` and `audio` (paths from its folder on) and, each if wanted, `output` (a
+            name in `folder`), `face`, `policy`, `start`, `end`, `reference` and `landmarks`, as `dub` takes them.
+        folder: where the results appear, each with its report beside it, and the table `dubs.csv`.
+        crf, mark: as of `dub`.
+        progress: show one bar over all rows.
+
+    Returns:
+        The table, a mapping a row. `status` is `dubbed`, `kept` (an earlier call made it of the same files, weights and
+        settings) or `failed`, with the typed error's sentence in `error`; `audio_s` and `output_s` are the seconds of
+        the sound and of the result. It is written after every row.
+
+    Raises:
+        DataError: `listing` is no such CSV.
+        OutputError: `folder` cannot be written.
+        WeightsMissing: no landmark network is present, and some row names no `landmarks`.
+    """
+    listing, folder = Path(listing), Path(folder)
+    rows = read_rows(listing, "video", "audio")
+    tracker = None if all(row.get("landmarks") for row in rows) else open_tracker()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_written(folder, error) from error
+    known, common = _known(folder), {"crf": crf, "mark": mark}
+    weights = fingerprint(model)
+    lengths = [_seconds(listing.parent / row["audio"]) for row in rows]
+    table: dict[str, dict] = {}
+    with tqdm(total=round(1000 * sum(lengths)), desc="dubbing", bar_format=BAR, disable=not progress) as bar:
+        for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            begun = sum(lengths[:number])
+
+            def told(share: float, begun: float = begun, length: float = length) -> None:
+                bar.update(round(1000 * (begun + share * length)) - bar.n)
+
+            name = row.get("output") or f"{Path(row['video']).stem}_says_{Path(row['audio']).stem}.mp4"
+            line = {"video": row["video"], "audio": row["audio"], "output": name}
+            bar.set_description_str(name)
+            try:
+                if name in table:
+                    raise ConfigError(f"{name}: an earlier row is called so; give one of them another `output`")
+                inputs = {key: listing.parent / row[key] for key in ("video", "audio", "landmarks") if row.get(key)}
+                options = _options(row) | common
+                asked = {"inputs": [*map(str, inputs.values())], "weights": weights, **options}
+                if _is_kept(known.get(name), folder / name, asked):
+                    line = {**known[name], "status": "kept"}
+                else:
+                    outputs = {"out": folder / name, "report": folder / f"{name}.json"}
+                    report = dub(model, **inputs, **outputs, **options, tracker=tracker, progress=told)
+                    line |= _figures(report)
+                    line |= {"asked": asked, "made_of": [state_of(path) for path in inputs.values()]}
+            except LipFormerError as error:
+                line |= {"status": "failed", "error": str(error)}
+            table[name if name not in table else f"{name} (row {number + 1})"] = line
+            _write(folder, {**known, **table})
+            told(1.0)
+    _write(folder, table)
+    return list(table.values())
+
+
+def _options(row: Mapping[str, str]) -> dict:
+    """A row's options as `dub` takes them. ConfigError where one cannot be read."""
+    given = {key: row[key] for key in ("face", "policy", *NUMBERS) if row.get(key)}
+    if "face" in given:
+        given["face"] = parse_face(given["face"])
+    for key in given.keys() & NUMBERS:
+        try:
+            given[key] = float(given[key])
+        except ValueError as error:
+            raise ConfigError(f"{key} {given[key]}: write seconds as a number") from error
+    return given
+
+
+def _figures(report: DubReport) -> dict:
+    """What the table says of a dubbing."""
+    return {
+        "status": "dubbed",
+        "audio_s": report.audio_s,
+        "output_s": round(report.duration_s, 3),
+        "frames": report.frames,
+        **{status.replace(" ", "_"): count for status, count in report.statuses.items()},
+        "seconds": report.seconds["total"],
+        "frames_per_second": report.frames_per_second,
+        "warnings": "; ".join(report.warnings),
+    }
+
+
+def _seconds(audio: Path) -> float:
+    """Length of a sound, for the progress bar; 0 where it cannot be read, which its own row will say."""
+    try:
+        return probe(audio).duration_s
+    except LipFormerError:
+        return 0.0
+
+
+def _known(folder: Path) -> dict[str, dict]:
+    """What earlier calls finished in a folder, by its name."""
+    try:
+        lines = json.loads((folder / f"{TABLE}.json").read_text())
+        return {line["output"]: line for line in lines if "made_of" in line}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _is_kept(line: dict | None, out: Path, asked: dict) -> bool:
+    """Whether a result is there, made as it is asked for and of files that have not changed."""
+    if line is None or line["asked"] != asked or not out.is_file():
+        return False
+    files = zip(asked["inputs"], line["made_of"], strict=True)
+    return all(os.path.isfile(path) and is_unchanged(path, state) for path, state in files)
+
+
+def _write(folder: Path, table: Mapping[str, dict]) -> None:
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.values())
+    for ending, text in (("csv", buffer.getvalue()), ("json", json.dumps(list(table.values()), indent=1))):
+        with atomic(folder / f"{TABLE}.{ending}") as file:
+            file.write(text.encode())

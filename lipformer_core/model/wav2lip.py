@@ -1,0 +1,88 @@
+"""A generator after Wav2Lip (Prajwal et al. 2020), the baseline of the tables: no codes, a U-net from pixels to pixels.
+
+Written from the paper's description. Ours: the sound is heard by LipFormer's own audio encoder, in the same window;
+norms are per sample; the discriminator of its second variant is left out.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import Config
+from .audio_encoder import AudioEncoder
+from .autoencoder import split_halves, stack_halves
+from .lipformer import Reference
+from .syncnet import Residual
+
+LEAST_SIDE = 3  # pixels: the encoder halves the picture down to it
+WIDEST = 32  # times the first level's channels
+
+
+class Wav2Lip(nn.Module):
+    """The target without its lower half, the reference stacked on it, and a sound, to a face that says the sound."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.audio_encoder = AudioEncoder(config.audio, config.lips.audio_width)
+        # LipFormer's 256 in the preset `paper` beside Wav2Lip's 16; norms need eights
+        width = 8 * max(1, config.lips.width // 128)
+        self.net = FaceUNet(config.data.size, width, config.lips.audio_width)
+
+    def encode_reference(self, image: Tensor) -> Reference:
+        """The halves of reference faces (B, 3, S, S) in [-1, 1], as `LipFormer.encode_reference`, but of pixels."""
+        return Reference(*split_halves(image))
+
+    def look(self, target: Tensor, reference: Reference) -> Tensor:
+        """What the pictures give, (B, 6, S, S): faces (B, 3, S, S) whose lower half is masked, over their reference."""
+        upper, bottom = split_halves(target)
+        masked = stack_halves(upper, torch.zeros_like(bottom))
+        return torch.cat([masked, stack_halves(*reference).expand_as(target)], 1)
+
+    def say(self, seen: Tensor, audio: Tensor) -> Tensor:
+        """The faces (B, 3, S, S) in [-1, 1] of what `look` gave, driven by sound (B, audio.window, columns)."""
+        return self.net(seen, self.audio_encoder(audio))
+
+    def forward(self, target: Tensor, audio: Tensor, reference: Reference) -> Tensor:
+        """`look` and `say`, with gradients."""
+        return self.say(self.look(target, reference), audio)
+
+
+class FaceUNet(nn.Module):
+    """Encoder to one vector, joined with the sound's, and a decoder that sees every level of the encoder again."""
+
+    def __init__(self, size: int, width: int, condition: int):
+        """size : side of the crops; width : channels at full size, a multiple of 8; condition : of F_Aud."""
+        super().__init__()
+        sides, channels = [size], [width]
+        while sides[-1] > LEAST_SIDE:
+            sides.append(-(-sides[-1] // 2))
+            channels.append(min(2 * channels[-1], WIDEST * width))
+        last = channels[-1]
+        self.down = nn.ModuleList(
+            block(before, after, 1 + bool(level))
+            for level, (before, after) in enumerate(zip([6, *channels[:-1]], channels, strict=True))
+        )
+        self.gather = nn.Conv2d(last, last, sides[-1])
+        self.spread = nn.ConvTranspose2d(last + condition, last, sides[-1])
+        above = [last, *channels[:0:-1]]
+        self.up = nn.ModuleList(block(deep + skip, skip, 1) for deep, skip in zip(above, channels[::-1], strict=True))
+        self.out = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, seen: Tensor, condition: Tensor) -> Tensor:
+        """seen : (B, 6, S, S); condition : (B, condition), F_Aud; returns (B, 3, S, S) in [-1, 1]."""
+        x, skips = seen, []
+        for level in self.down:
+            x = level(x)  # (B, C, s, s)
+            skips.append(x)
+        x = torch.cat([self.gather(x), condition[:, :, None, None]], 1)  # (B, C + condition, 1, 1)
+        x = self.spread(x)  # (B, C, s, s)
+        for level, skip in zip(self.up, skips[::-1], strict=True):
+            x = level(torch.cat([F.interpolate(x, skip.shape[-2:]), skip], 1))  # (B, C, s, s)
+        return torch.tanh(self.out(x))
+
+
+def block(before: int, after: int, stride: int) -> nn.Sequential:
+    """A convolution, halving with stride 2, and a residual one: (B, before, h, w) to (B, after, h / stride, …)."""
+    first = nn.Conv2d(before, after, 3, stride=stride, padding=1)
+    return nn.Sequential(first, nn.GroupNorm(8, after), nn.SiLU(), Residual(after))

@@ -120,7 +120,7 @@ class Cached:
     """Second phase of stage 2, ours: cross entropy on cached codes, without the decoder."""
 
     steps: Count = 0
-    batch: Size = 64
+    batch: Size = 64  # of the phase before, too
     lr: Weight = 3e-4
 
 
@@ -142,7 +142,6 @@ class Stage2:
 
     looks: Size = 1  # of a clip: as filmed, and the rest by stage 1's augmentation
     pose_twins: Flag = False  # the warping sees the upper half of another frame in that pose; ours
-    hidden_mouths: Flag = False  # some references hide their mouths; ours
     silence: Flag = False  # some samples with closed lips are silent; ours
     lip_supervision: Flag = False  # lips must be readable from F_Aud and from the predicted codes; ours
     apart: Apart = dataclasses.field(default_factory=Apart)
@@ -317,9 +316,9 @@ QUICK: dict = {
         "perceptual": "none", "perceptual_weight": 0.0, "adversarial_weight": 0.0,
     },
     "stage2": {
-        "hidden_mouths": True, "silence": True, "lip_supervision": True,
-        "apart": {"steps": 400}, "cached": {"steps": 800, "batch": 32, "lr": 1e-3},
-        "joint": {"steps": 500, "batch": 12, "lr": 2e-4, "perceptual_weight": 0.0},
+        "silence": True, "lip_supervision": True,
+        "apart": {"steps": 1000}, "cached": {"batch": 32},
+        "joint": {"steps": 700, "batch": 12, "lr": 5e-4, "perceptual_weight": 0.0},
     },
     "sync": {"width": 24, "steps": 400, "batch": 12, "lr": 1e-3},
     "wav2lip": {"steps": 850},
@@ -335,7 +334,7 @@ REALTIME: dict = {
         "perceptual": "squeezenet", "perceptual_weight": 0.5, "adversarial_weight": 0.0, "augment": 1.0,
     },
     "stage2": {
-        "pose_twins": True, "hidden_mouths": True, "silence": True, "lip_supervision": True,
+        "pose_twins": True, "silence": True, "lip_supervision": True,
         "apart": {"steps": 20_000}, "cached": {"steps": 100_000},
     },
     "optimiser": {"weight_average": 0.998},
@@ -351,7 +350,7 @@ TINY: dict = {
         "perceptual": "none", "perceptual_weight": 0.0, "adversarial_weight": 0.0,
     },
     "stage2": {
-        "hidden_mouths": True, "silence": True, "lip_supervision": True,
+        "silence": True, "lip_supervision": True,
         "apart": {"steps": 3}, "cached": {"steps": 4, "batch": 4, "lr": 1e-3},
         "joint": {"steps": 3, "batch": 2, "lr": 2e-4, "perceptual_weight": 0.0},
     },

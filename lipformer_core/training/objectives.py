@@ -23,7 +23,6 @@ from .losses import (
 from .pairs import PairBatch
 
 FEWEST_ROWS = 32  # of a picture that the discriminator can judge
-HIDDEN = 0.3  # share of the samples whose reference hides its mouth (stage2.hidden_mouths)
 WARP = 0.1  # weight of the warp's own supervision after its phase, so that it stays a warp
 LATENT = 1.0  # weight of the latents' regression to the target's codes
 ARTICULATION, LIPS = 1.0, 5.0  # weights of lips read from F_Aud, and from the predicted codes
@@ -114,11 +113,7 @@ class CodeObjective(Objective):
         if batch.lent is not None:
             around = split_halves(batch.image)[1] if config.lips.reference == "own" else None
             warped = model.encode_warped(warped, around)
-        given = warped
-        if model.training and config.stage2.hidden_mouths:
-            hide = torch.rand(len(warped), 1, 1, 1, device=warped.device) < HIDDEN
-            given = warped.masked_fill(hide & self.mouth, 0.0)
-        logits, latents = model.predict(given, condition)
+        logits, latents = model.predict(warped, condition)
         if self.judges is not None:
             auxiliary["articulation"] = ARTICULATION * self.articulation_error(condition, batch)
             predicted = model.bottom(expected_codes(logits, model.codes), warped)
@@ -167,7 +162,7 @@ class CodeObjective(Objective):
 
 
 class ImageObjective(CodeObjective):
-    """End to end: the generated face against the target, over the full frame, plus the cross entropy."""
+    """End to end: the generated face against the target, over the full frame; by the paper also the cross entropy."""
 
     def __init__(self, model: LipFormer, judges: Judges | None, expert: SyncNet | None = None):
         super().__init__(model, judges)
@@ -180,12 +175,12 @@ class ImageObjective(CodeObjective):
         joint, model, image = self.config.stage2.joint, self.model, batch.image
         logits, _, upper, warped, auxiliary = self.predict(batch)
         code_loss, logged = self.cross_entropy(logits, batch)
-        if self.config.lips.design == "ours":
-            # it asks for codes that nobody can know, where pictures are content with likely ones
-            code_loss = 0 * code_loss
         generated = model.decode(upper, model.choose(logits, tau), warped).float()
         pixel = reconstruction_loss(generated, image, self.config.stage1.mouth_weight, self.region)
-        loss = code_loss + sum(auxiliary.values()) + pixel
+        loss = sum(auxiliary.values()) + pixel
+        if self.config.lips.design == "paper":
+            # ours begins as the warped reference; cross entropy asks for codes that nobody can know, and blurs it
+            loss = loss + code_loss
         logged |= {k: v.detach() for k, v in auxiliary.items()} | {"image": pixel.detach()}
         if self.perceptual is not None:
             perceptual = self.perceptual(lower_face(generated), lower_face(image))

@@ -328,14 +328,17 @@ QUICK: dict = {
 
 REALTIME: dict = {
     "codebook": {"widths": (128,), "res_blocks": 3, "stem": 8, "local": True, "size": 2048, "dim": 32},
-    "lips": {"design": "ours", "width": 128, "layers": 2, "ffn_width": 256, "audio_width": 160},
+    "audio": {"window": 44, "mean_normalise": True},
+    "lips": {
+        "design": "ours", "reference": "own", "width": 128, "layers": 2, "ffn_width": 256, "audio_width": 160,
+    },
     "stage1": {
         "steps": 3800, "batch": 8, "lr": 1.2e-3, "prevent_collapse": True, "mouth_weight": 1.0,
         "perceptual": "squeezenet", "perceptual_weight": 0.5, "adversarial_weight": 0.0, "augment": 1.0,
     },
     "stage2": {
-        "pose_twins": True, "silence": True, "lip_supervision": True,
-        "apart": {"steps": 20_000}, "cached": {"steps": 100_000},
+        "looks": 2, "pose_twins": True, "silence": True, "lip_supervision": True,
+        "apart": {"steps": 3000}, "cached": {"batch": 16}, "joint": {"steps": 3000, "batch": 8, "lr": 5e-4},
     },
     "optimiser": {"weight_average": 0.998},
 }  # fmt: skip

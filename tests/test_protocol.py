@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from material import face_landmarks
 from typer.testing import CliRunner
 
 from lipformer_core.cli import app
@@ -204,6 +205,29 @@ def test_strangers_are_neither_the_clip_nor_its_driver():
     assert strangers_of(0, None, 3) == [1, 2]
     assert strangers_of(0, 1, 2) == []
     assert len(strangers_of(0, 1, 100)) == 10
+
+
+class Lips:
+    """In the place of the landmark network: 68 points whose lips are as far apart as the bar is bright."""
+
+    def read(self, images: np.ndarray) -> np.ndarray:
+        return np.stack([face_landmarks((32, 20), 20, opening) for opening in Meter().read(images)[:, 0]])
+
+
+def test_the_baseline_is_judged_by_the_very_rules_of_lipformers_row(corpus):
+    """A copier beside a perfect model has in its row what it would have in LipFormer's, and changes nothing there."""
+    alone, beside = Scorers(landmarks=Lips()), Scorers(landmarks=Lips(), wav2lip=Copier())
+    perfect, _ = _evaluate(Perfect(), corpus, scorers=Scorers(landmarks=Lips()))
+    copier, _ = _evaluate(Copier(), corpus, scorers=alone)
+    both, clips = _evaluate(Perfect(), corpus, scorers=beside)
+    figures = [key for key in copier if key.startswith("lipformer.") and "generate_fps" not in key]
+    assert {"lipformer.leak", "lipformer.lmd", "lipformer.silence_motion", "lipformer.leak_excess"} <= set(figures)
+    assert both["wav2lip.leak"] > 0.95 and abs(both["lipformer.leak"]) < 0.3
+    assert both["lipformer.lmd"] < 0.1 < both["copy_reference.sharpness"]
+    for key in figures:
+        assert both[key] == perfect[key], key
+        assert both[key.replace("lipformer", "wav2lip")] == copier[key], key
+    assert {"wav2lip", "wav2lip_exchanged"} <= set(clips[0].series) and "wav2lip" in clips[0].pictures
 
 
 def test_a_mute_model_scores_zero_and_not_nothing(corpus):

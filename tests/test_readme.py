@@ -146,7 +146,7 @@ def test_a_model_is_trained_on_own_data(footage, monkeypatch):
 
     if tracker_name() == "none":
         pytest.skip("needs a landmark network")
-    monkeypatch.setattr(protocol, "train_meter", partial(protocol.train_meter, steps=10))
+    monkeypatch.setattr(protocol, "train_meter", partial(protocol.train_meter, steps=30))
     monkeypatch.chdir(footage)
     for line in TRAINING:
         words = shlex.split(re.sub(r"--preset \w+", "--preset tiny", line))[1:]

@@ -2,9 +2,10 @@
 
 Landmark networks guess the mouth behind it and say nothing. So each crop is compared with others of its clip in which
 the upper face looks alike: there the lower face should as well, but for the mouth itself. What covers it most of the
-time is the clip's usual look, and is not noticed; what hides the mouth alone, or comes while the head moves much, may
-be missed. Fingers drawn before three filmed mouths for 10 of 75 frames were found in all 10, nothing in the other 65,
-and nothing without fingers (`pytest -s tests/test_covered.py -k filmed`).
+time is the clip's usual look, and is not noticed; what hides the mouth alone may be missed. Where the head moves much,
+as synthetic persons do, a cover may be missed and free frames beside it be named. Fingers drawn before three filmed
+mouths for 10 of 75 frames were found in all 10, nothing in the other 65, and nothing without fingers; the constants
+were chosen on nine clips, these three among them (`pytest -s tests/test_covered.py -k filmed`).
 """
 
 from __future__ import annotations

@@ -5,6 +5,10 @@ import os
 import pytest
 
 CELL_SECONDS = 1_800  # of a notebook's cell: some train for real
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before anything imports torch: several processes share the cores
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+    )
 BEFORE = dict(os.environ)
 
 

@@ -5,11 +5,6 @@ from pathlib import Path
 
 import pytest
 
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # before anything imports torch: several processes share the cores
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
-    )
-
 
 @pytest.fixture(autouse=True)
 def models_on_the_cpu(monkeypatch):

@@ -230,3 +230,9 @@ def test_result_keys_in_the_readme_have_stable_names():
     keys = set(re.findall(r"`(\w+\.\w+)`", part)) - {"results.json"}
     assert keys and keys <= set(KEYS)
     assert "lipformer" in ROWS
+
+
+def test_every_test_that_is_named_exists():
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", TEXT))
+    assert len(named) > 20 and [name for name in sorted(named) if f"def {name}(" not in tests] == []

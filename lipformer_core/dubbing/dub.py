@@ -20,13 +20,24 @@ from ..data.audio import SILENCE, band_means, mel_windows
 from ..data.audio.speech import sound_rows, why_absent
 from ..data.faces import Tracker
 from ..data.faces.alignment import TRANSFORM_SIGMA, crop_transforms, transform_points, warp_crop
+from ..data.faces.tracking import appearances
 from ..data.media import Damage, FrameReader, VideoWriter, frames_held, probe, read_audio
 from ..errors import ConfigError, NoAudioStream, NoVideoStream
 from ..files import check_outputs
 from ..speaker import Speaker
 from ..timing import FPS, N_MELS, SAMPLE_RATE
 from .compositing import lower_face_mask, paste, visible_mark
-from .report import COMMENT, DubReport, frame_statuses, quality_warnings, size_warnings, status_ranges
+from .covered import CoverCheck
+from .report import (
+    COMMENT,
+    DubReport,
+    cover_warnings,
+    covered_ranges,
+    frame_statuses,
+    quality_warnings,
+    size_warnings,
+    status_ranges,
+)
 from .source_face import borrow, follow, smooth_runs, square_pixels
 from .timeline import POLICIES, Clock, Told, check_stretch, output_order, told
 
@@ -131,6 +142,7 @@ def dub(
     size, heard_as = model.config.data.size, model.config.audio
     mean = band_means(rows) if heard_as.mean_normalise else 0.0
     own_rate, rate = float(source.fps), float(source.result_fps)
+    cover = CoverCheck()
     chunk = CHUNK if source.is_image else min(CHUNK, frames_held(source.height, source.width))
     with told(progress, "dubbing") as tell:
         with clock("tracking"):
@@ -154,6 +166,8 @@ def dub(
                 if shown:
                     with clock("cropping"):
                         crops = np.stack([warp_crop(frames[i], transforms[i], size) for i in indices[shown]])
+                        for i, crop in zip(indices[shown], crops, strict=True):
+                            cover.look(i, crop)
                     with clock("model"):
                         moments = (first + np.array(shown)) / rate
                         windows = mel_windows(rows, moments, heard_as.window) - mean
@@ -171,6 +185,8 @@ def dub(
                 tell(spent + (1 - spent) * (first + len(indices)) / len(order))
 
             warnings += size_warnings(source, reader.resized)
+    covered = covered_ranges(cover.covered(appearances(track), own_rate)[order], rate)
+    warnings += cover_warnings(covered)
     warnings += quality_warnings(track, transforms, times, source, seen.pictures)
     warnings += dict.fromkeys(seen.warnings(video) + heard.warnings(audio))  # each once, if both are one file
     statuses = frame_statuses(track, order)
@@ -191,6 +207,7 @@ def dub(
         references=lent,
         statuses={name: int((statuses == name).sum()) for name in ("generated", "interpolated", "passed through")},
         ranges=status_ranges(statuses, rate),
+        covered=covered,
         seconds={name: round(spent, 3) for name, spent in {**clock.seconds, "total": total}.items()},
         frames_per_second=round(len(order) / total, 2),
         warnings=warnings,

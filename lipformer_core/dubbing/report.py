@@ -23,7 +23,8 @@ class DubReport:
     """What a dubbing did.
 
     `ranges` lists `first`, `last` (output frames, inclusive) and `status`: generated, interpolated (face position
-    between two sightings) or passed through (no face: the picture is the source's). `references` lists for each shot
+    between two sightings) or passed through (no face: the picture is the source's). `covered` lists ranges in which
+    something seems to cover the mouth (`covered`); they are generated like any other. `references` lists for each shot
     its `first` and `last` frame and the `reference_frame` that lends the mouth's texture, all counted in the source;
     `reference_frame` is that of the first shot. `duration_s` is the result's, `audio_s` the sound's. `device` is where
     the model ran; `made_by` says by which `version` and `weights` (their fingerprint), and when (UTC).
@@ -44,6 +45,7 @@ class DubReport:
     references: list[dict]
     statuses: dict[str, int]
     ranges: list[dict]
+    covered: list[dict] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     frames_per_second: float = 0.0
     warnings: list[str] = field(default_factory=list)
@@ -79,6 +81,19 @@ def status_ranges(statuses: np.ndarray, rate: float) -> list[dict]:
         }
         for first, end in zip(starts, ends, strict=True)
     ]
+
+
+def covered_ranges(covered: np.ndarray, rate: float) -> list[dict]:
+    """Runs of true values `(frames,)` as `DubReport.covered` lists them."""
+    runs = status_ranges(np.where(covered, "covered", ""), rate)
+    return [{key: run[key] for key in ("first", "last", "start_s", "end_s")} for run in runs if run["status"]]
+
+
+def cover_warnings(covered: list[dict]) -> list[str]:
+    """Where to look at the result, for a mouth may have been painted over a hand."""
+    at = ", ".join(f"{run['start_s']:.1f} to {run['end_s']:.1f} s" for run in covered[:3])
+    more = f" and {len(covered) - 3} times more" if len(covered) > 3 else ""
+    return [f"something seems to cover the mouth: {at}{more}; look at the result there"] if covered else []
 
 
 def size_warnings(source: MediaInfo, resized: int) -> list[str]:

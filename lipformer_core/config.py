@@ -338,7 +338,8 @@ REALTIME: dict = {
     },
     "stage2": {
         "looks": 2, "pose_twins": True, "silence": True, "lip_supervision": True,
-        "apart": {"steps": 3000}, "cached": {"batch": 16}, "joint": {"steps": 3000, "batch": 8, "lr": 5e-4, "perceptual_weight": 0.5},
+        "apart": {"steps": 3000}, "cached": {"batch": 16},
+        "joint": {"steps": 3000, "batch": 8, "lr": 5e-4, "perceptual_weight": 0.5},
     },
     "optimiser": {"weight_average": 0.998},
 }  # fmt: skip

@@ -11,7 +11,7 @@ from lipformer_core.training.loop import finished, take_over
 
 FOLDER = checkpoint.SHIPPED / "codebook"
 CARD = (checkpoint.SHIPPED / "README.md").read_text(encoding="utf-8")
-PSNR = 29.2  # dB, of the frames below; a decibel less would be seen
+PSNR = 29.9  # dB, of the frames below; the first sitting had 29.2
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +22,16 @@ def faces(tmp_path_factory) -> PreparedCorpus:
     return prepare("synthetic", None, folder, config, workers=1, progress=False)
 
 
-def test_is_the_stage_1_of_the_preset_realtime(tmp_path):
-    assert finished(FOLDER, preset("realtime"))
+def test_has_the_design_of_the_preset_realtime(tmp_path):
+    theirs, ours = checkpoint.load_codebook().config, preset("realtime")
+    assert finished(FOLDER) and (theirs.codebook, theirs.data.size) == (ours.codebook, ours.data.size)
     take_over(FOLDER, tmp_path / "codebook")  # what `--codebook pretrained` does
     assert checkpoint.load_codebook(tmp_path).config.codebook.size == 2048
 
 
 def test_shows_faces_that_it_never_saw(faces):
     results = judge_codebook(checkpoint.load_codebook(), faces).results()
-    assert results["codebook.psnr"] == pytest.approx(PSNR, abs=1.0)
+    assert results["codebook.psnr"] == pytest.approx(PSNR, abs=0.6)
 
 
 def test_its_card_names_it():

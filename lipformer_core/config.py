@@ -317,8 +317,8 @@ QUICK: dict = {
     },
     "stage2": {
         "silence": True, "lip_supervision": True,
-        "apart": {"steps": 1000}, "cached": {"batch": 32},
-        "joint": {"steps": 700, "batch": 12, "lr": 5e-4, "perceptual_weight": 0.0},
+        "apart": {"steps": 1000}, "cached": {"steps": 800, "batch": 32, "lr": 1e-3},
+        "joint": {"steps": 500, "batch": 12, "lr": 5e-4, "perceptual_weight": 0.0},
     },
     "sync": {"width": 24, "steps": 400, "batch": 12, "lr": 1e-3},
     "wav2lip": {"steps": 850},

@@ -31,7 +31,7 @@ from .judges import Judges
 from .loop import finished, run_stage, take_over
 from .objectives import ApartObjective, CodeObjective, ImageObjective, lower_face
 from .pairs import PairBatch, PairSampler, without_speech
-from .stage import Stage, as_configured, describe_frames, make_accelerator
+from .stage import Stage, as_configured, describe_frames, make_accelerator, mean_figures
 
 VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
 APART_LR = 2e-3
@@ -240,12 +240,11 @@ class LipFormerStage(Stage):
     def evaluate(self) -> dict[str, float]:
         """The phase's losses on fixed validation pairs, without any chance in them; val_score is minus the loss."""
         self.model.eval()
-        seen: dict[str, list[float]] = {}
+        rounds = []
         for number in range(VALIDATION_ROUNDS):
             batch = self.val.draw((number,), 64 // self.run * self.run, run=self.run)
             batch = self.val.show(batch, self.val.pixels(batch, self.phase == "lipformer"), self.device)
             loss, logged, _ = self.objective.forward(batch, None)  # not as compiled, which is for training
-            for key, value in {**logged, "score": -loss}.items():
-                seen.setdefault(f"val_{key}", []).append(float(value))
+            rounds.append({**logged, "score": -loss})
         self.model.train()
-        return {key: sum(values) / len(values) for key, values in seen.items()}
+        return mean_figures(rounds)

@@ -1,7 +1,7 @@
 """What a stage of training gives to the loop, and the one Accelerator setup of all stages."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -105,6 +105,15 @@ def as_configured(train: Callable[Concatenate[Config, P], T]) -> Callable[Concat
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
     return switched
+
+
+def mean_figures(rounds: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Validation figures of several rounds, each figure's mean over the rounds that have it, as `val_` and its name."""
+    seen: dict[str, list[float]] = {}
+    for figures in rounds:
+        for name, value in figures.items():
+            seen.setdefault(f"val_{name}", []).append(float(value))
+    return {name: sum(values) / len(values) for name, values in seen.items()}
 
 
 def describe_frames(pairs: list) -> str:

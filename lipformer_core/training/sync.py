@@ -20,7 +20,7 @@ from ..data.prepared.joined import Data, JoinedCorpora, open_corpus
 from ..model.precision import full_precision
 from ..model.syncnet import FRAMES, SyncNet, windows
 from .loop import finished, run_stage
-from .stage import Stage, as_configured
+from .stage import Stage, as_configured, mean_figures
 from .sync_sampling import Stretches, StretchSampler, augment_pictures, augment_sounds, seen_frames, soften
 
 VALIDATION_ROUNDS = 12  # fixed batches
@@ -79,14 +79,13 @@ class SyncStage(Stage):
     def evaluate(self) -> dict[str, float]:
         """The figures on fixed stretches of the validation split, means over them."""
         self.model.eval()
-        seen: dict[str, list[float]] = {}
+        rounds = []
         for number in range(VALIDATION_ROUNDS):
             drawn = self.val.draw(np.random.default_rng(number), self.config.sync.batch)
             tensors = seen_frames(drawn.pixels), torch.from_numpy(drawn.sounds), torch.from_numpy(drawn.lips)
-            for key, value in self.model.forward(*(x.to(self.device) for x in tensors))[1].items():
-                seen.setdefault(f"val_{key}", []).append(float(value))
+            rounds.append(self.model.forward(*(x.to(self.device) for x in tensors))[1])
         self.model.train()
-        return {key: sum(values) / len(values) for key, values in seen.items()}
+        return mean_figures(rounds)
 
 
 class SyncObjective(nn.Module):

@@ -20,7 +20,7 @@ from .loop import finished, run_stage
 from .losses import reconstruction_loss
 from .pairs import draw_lender, run_around, without_speech
 from .sampling import FrameSampler, Key, sample_rng
-from .stage import Stage, as_configured, describe_frames
+from .stage import Stage, as_configured, describe_frames, mean_figures
 from .sync import train_sync
 
 RUNS = 4  # of FRAMES consecutive targets, each with one reference: a batch and process
@@ -116,13 +116,12 @@ class Wav2LipStage(Stage):
     def evaluate(self) -> dict[str, float]:
         """The figures on fixed runs of the validation split, means over them; val_score is minus the loss."""
         self.model.eval()
-        seen: dict[str, list[float]] = {}
+        rounds = []
         for number in range(VALIDATION_ROUNDS):
             loss, figures = self.objective.forward(*self.tensors(self.val, self.draw(self.val, (number,))))
-            for key, value in {**figures, "score": -loss}.items():
-                seen.setdefault(f"val_{key}", []).append(float(value))
+            rounds.append({**figures, "score": -loss})
         self.model.train()
-        return {key: sum(values) / len(values) for key, values in seen.items()}
+        return mean_figures(rounds)
 
 
 class Wav2LipObjective(nn.Module):

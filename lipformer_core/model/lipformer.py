@@ -10,7 +10,6 @@ from ..config import HEAD_WIDTH, Config
 from .audio_encoder import AudioEncoder
 from .autoencoder import FaceAutoencoder, split_halves
 from .precision import full_precision
-from .regions import speaking_tokens
 from .transformer import LipTransformer, fold
 from .warping import AdaptiveFaceWarping
 
@@ -63,8 +62,6 @@ class LipFormer(nn.Module):
         self.warping: nn.Module = AdaptiveFaceWarping(*config.token_grid, code_dim, lips.width // 2)
         self.audio_encoder = AudioEncoder(config.audio, lips.audio_width)
         self.transformer: nn.Module = self.make_transformer()
-        mask = speaking_tokens(config.data.size, config.codebook.downsampling)
-        self.register_buffer("speaking", mask, persistent=False)  # (h/2, w): tokens that speech changes
 
     def make_transformer(self) -> nn.Module:
         """The Transformer as the settings want it."""

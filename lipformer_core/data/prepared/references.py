@@ -5,8 +5,8 @@ policies (`lips.reference`):
 
 - `one`: each part of a clip has one reference, the frame most nearly frontal among those with the mouth half open;
 - `nearest`: each frame has the reference nearest in pose, out of a few that cover the poses of its part;
-- `own`: as `one`, but for the mouth alone; where speech changes nothing, a frame keeps its own tokens
-  (`LipFormer.speaking`).
+- `own`: as `one`, but for mouth and jaw alone; where speech changes nothing, a frame keeps its own pixels
+  (`model.regions.speaking_pixels`).
 """
 
 from collections.abc import Callable, Iterator

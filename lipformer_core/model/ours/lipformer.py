@@ -9,9 +9,9 @@ from ...config import HEAD_WIDTH, Config
 from ..autoencoder import FaceAutoencoder, split_halves
 from ..lipformer import LipFormer, lip_codes
 from ..precision import full_precision
-from ..regions import mouth_tokens
+from ..regions import mouth_tokens, speaking_pixels
 from .transformer import OurTransformer
-from .warping import HearingWarping, NoWarping, speaking_pixels
+from .warping import HearingWarping, NoWarping
 
 
 class PicturedReference(NamedTuple):

@@ -4,10 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..regions import SPEAKING
 from ..warping import BOTTLENECK, AdaptiveFaceWarping, bilinear_sample, identity_grid
-
-FEATHER = 0.04  # of the crop's side; rim inside the speaking region over which a frame's own pixels fade
 
 
 class HearingWarping(AdaptiveFaceWarping):
@@ -84,13 +81,3 @@ def move_picture(picture: Tensor, grid: Tensor) -> Tensor:
     pixel = identity_grid(size // 2, size).to(grid)
     x, y = x - place[:, 0] + pixel[..., 0], y - place[:, 1] + pixel[..., 1]
     return bilinear_sample(picture, torch.stack([x, (y + 1) / 2], -1))
-
-
-def speaking_pixels(size: int) -> Tensor:
-    """1 where speech moves a crop's bottom half, 0 elsewhere, falling over a rim inside: (1, 1, S/2, S)."""
-    top, bottom, left, right = SPEAKING
-    y, x = (torch.arange(size) + 0.5) / size, (torch.arange(size) + 0.5) / size
-    rim = FEATHER
-    down = ((y - top) / rim).clamp(0, 1) * (((bottom - y) / rim).clamp(0, 1) if bottom < 1 else 1)
-    across = ((x - left) / rim).clamp(0, 1) * ((right - x) / rim).clamp(0, 1)
-    return (down[size // 2 :, None] * across)[None, None]

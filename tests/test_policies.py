@@ -12,7 +12,7 @@ from lipformer_core.training.lipformer import train_lipformer
 from lipformer_core.training.objectives import CodeObjective
 from lipformer_core.training.pairs import PairSampler
 
-SEEN = 2  # tokens
+SEEN = 3  # tokens
 
 
 @pytest.fixture

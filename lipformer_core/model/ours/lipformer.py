@@ -64,9 +64,9 @@ class OurLipFormer(LipFormer):
         return self.warping(target_upper.expand(count, -1, -1, -1), upper, bottom, picture, condition)
 
     def warp_to(self, target_upper: Tensor, reference: PicturedReference, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoding of the warped reference (B, d, h/2, w), and the grid: here the sound has a part in it."""
+        """The codes of the warped reference (B, d, h/2, w), and the grid: here the sound has a part in it."""
         picture, grid = self.warp(target_upper, reference, self.audio_encoder(audio))
-        return self.encode_warped(picture), grid
+        return self.nearest(self.encode_warped(picture)), grid
 
     @torch.no_grad()
     def encode_warped(self, warped: Tensor, around: Tensor | None = None) -> Tensor:

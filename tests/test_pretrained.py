@@ -5,17 +5,20 @@ reference frame may move them by. Whoever changes the weights measures them anew
 """
 
 import csv
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import lipformer_core as lf
 from lipformer_core import checkpoint
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.data.prepared.prepare import prepare
+from lipformer_core.errors import CheckpointError
 from lipformer_core.evaluation.cases import Puppet
 from lipformer_core.evaluation.clip_judge import Scorers
 from lipformer_core.evaluation.mouth_meter import bottom_halves
@@ -110,6 +113,30 @@ def test_small_enough_to_clone():
     files = [path for path in checkpoint.SHIPPED.rglob("*") if path.is_file()]
     assert {path.name for path in files} == {"README.md", "model.safetensors", "model.json", "log.csv"}
     assert sum(path.stat().st_size for path in files) <= 30e6
+
+
+def test_a_run_is_handed_on_with_half_the_bytes_and_the_same_pictures(tiny_run, tmp_path):
+    checkpoint.halve(tiny_run, tmp_path / "small")
+    pictures = []
+    for run in (tiny_run, tmp_path / "small"):
+        model = lf.load(run)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        torch.manual_seed(0)
+        face = torch.rand(1, 3, 32, 32) * 2 - 1
+        pictures.append(model.reconstruct(face))
+        assert Trained.load(run).judges is not None and checkpoint.load_codebook(run) is not None
+    torch.testing.assert_close(*pictures, atol=0.02, rtol=0)
+    sizes = [(run / "lipformer/model.safetensors").stat().st_size for run in (tiny_run, tmp_path / "small")]
+    assert sizes[1] < 0.6 * sizes[0]
+    with pytest.raises(CheckpointError, match="finished"):
+        checkpoint.halve(tmp_path, tmp_path / "none")
+    header, tensors = checkpoint.load(tiny_run / "codebook/model.safetensors")
+    tensors[next(iter(tensors))].fill_(1e6)
+    (tmp_path / "loud/codebook").mkdir(parents=True)
+    save_file(tensors, tmp_path / "loud/codebook/model.safetensors", {"header": json.dumps(header)})
+    with pytest.raises(CheckpointError, match="beyond what 16 bits hold"):
+        checkpoint.halve(tmp_path / "loud", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_card_says_what_it_is_of_these_very_weights():

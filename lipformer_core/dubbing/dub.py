@@ -1,13 +1,14 @@
 """Make the person in a video say what a sound track says: two passes over the video, neither holding it in memory.
 
 Pass 1 finds the face in every picture and keeps landmarks alone. Pass 2 walks along the OUTPUT's time line, fetches the
-source picture that is due, generates the lower face from the sound around that moment, and puts it back.
+source picture that is due, generates the lower face from the sound around that moment, and puts it back (`frames`).
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +17,18 @@ import numpy as np
 
 from .. import __version__
 from ..checkpoint import fingerprint
-from ..data.audio import SILENCE, band_means, mel_windows
+from ..data.audio import SILENCE, band_means
 from ..data.audio.speech import sound_rows, why_absent
 from ..data.faces import Tracker
-from ..data.faces.alignment import TRANSFORM_SIGMA, crop_transforms, transform_points, warp_crop
+from ..data.faces.alignment import TRANSFORM_SIGMA, crop_transforms, transform_points
 from ..data.faces.tracking import appearances
 from ..data.media import Damage, FrameReader, VideoWriter, frames_held, probe, read_audio
 from ..errors import ConfigError, NoAudioStream, NoVideoStream
 from ..files import check_outputs
 from ..speaker import Speaker
 from ..timing import FPS, N_MELS, SAMPLE_RATE
-from .compositing import lower_face_mask, paste, visible_mark
 from .covered import CoverCheck
+from .frames import Frames
 from .report import (
     COMMENT,
     DubReport,
@@ -44,7 +45,7 @@ from .timeline import POLICIES, Clock, Told, check_stretch, output_order, told
 if TYPE_CHECKING:
     from ..model.lipformer import LipFormer
 
-CHUNK = 16  # pictures generated at once, fewer where they are large
+STEP = 16  # pictures generated at once, fewer where they are large
 JAW_SIGMA_S = 3 / FPS  # smoothing of the mask's outline
 TRACKING = 0.2  # share of the time that pass 1 takes, for the progress bar
 
@@ -143,7 +144,7 @@ def dub(
     mean = band_means(rows) if heard_as.mean_normalise else 0.0
     own_rate, rate = float(source.fps), float(source.result_fps)
     cover = CoverCheck()
-    chunk = CHUNK if source.is_image else min(CHUNK, frames_held(source.height, source.width))
+    step = STEP if source.is_image else int(np.clip(frames_held(source.height, source.width) // 2, 1, STEP))
     with told(progress, "dubbing") as tell:
         with clock("tracking"):
             spent = TRACKING * (landmarks is None)
@@ -157,33 +158,18 @@ def dub(
         with FrameReader(video, times, (source.width, source.height), seekable=not seen.leaps) as reader, writer:
             with clock("reference"):
                 lent = borrow(speaker, reader, track, transforms, order, reference)
-            for first in range(0, len(order), chunk):
-                indices = order[first : first + chunk]
-                with clock("decoding"):
-                    frames = {i: reader[i] for i in indices}
-                shown = [k for k, i in enumerate(indices) if track.valid[i]]
-                crops = generated = ()
-                if shown:
-                    with clock("cropping"):
-                        crops = np.stack([warp_crop(frames[i], transforms[i], size) for i in indices[shown]])
-                        for i, crop in zip(indices[shown], crops, strict=True):
-                            cover.look(i, crop)
-                    with clock("model"):
-                        moments = (first + np.array(shown)) / rate
-                        windows = mel_windows(rows, moments, heard_as.window) - mean
-                        generated = speaker.say(speaker.look(crops, indices[shown]), windows)
-                new = dict(zip(shown, zip(crops, generated, strict=True), strict=True))
-                for k, i in enumerate(indices):
-                    picture = frames[i]
-                    if k in new:
-                        with clock("compositing"):
-                            mask = lower_face_mask(size, outline[i], lowest_chin)
-                            picture = paste(picture, new[k][1], transforms[i], mask, new[k][0])
+            frames = Frames(
+                *(speaker, reader, order, track, transforms, outline, lowest_chin),
+                *(rows, mean, rate, mark, clock),
+            )
+            parts = (range(first, min(first + step, len(order))) for first in range(0, len(order), step))
+            with closing(frames.made(parts)) as made:
+                for frame in made:
                     with clock("encoding"):
-                        writer.write(visible_mark(picture) if mark else picture)
-                del frames, picture  # they may be large, and the next ones come before these names are used again
-                tell(spent + (1 - spent) * (first + len(indices)) / len(order))
-
+                        writer.write(frame.picture)
+                    if frame.crop is not None:
+                        cover.look(frame.index, frame.crop)
+                    tell(spent + (1 - spent) * (frame.number + 1) / len(order))
             warnings += size_warnings(source, reader.resized)
     covered = covered_ranges(cover.covered(appearances(track), own_rate)[order], rate)
     warnings += cover_warnings(covered)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -92,7 +94,7 @@ class MediaPipeTracker:
         self._clock = 0  # of the video mode, in ms; never goes back
 
     def _open(self, mode: str, num_faces: int) -> FaceLandmarker:
-        with _native_stderr_silenced():
+        with _native_stderr_silenced(), _without_pyplot():
             import mediapipe
             from mediapipe.tasks.python import BaseOptions
             from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions, RunningMode
@@ -242,6 +244,19 @@ def _angles(rotation: np.ndarray) -> np.ndarray:
     pitch = np.arcsin(np.clip(rotation[1, 2], -1, 1))
     roll = np.arctan2(-rotation[1, 0], rotation[1, 1])
     return np.degrees([yaw, pitch, roll]).astype(np.float32)
+
+
+@contextmanager
+def _without_pyplot():  # noqa: ANN202
+    """Keep MediaPipe from importing pyplot, half of its own import, for drawings that nothing here asks it for."""
+    names = ("matplotlib", "matplotlib.pyplot")
+    left_out = {name: ModuleType(name) for name in names} if not {"mediapipe", "matplotlib"} & {*sys.modules} else {}
+    sys.modules.update(left_out)
+    try:
+        yield
+    finally:
+        for name in left_out:
+            del sys.modules[name]
 
 
 @contextmanager

@@ -341,7 +341,7 @@ def dub(
     device: Device = None,
     progress: Progress = True,
 ) -> None:
-    """Make the person in VIDEO say AUDIO; only the lower face changes.
+    """Make the person in VIDEO say AUDIO; only the lower face changes. The same command goes on where it was stopped.
 
     **Examples**
 

@@ -225,22 +225,31 @@ class VideoWriter:
         faststart = {} if self.path.suffix.lower() == ".mkv" else {"movflags": "+faststart"}
         self._container = av.open(media_url(self.partial), "w", options=faststart)
         self._container.metadata.update(self._metadata)
+        self._video: av.VideoStream | None = None
+        self._blocks = None
+        if sound is not None:
+            self._rate, self._layout, self._blocks = sound
+
+    def _add_streams(self, like: av.VideoStream | None = None) -> None:
+        """Begin: the pictures are coded here, or were so already, as in the stream that is given."""
+        self._codes = like is None
+        self._video = self._encoder() if self._codes else self._container.add_stream_from_template(like)
+        if self._blocks is not None:
+            self._sound = self._container.add_stream("aac", rate=self._rate, layout=self._layout)
+
+    def _encoder(self) -> av.VideoStream:
         lossless = self._options["crf"] == "0"
         codec = "libx264rgb" if lossless else "libx264"
-        self._video = self._container.add_stream(codec, rate=self.fps, options=self._options)
-        self._video.width, self._video.height = self.width, self.height
+        stream = self._container.add_stream(codec, rate=self.fps, options=self._options)
+        stream.width, stream.height = self.width, self.height
         odd = self.width % 2 or self.height % 2
-        self._video.pix_fmt = "rgb24" if lossless else "yuv444p" if odd else "yuv420p"
-        context = self._video.codec_context
+        stream.pix_fmt = "rgb24" if lossless else "yuv444p" if odd else "yuv420p"
+        context = stream.codec_context
         context.sample_aspect_ratio = self._pixel_aspect
         context.time_base = 1 / self.fps
         context.color_primaries = context.color_trc = 1  # BT.709
         context.colorspace, context.color_range = (0, 2) if lossless else (1, 1)  # 16 to 235, as players expect
-        self._blocks = None
-        if sound is not None:
-            self._rate, layout, self._blocks = sound
-            self._sound = self._container.add_stream("aac", rate=self._rate, layout=layout)
-            self._layout = layout
+        return stream
 
     def write(self, frame: np.ndarray) -> None:
         """Append one `(H, W, 3)` uint8 RGB picture, and the sound that belongs to the time before it.
@@ -254,6 +263,8 @@ class VideoWriter:
 
         if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
             raise ValueError(f"expected {(self.height, self.width, 3)} uint8, got {frame.shape} {frame.dtype}")
+        if self._video is None:
+            self._add_streams()
         picture = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), format="rgb24")
         if self._video.pix_fmt != "rgb24":
             picture = picture.reformat(
@@ -264,6 +275,30 @@ class VideoWriter:
             self._container.mux(self._video.encode(picture))
             self.frames_written += 1
             self._write_sound()
+
+    def append(self, path: Path) -> None:
+        """Append all pictures of a file that such a writer made with the same settings, as they are coded there.
+
+        The sound that belongs to their time comes along as in `write`, beside which this cannot be used.
+
+        Raises:
+            UnreadableMedia: that file is damaged.
+            OutputError: as `write`.
+        """
+        with opened(path) as part:
+            first, coded = self.frames_written, part.streams.video[0]
+            if self._video is None:
+                self._add_streams(coded)
+            for packet in part.demux(coded):
+                if packet.size:
+                    frame = packet.time_base * self.fps
+                    packet.pts = first + round(packet.pts * frame)
+                    packet.dts = first + round(packet.dts * frame)
+                    packet.duration, packet.time_base, packet.stream = 1, 1 / self.fps, self._video
+                    with self._as_ours():
+                        self._container.mux(packet)
+                        self.frames_written += 1
+                        self._write_sound()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         import av
@@ -280,7 +315,8 @@ class VideoWriter:
     def _finish(self) -> None:
         if not self.frames_written:
             raise MediaError(f"{self.path}: nothing to write, not a single picture came")
-        self._container.mux(self._video.encode(None))
+        if self._codes:
+            self._container.mux(self._video.encode(None))
         if self._blocks is not None:
             self._write_sound()
             self._container.mux(self._sound.encode(None))

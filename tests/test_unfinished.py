@@ -104,8 +104,12 @@ def test_another_command_takes_nothing_over_and_clears_up_in_the_end(m, other):
         write_wav(m.audio, tone(2.0, level=0.2))
     if other == "weights":
         m.model.register_buffer("more", torch.ones(1))
+    m.out, mine = m.out.with_name("another.mp4"), m.out
     m.dub(**(other if isinstance(other, dict) else {}))
-    assert m.generated >= FRAMES - 17 and contents(m) == before | {"out.mp4"}
+    assert m.generated >= FRAMES - 17 and len(hidden(m)) == 1
+    m.out, m.generated = mine, 0
+    m.dub(**(other if isinstance(other, dict) else {}))
+    assert m.generated >= FRAMES - 17 and contents(m) == before | {"out.mp4", "another.mp4"}
 
 
 def test_what_is_not_worth_keeping_is_not_kept(m):

@@ -145,6 +145,7 @@ def dub(
     own_rate, rate = float(source.fps), float(source.result_fps)
     cover = CoverCheck()
     step = STEP if source.is_image else int(np.clip(frames_held(source.height, source.width) // 2, 1, STEP))
+    # all that decides about the frames: a call that differs in it takes nothing over
     decides = [provenance.sources("frames"), weights, hashlib.sha256(rows).hexdigest(), audio_s, face, policy]
     decides += [start, end, reference, crf, mark, str(speaker.device), str(speaker.dtype), type(tracker).__name__]
     decides += [(os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in inputs]

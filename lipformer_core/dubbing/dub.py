@@ -171,7 +171,7 @@ def dub(
                     with clock("model"):
                         moments = (first + np.array(shown)) / rate
                         windows = mel_windows(rows, moments, heard_as.window) - mean
-                        generated = speaker.say(speaker.look(crops, indices[shown]), windows)
+                        generated = speaker.dub(crops, indices[shown], windows)
                 new = dict(zip(shown, zip(crops, generated, strict=True), strict=True))
                 for k, i in enumerate(indices):
                     picture = frames[i]

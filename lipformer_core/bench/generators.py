@@ -153,7 +153,7 @@ def wav2lip_shaped(batch: int, device: torch.device) -> Subject:
     net = PublishedWav2Lip().eval().to(device, memory_format=torch.channels_last)
     seen = torch.rand(batch, 6, 96, 96, device=device).contiguous(memory_format=torch.channels_last)
     sound = torch.rand(batch, 1, 80, 16, device=device)
-    return Subject(lambda: net(seen, sound), batch, gigaflop(lambda: net(seen, sound)) / batch)
+    return Subject(lambda: net(seen, sound), batch, gigaflop(net, seen, sound) / batch)
 
 
 def generators(
@@ -163,9 +163,9 @@ def generators(
     whole = Generator(model).eval()
     one = whole.example(1, device)
     if device.type != "cuda":
-        batch = max(1, min(batch, int(HEAVIEST / gigaflop(lambda: whole(*one)))))
+        batch = max(1, min(batch, int(HEAVIEST / gigaflop(whole, *one))))
     inputs = whole.example(batch, device)
-    gflop, subjects = gigaflop(lambda: whole(*inputs)) / batch, {}
+    gflop, subjects = gigaflop(whole, *inputs) / batch, {}
     for runtime in runtimes:
         call = lambda run=whole: run(*inputs)  # noqa: E731
         if runtime == "compile":

@@ -147,12 +147,12 @@ def cost(model: nn.Module) -> dict[str, float]:
     }
 
 
-def gigaflop(call: Callable[[], object]) -> float:
-    """GFLOP of a call as torch counts them: two for each product and sum of convolutions, matrices and attention."""
+def gigaflop(call: Callable[..., object], *given: object) -> float:
+    """GFLOP of `call(*given)` as torch counts them: two for a product and sum of convolutions, matrices, attention."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        call()
+        call(*given)
     return counter.get_total_flops() / 1e9
 
 

@@ -1,5 +1,7 @@
 """The bottom half decoded alone is the bottom half of the whole, and dubbing leaves the upper half as it was filmed."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from lipformer_core.config import preset
 from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.build import build
+from lipformer_core.model.precision import fast
 from lipformer_core.speaker import Speaker
 
 LOCAL = [
@@ -72,3 +75,20 @@ def test_dubbing_generates_the_lower_half_alone(design, tiny_config):
     np.testing.assert_array_equal(dubbed[:, :16], crops[:, :16])
     assert np.abs(dubbed[:, 16:].astype(int) - whole[:, 16:]).max() <= 1
     assert (dubbed[:, 16:] != crops[:, 16:]).any()
+
+
+def test_on_a_gpu_dubbing_is_made_in_bfloat16_and_the_codes_stay_float32s(tiny_config, monkeypatch):
+    assert isinstance(fast(torch.device("cpu")), nullcontext)
+    torch.manual_seed(0)
+    speaker = Speaker(build(tiny_config).ready())
+    crops = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    sound = np.zeros((5, 20, 80), np.float32)
+    speaker.borrow(np.linspace(0, 0.2, 5), np.zeros((5, 3)), np.ones(5, bool), lambda index: crops[index])
+    chosen, choose, results = [], speaker.model.choose, []
+    monkeypatch.setattr(speaker.model, "choose", lambda logits, tau: chosen.append(logits) or choose(logits, tau))
+    for context in (nullcontext, lambda: torch.autocast("cpu", torch.bfloat16)):
+        monkeypatch.setattr("lipformer_core.speaker.fast", lambda device, context=context: context())
+        results.append(speaker.dub(crops, range(5), sound).astype(int))
+    assert [logits.dtype for logits in chosen] == [torch.float32] * 2
+    apart = np.abs(results[0] - results[1])
+    assert 0 < apart.max() and apart.mean() < 3

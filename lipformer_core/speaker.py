@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .data.prepared.references import references
 from .model.lipformer import Reference
+from .model.precision import fast
 from .training.sampling import to_images, to_tensor
 
 Frames = NDArray[np.int64] | Sequence[int]
@@ -73,3 +74,11 @@ class Speaker:
     def say(self, seen: Any, sound: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The generated crops (k, S, S, 3) of what `look` gave, driven by sound (k, window, columns)."""
         return to_images(self.model.say(seen, self.windows(sound)).float())
+
+    @torch.inference_mode()
+    def dub(self, crops: NDArray[np.uint8], frames: Frames, sound: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The clip's crops (k, S, S, 3), by index, with their lower half generated; the upper one is left as it is."""
+        with fast(self.device):
+            seen = self.look(crops, frames)
+            bottom = to_images(self.model.say(seen, self.windows(sound), bottom_only=True).float())
+        return np.concatenate([crops[:, : crops.shape[1] // 2], bottom], 1)

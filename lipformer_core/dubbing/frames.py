@@ -77,8 +77,8 @@ class Frames:
                 return frames
             moments = np.array([frame.number for frame in faces]) / self.rate
             windows = mel_windows(self.rows, moments, self.speaker.model.config.audio.window) - self.mean
-            seen = self.speaker.look(np.stack([frame.crop for frame in faces]), [frame.index for frame in faces])
-            new = iter(self.speaker.say(seen, windows))
+            crops = np.stack([frame.crop for frame in faces])
+            new = iter(self.speaker.dub(crops, [frame.index for frame in faces], windows))
             return [frame if frame.crop is None else frame._replace(generated=next(new)) for frame in frames]
 
     def _composite(self, frame: Frame) -> Frame:

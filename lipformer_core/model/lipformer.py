@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from ..config import HEAD_WIDTH, Config
 from .audio_encoder import AudioEncoder
 from .autoencoder import FaceAutoencoder, split_halves
+from .codebook import largest
 from .precision import full_precision
 from .transformer import LipTransformer, fold
 from .warping import AdaptiveFaceWarping
@@ -42,7 +43,7 @@ def lip_codes(logits: Tensor, codes: Tensor, tau: float | None) -> Tensor:
     with full_precision(logits):
         logits, codes = logits.float(), codes.float()
         if tau is None:
-            return F.embedding(logits.argmax(-1), codes)
+            return F.embedding(largest(logits), codes)
         return F.gumbel_softmax(logits, tau=tau, hard=True) @ codes
 
 
@@ -106,8 +107,7 @@ class LipFormer(nn.Module):
     # --- the way of Figure 2b -------------------------------------------------------------------
     def warp(self, target_upper: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
         """H^_RB, the reference's bottom codes in the pose of H_TU (B, d, h/2, w), and the grid (B, h/2, w, 2)."""
-        upper, bottom = (codes.expand(len(target_upper), -1, -1, -1) for codes in reference)  # (B, d, h/2, w) each
-        return self.warping(target_upper, upper, bottom)
+        return self.warping(target_upper, *reference)
 
     def warp_to(self, target_upper: Tensor, reference: Reference, audio: Tensor) -> tuple[Tensor, Tensor]:
         """As `warp`, for a sound for each face, which by the paper has no part in it."""
@@ -121,9 +121,13 @@ class LipFormer(nn.Module):
         """H~_TB as tokens (B, h/2 * w, d), of logits (B, h/2 * w, K); tau as in `lip_codes`."""
         return lip_codes(logits, self.codes, tau)
 
-    def decode(self, upper: Tensor, lips: Tensor, warped: Tensor) -> Tensor:
-        """I_Gen = Dec(H_TU stacked on H~_TB): codes (B, d, h/2, w) and tokens (B, h/2 * w, d) to (B, 3, S, S)."""
-        return self.autoencoder.decode(upper, self.bottom(lips, warped))
+    def decode(self, upper: Tensor, lips: Tensor, warped: Tensor, bottom_only: bool = False) -> Tensor:
+        """I_Gen = Dec(H_TU stacked on H~_TB): codes (B, d, h/2, w) and tokens (B, h/2 * w, d) to (B, 3, S, S).
+
+        bottom_only : the bottom half of that alone, (B, 3, S/2, S)
+        """
+        decode = self.autoencoder.decode_bottom if bottom_only else self.autoencoder.decode
+        return decode(upper.expand(len(lips), -1, -1, -1), self.bottom(lips, warped))
 
     def bottom(self, lips: Tensor, warped: Tensor) -> Tensor:
         """H~_TB (B, d, h/2, w) of tokens (B, h/2 * w, d); of H^_RB nothing stays."""
@@ -138,11 +142,11 @@ class LipFormer(nn.Module):
         """H^_RB (B, d, h/2, w) and F_Aud (B, audio_width) of what was seen and of a sound for each of its faces."""
         return seen.warped, self.audio_encoder(audio)
 
-    def say(self, seen: Seen, audio: Tensor, tau: float | None = None) -> Tensor:
-        """The rest of `forward`: what was seen, driven by a sound for each of its faces."""
+    def say(self, seen: Seen, audio: Tensor, tau: float | None = None, bottom_only: bool = False) -> Tensor:
+        """The rest of `forward`: what was seen, driven by a sound for each of its faces; bottom_only as in `decode`."""
         warped, condition = self.hear(seen, audio)
         logits, _ = self.predict(warped, condition)  # (B, h/2 * w, K)
-        return self.decode(seen.upper, self.choose(logits, tau), warped)  # I_Gen: (B, 3, S, S)
+        return self.decode(seen.upper, self.choose(logits, tau), warped, bottom_only)  # I_Gen
 
     def forward(self, target: Tensor, audio: Tensor, reference: Reference, tau: float | None = None) -> Tensor:
         """I_Gen with gradients; tau as in `lip_codes`. Shapes as in `generate`."""

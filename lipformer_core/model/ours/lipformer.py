@@ -60,8 +60,7 @@ class OurLipFormer(LipFormer):
         count = len(condition)
         if self.config.lips.ablation == "no_reference":
             reference = PicturedReference(reference.upper, *(torch.zeros_like(part) for part in reference[1:]))
-        upper, bottom, picture = (part.expand(count, -1, -1, -1) for part in reference)
-        return self.warping(target_upper.expand(count, -1, -1, -1), upper, bottom, picture, condition)
+        return self.warping(target_upper.expand(count, -1, -1, -1), *reference, condition)
 
     def warp_to(self, target_upper: Tensor, reference: PicturedReference, audio: Tensor) -> tuple[Tensor, Tensor]:
         """The codes of the warped reference (B, d, h/2, w), and the grid: here the sound has a part in it."""
@@ -103,9 +102,6 @@ class OurLipFormer(LipFormer):
         tokens = self.nearest(warped).flatten(2).transpose(1, 2)  # (B, n, d)
         tokens = tokens.index_copy(1, self.places, lips.to(tokens))
         return tokens.transpose(1, 2).unflatten(2, self.config.token_grid)
-
-    def decode(self, upper: Tensor, lips: Tensor, warped: Tensor) -> Tensor:
-        return self.autoencoder.decode(upper.expand(len(lips), -1, -1, -1), self.bottom(lips, warped))
 
     def look(self, target: Tensor, reference: PicturedReference) -> SeenPictures:
         upper, bottom = split_halves(target)

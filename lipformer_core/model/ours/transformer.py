@@ -99,6 +99,6 @@ class OurTransformer(nn.Module):
             z = z.float()
             latents = tokens.float() + self.head(z)  # (B, m, d)
             sharpness = self.log_sharpness.exp() / codes.var(0).sum().detach()
-            # minus half the squared distance, up to the token's own norm, in one pass over (B, m, K)
-            near = F.linear(latents * sharpness, codes, codes.square().sum(1) * (-sharpness / 2))
-            return near + self.free(z), latents
+            # minus half the squared distance, up to the token's own norm, and the free map: one pass over (B, m, K)
+            both = torch.cat([latents * sharpness, z], -1), torch.cat([codes, self.free.weight], 1)
+            return F.linear(*both, codes.square().sum(1) * (-sharpness / 2)), latents

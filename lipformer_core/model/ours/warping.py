@@ -35,16 +35,20 @@ class HearingWarping(AdaptiveFaceWarping):
         nn.init.zeros_(self.displace[-1].bias)
 
     def grid(self, target_upper: Tensor, reference_upper: Tensor, reference_bottom: Tensor, audio: Tensor) -> Tensor:
-        """G_RB from H_TU, H_RU, H_RB, (B, d, h/2, w) each, and F_Aud (B, audio_dim); as `AdaptiveFaceWarping.grid`."""
+        """G_RB from H_TU, H_RU, H_RB, (B, d, h/2, w) each, and F_Aud (B, audio_dim); as `AdaptiveFaceWarping.grid`.
+
+        One reference for all, (1, d, h/2, w), is looked at once.
+        """
         difference = self.extract(target_upper) - self.extract(reference_upper)  # K_TU - K_RU: (B, width, h/2, w)
-        seen = [self.move(difference), self.shape(reference_bottom).flatten(1)]
-        shift = self.displace(torch.cat([*seen, audio], 1)).view(-1, self.rows, self.columns, 2)  # (B, h/2, w, 2)
+        shape = self.shape(reference_bottom).flatten(1).expand(len(difference), -1)
+        seen = torch.cat([self.move(difference), shape, audio], 1)
+        shift = self.displace(seen).view(-1, self.rows, self.columns, 2)  # (B, h/2, w, 2)
         return self.identity + torch.tanh(shift)  # at most half the half's width
 
     def forward(
         self, target_upper: Tensor, reference_upper: Tensor, reference_bottom: Tensor, picture: Tensor, audio: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Move the reference's picture (B, 3, S, S) to the target's pose and lips.
+        """Move the reference's picture (B or 1, 3, S, S) to the target's pose and lips.
 
         returns (its bottom half, moved (B, 3, S/2, S), grid (B, h/2, w, 2))
         """
@@ -63,7 +67,8 @@ class NoWarping(nn.Module):
         self, target_upper: Tensor, reference_upper: Tensor, reference_bottom: Tensor, picture: Tensor, audio: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `HearingWarping`."""
-        return picture[:, :, picture.shape[2] // 2 :], self.identity.expand(len(picture), -1, -1, -1)
+        bottom = picture[:, :, picture.shape[2] // 2 :].expand(len(audio), -1, -1, -1)
+        return bottom, self.identity.expand(len(audio), -1, -1, -1)
 
 
 def move_picture(picture: Tensor, grid: Tensor) -> Tensor:
@@ -80,4 +85,4 @@ def move_picture(picture: Tensor, grid: Tensor) -> Tensor:
     )
     pixel = identity_grid(size // 2, size).to(grid)
     x, y = x - place[:, 0] + pixel[..., 0], y - place[:, 1] + pixel[..., 1]
-    return bilinear_sample(picture, torch.stack([x, (y + 1) / 2], -1))
+    return bilinear_sample(picture.expand(len(grid), -1, -1, -1), torch.stack([x, (y + 1) / 2], -1))

@@ -48,11 +48,11 @@ def test_an_error_in_any_stage_ends_all_of_them_and_leaves_no_file(tmp_path, mon
     m, calls, real = Material(tmp_path, n=50, seconds=2.0), [], getattr(owner, stage)
     before = {path.name for path in tmp_path.iterdir()}
 
-    def fails(*args):
+    def fails(*args, **options):
         calls.append(None)
         if len(calls) == 3:
             raise error("a reason of its own")
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(owner, stage, fails)
     with pytest.raises(error, match="a reason of its own"):
@@ -67,8 +67,8 @@ def test_stages_are_ahead_by_no_more_than_a_few_pieces(tmp_path, monkeypatch):
     def counted(owner, stage):
         real = getattr(owner, stage)
 
-        def call(*args):
-            made = real(*args)
+        def call(*args, **options):
+            made = real(*args, **options)
             done[stage] += len(made) if stage == "say" else 1
             if stage == "write":
                 time.sleep(0.01)  # the slowest

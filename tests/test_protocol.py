@@ -451,7 +451,7 @@ def test_the_same_command_twice_gives_the_same_numbers(tiny_run, tiny_corpus, tm
 def test_without_a_run_the_weights_shipped_are_judged_and_want_crops_of_their_own(tiny_corpus, tmp_path):
     from lipformer_core.evaluation.protocol import evaluate
 
-    with pytest.raises(DataError, match="--set data.size=144"):
+    with pytest.raises(DataError, match="--set data.size=256"):
         evaluate(None, tiny_corpus, tmp_path / "out", progress=False)
 
 

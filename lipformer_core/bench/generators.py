@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import PRESETS, preset
-from ..data.audio.speech import sound_width
+from ..data.audio.speech import onnx_runtime, sound_width
 from ..device import choose_device
 from ..errors import ConfigError
 from ..evaluation.protocol import gigaflop
@@ -89,7 +89,8 @@ def exported(generator: Generator, example: tuple[Tensor, ...], folder: Path) ->
     """
     try:
         import onnx  # noqa: F401 - torch's exporter needs it
-        import onnxruntime
+
+        onnxruntime = onnx_runtime()
     except ImportError as error:
         raise ConfigError(f"the runtime onnx needs {error.name}: pip install onnx onnxruntime") from error
     path, names = folder / "generator.onnx", [f"in{number}" for number in range(len(example))]

@@ -25,9 +25,12 @@ OPTIMISER, AVERAGE, SCALER = "optimiser/", "average/", "scaler/"  # prefixes of 
 
 def save(path: Path, model: nn.Module, header: dict, extra: dict[str, torch.Tensor] | None = None) -> None:
     """Write a model's tensors, `extra` ones and a JSON-able header to `path` (.safetensors), atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {**model.state_dict(), **(extra or {})}
-    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    _write(path, {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, header)
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(tensors, temporary, metadata={"header": json.dumps(header)})
     os.replace(temporary, path)
@@ -52,6 +55,22 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     if "data" not in header["config"]:
         raise CheckpointError(f"{path}: of an earlier version, whose settings were flat; train anew")
     return header, tensors
+
+
+def halve(run: Path | str, folder: Path | str) -> None:
+    """Copy a run's stages to `folder` with 16-bit floats: half the bytes, to hand on. Loaded, they are 32-bit again.
+
+    raises CheckpointError for a run without a finished stage, or with values that 16 bits cannot hold
+    """
+    stages = [s for s in ("codebook", "lipformer") if (Path(run) / s / "model.safetensors").is_file()]
+    if not stages:
+        raise CheckpointError(f"{run}: neither codebook nor lipformer is finished")
+    for stage in stages:
+        header, tensors = load(Path(run) / stage / "model.safetensors")
+        small = {name: t.half() if t.is_floating_point() else t for name, t in model_tensors(tensors).items()}
+        if beyond := [name for name, tensor in small.items() if not torch.isfinite(tensor).all()]:
+            raise CheckpointError(f"{run}/{stage}: {', '.join(beyond)}: beyond what 16 bits hold")
+        _write(Path(folder) / stage / "model.safetensors", small, header)
 
 
 def model_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

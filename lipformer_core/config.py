@@ -120,7 +120,7 @@ class Cached:
     """Second phase of stage 2, ours: cross entropy on cached codes, without the decoder."""
 
     steps: Count = 0
-    batch: Size = 64
+    batch: Size = 64  # of the phase before, too
     lr: Weight = 3e-4
 
 
@@ -142,7 +142,6 @@ class Stage2:
 
     looks: Size = 1  # of a clip: as filmed, and the rest by stage 1's augmentation
     pose_twins: Flag = False  # the warping sees the upper half of another frame in that pose; ours
-    hidden_mouths: Flag = False  # some references hide their mouths; ours
     silence: Flag = False  # some samples with closed lips are silent; ours
     lip_supervision: Flag = False  # lips must be readable from F_Aud and from the predicted codes; ours
     apart: Apart = dataclasses.field(default_factory=Apart)
@@ -317,9 +316,9 @@ QUICK: dict = {
         "perceptual": "none", "perceptual_weight": 0.0, "adversarial_weight": 0.0,
     },
     "stage2": {
-        "hidden_mouths": True, "silence": True, "lip_supervision": True,
-        "apart": {"steps": 400}, "cached": {"steps": 800, "batch": 32, "lr": 1e-3},
-        "joint": {"steps": 500, "batch": 12, "lr": 2e-4, "perceptual_weight": 0.0},
+        "silence": True, "lip_supervision": True,
+        "apart": {"steps": 1000}, "cached": {"steps": 800, "batch": 32, "lr": 1e-3},
+        "joint": {"steps": 500, "batch": 12, "lr": 5e-4, "perceptual_weight": 0.0},
     },
     "sync": {"width": 24, "steps": 400, "batch": 12, "lr": 1e-3},
     "wav2lip": {"steps": 850},
@@ -329,14 +328,18 @@ QUICK: dict = {
 
 REALTIME: dict = {
     "codebook": {"widths": (128,), "res_blocks": 3, "stem": 8, "local": True, "size": 2048, "dim": 32},
-    "lips": {"design": "ours", "width": 128, "layers": 2, "ffn_width": 256, "audio_width": 160},
+    "audio": {"window": 44, "mean_normalise": True},
+    "lips": {
+        "design": "ours", "reference": "own", "width": 128, "layers": 2, "ffn_width": 256, "audio_width": 160,
+    },
     "stage1": {
         "steps": 3800, "batch": 8, "lr": 1.2e-3, "prevent_collapse": True, "mouth_weight": 1.0,
         "perceptual": "squeezenet", "perceptual_weight": 0.5, "adversarial_weight": 0.0, "augment": 1.0,
     },
     "stage2": {
-        "pose_twins": True, "hidden_mouths": True, "silence": True, "lip_supervision": True,
-        "apart": {"steps": 20_000}, "cached": {"steps": 100_000},
+        "looks": 2, "pose_twins": True, "silence": True, "lip_supervision": True,
+        "apart": {"steps": 3000}, "cached": {"steps": 1000, "batch": 16, "lr": 1e-3},
+        "joint": {"steps": 3000, "batch": 8, "lr": 5e-4, "perceptual_weight": 0.5},
     },
     "optimiser": {"weight_average": 0.998},
 }  # fmt: skip
@@ -351,7 +354,7 @@ TINY: dict = {
         "perceptual": "none", "perceptual_weight": 0.0, "adversarial_weight": 0.0,
     },
     "stage2": {
-        "hidden_mouths": True, "silence": True, "lip_supervision": True,
+        "silence": True, "lip_supervision": True,
         "apart": {"steps": 3}, "cached": {"steps": 4, "batch": 4, "lr": 1e-3},
         "joint": {"steps": 3, "batch": 2, "lr": 2e-4, "perceptual_weight": 0.0},
     },

@@ -82,6 +82,29 @@ def claimed(path: Path) -> Iterator[None]:
         os.close(file)
 
 
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """A file, made where it is missing, that nobody else may hold as long as this block, or its process, lasts.
+
+    raises OutputError: somebody holds it
+    """
+    if fcntl is None:
+        yield
+        return
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            why = "another process is at work on this output; wait for it or name another one"
+            raise OutputError(f"{path.parent}: {why}") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(file)
+
+
 def sweep(folder: Path, ending: str) -> None:
     """Remove from `folder` the hidden files of this ending that no living process has `claimed`."""
     if fcntl is None:

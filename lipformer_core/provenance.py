@@ -23,6 +23,7 @@ SHAPING = {
         "model/codebook.py",
         *(f"training/{n}.py" for n in ("cache", "looks", "sampling")),
     ),
+    "frames": ("timing.py", "speaker.py", "model", "data", "dubbing"),
     "weights": ("timing.py", "config.py", "checkpoint.py", "model", "training", *READING),
 }
 # in these folders, but behind the corpus that they read
@@ -33,7 +34,8 @@ UNKNOWN = "unknown"
 
 
 def sources(kind: str, package: Path = PACKAGE) -> str:
-    """SHA-256 of the sources in `package` that shape "data", "codes" (cached ones) or "weights", names and bytes."""
+    """SHA-256 of the sources in `package` that shape "data", "codes" (cached ones), "frames" (dubbed ones)
+    or "weights", names and bytes."""
     digest = hashlib.sha256()
     for entry in SHAPING[kind]:
         path = package / entry

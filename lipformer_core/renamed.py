@@ -43,7 +43,6 @@ speech_encoder = audio.speech_encoder
 looks = stage2.looks
 pose_twin = stage2.pose_twins
 silent_closed = stage2.silence
-reference_mouth_dropout = stage2.hidden_mouths
 articulation_weight lip_reading_weight = stage2.lip_supervision
 warp_steps listen_steps = stage2.apart.steps
 cached_steps = stage2.cached.steps
@@ -69,7 +68,7 @@ eval_every save_every = engine.check_every
 """
 _GONE = """
 audio_neighbours audio_gain = it changed nothing, or made it worse (papermill_runs/README.md)
-audio_noise normalise_codes = it changed nothing, or made it worse (papermill_runs/README.md)
+audio_noise normalise_codes reference_mouth_dropout = it changed nothing, or made it worse (papermill_runs/README.md)
 codebook_init codebook_warmup revive_dead_codes = stage1.prevent_collapse is all three
 codebook_update codebook_decay = codes learn by Eq. 3 alone
 residual_head free_logits = lips.design=ours has it, lips.design=paper has not
@@ -78,7 +77,7 @@ min_eye_distance min_sharpness max_yaw max_other_face = see data.quality_gate an
 min_run min_face_share min_speech max_offset = see data.quality_gate and data/prepared/quality.py
 heads = lips.width over HEAD_WIDTH of config.py
 transform_sigma = a constant in data/faces/alignment.py
-detect_every = a constant in data/faces/tracking.py
+detect_every = every picture is looked at
 image_format jpeg_quality clip_frames = a constant in data/prepared/extraction.py
 shard_megabytes = a constant in data/prepared/prepare.py
 beta = a constant in model/codebook.py

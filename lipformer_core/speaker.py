@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .data.prepared.references import references
 from .model.lipformer import Reference
+from .model.precision import fast
 from .training.sampling import to_images, to_tensor
 
 Frames = NDArray[np.int64] | Sequence[int]
@@ -56,17 +57,28 @@ class Speaker:
         """Crops (k, S, S, 3) as the model takes them: (k, 3, S, S) in [-1, 1]."""
         return to_tensor(torch.from_numpy(np.ascontiguousarray(crops)).to(self.device)).to(self.dtype)
 
+    def windows(self, sound: NDArray[np.float32]) -> Tensor:
+        """Sound (k, window, columns) as the model takes it."""
+        return torch.from_numpy(np.ascontiguousarray(sound, dtype=np.float32)).to(self.device, self.dtype)
+
     @torch.inference_mode()
     def look(self, crops: NDArray[np.uint8], frames: Frames) -> Any:
         """What the model sees of the clip's frames, by index and as crops (k, S, S, 3), for any number of `say`."""
         lenders = self.lender[np.asarray(frames)]
         lent = [self._encoded[index] for index in lenders]
         alone = len(set(lenders)) == 1
-        reference = lent[0] if alone else Reference(*(torch.cat(halves) for halves in zip(*lent, strict=True)))
+        reference = lent[0] if alone else type(lent[0])(*(torch.cat(parts) for parts in zip(*lent, strict=True)))
         return self.model.look(self.tensor(crops), reference)
 
     @torch.inference_mode()
     def say(self, seen: Any, sound: NDArray[np.float32]) -> NDArray[np.uint8]:
         """The generated crops (k, S, S, 3) of what `look` gave, driven by sound (k, window, columns)."""
-        windows = torch.from_numpy(np.ascontiguousarray(sound, dtype=np.float32)).to(self.device, self.dtype)
-        return to_images(self.model.say(seen, windows).float())
+        return to_images(self.model.say(seen, self.windows(sound)).float())
+
+    @torch.inference_mode()
+    def dub(self, crops: NDArray[np.uint8], frames: Frames, sound: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The clip's crops (k, S, S, 3), by index, with their lower half generated; the upper one is left as it is."""
+        with fast(self.device):
+            seen = self.look(crops, frames)
+            bottom = to_images(self.model.say(seen, self.windows(sound), bottom_only=True).float())
+        return np.concatenate([crops[:, : crops.shape[1] // 2], bottom], 1)

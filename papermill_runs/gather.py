@@ -35,7 +35,7 @@ KEYS = {
     "ceiling.mouth_psnr": ("Mouth PSNR, stage-1 reconstruction", "dB, the ceiling"),
     "warping.error_ratio": ("Warping error ratio", "with warping over without, pose gaps above 10°; below 1 it helps"),
 }
-PACKAGES = ("numpy", "torchvision", "accelerate", "av", "librosa", "opencv-python", "mediapipe", "papermill")
+PACKAGES = ("numpy", "torchvision", "accelerate", "av", "opencv-python", "mediapipe", "papermill")
 
 
 def machine(steps: list[Step]) -> dict:

@@ -139,7 +139,9 @@ class FakeModel(torch.nn.Module):
     def look(self, target: torch.Tensor, reference: Reference) -> tuple[torch.Tensor, Reference]:
         return target, reference
 
-    def say(self, seen: tuple[torch.Tensor, Reference], audio: torch.Tensor) -> torch.Tensor:
+    def say(
+        self, seen: tuple[torch.Tensor, Reference], audio: torch.Tensor, tau: None = None, bottom_only: bool = False
+    ) -> torch.Tensor:
         target, reference = seen
         batch = len(target)
         assert target.shape == (batch, 3, 64, 64) and audio.shape == (batch, 16, 80)
@@ -147,7 +149,7 @@ class FakeModel(torch.nn.Module):
         bottom = reference.bottom.expand(batch, -1, -1, -1).clone()
         loudness = audio[:, 6:10].amax((1, 2)).clamp(-1, 1)
         bottom[:, :, 6:16, 22:42] = loudness[:, None, None, None]
-        return torch.cat([target[:, :, :32], bottom], dim=2)
+        return bottom if bottom_only else torch.cat([target[:, :, :32], bottom], dim=2)
 
 
 def noise_face(seed: int, size: int = 32) -> torch.Tensor:

@@ -1,8 +1,5 @@
 """Log-mel: clock, range, silence, robustness."""
 
-import subprocess
-import sys
-
 import librosa
 import numpy as np
 import pytest
@@ -32,23 +29,14 @@ def test_range_of_a_full_scale_voice():
     assert -1 <= mel.min() and 0.3 < mel.max() < 1.3
 
 
-def test_it_is_librosas_mel_without_waiting_for_all_of_librosa():
+def test_it_is_librosas_mel():
     sound = np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)
-    code = """
-import sys
-import numpy as np
-from lipformer_core.data.audio import log_mel
-sound = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
-sys.stdout.buffer.write(log_mel(sound).tobytes())
-assert "librosa.core.constantq" not in sys.modules, "seconds of a dub's start"
-"""
-    alone = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     bands = librosa.feature.melspectrogram(
         y=np.pad(sound, N_FFT // 2), sr=SAMPLE_RATE, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False,
         n_mels=N_MELS, fmin=F_MIN, fmax=F_MAX,
     )  # fmt: skip
     expected = 2 / 7 * np.log10(np.maximum(bands.T / 1e-5, 1)) - 1
-    np.testing.assert_allclose(np.frombuffer(alone, np.float32).reshape(-1, N_MELS), expected, atol=1e-6)
+    np.testing.assert_allclose(log_mel(sound), expected, atol=1e-6)
 
 
 def test_frame_i_is_centred_on_sample_160_i():

@@ -15,7 +15,7 @@ from lipformer_core.errors import ConfigError, UnreadableMedia
 
 runner = CliRunner()
 TRAINING = ["train codebook", "train sync", "train wav2lip", "train lipformer"]
-COMMANDS = ["prepare", *TRAINING, "personalise", "dub", "dub-batch", "evaluate", "compare", "fetch", "info"]
+COMMANDS = ["prepare", *TRAINING, "personalise", "dub", "dub-batch", "evaluate", "compare", "bench", "fetch", "info"]
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def calls(monkeypatch):
         ("lipformer_core.dubbing.dub", "dub"),
         ("lipformer_core.dubbing.batch", "dub_batch"),
         ("lipformer_core.evaluation.protocol", "evaluate"),
+        ("lipformer_core.bench", "bench"),
     ]:
         stand_in(module, function)
     return received
@@ -137,6 +138,22 @@ def test_evaluate_takes_the_weights_shipped_where_no_run_is_named(calls):
     result = runner.invoke(app, ["evaluate", "--data", "d", "--out", "o"])
     assert result.exit_code == 0, result.output
     assert calls[0][1] == (None, Path("d"), Path("o"))
+
+
+def test_bench_passes_everything_on(calls, tmp_path, monkeypatch):
+    fake = sys.modules["lipformer_core.bench"]
+    fake.MODELS, fake.table, out = ("quick",), lambda results: f"a table of {results['fps']}", tmp_path / "b.json"
+    bench = fake.bench
+    monkeypatch.setattr(fake, "bench", lambda *given, **more: bench(*given, **more) and {"fps": 7})
+    options = ["--runtime", "eager", "--runtime", "onnx", "--seconds", "1", "--clip", "0", "--training", "--quiet"]
+    result = runner.invoke(app, ["bench", "realtime", "runs/a", *options, "--json", str(out), "--device", "cpu"])
+    assert "a table of 7" in result.output and '"fps": 7' in out.read_text()
+    _, given, more = calls[0]
+    runner.invoke(app, ["bench"])
+    assert given == (["realtime", "runs/a"],) and more["runtimes"] == ["eager", "onnx"]
+    named = ("seconds", "clip_s", "training", "device", "progress", "video")
+    assert [more[name] for name in named] == [1.0, 0.0, True, "cpu", False, None]
+    assert calls[1][1] == (("quick",),) and calls[1][2]["runtimes"] == ["eager"]
 
 
 @pytest.mark.parametrize(

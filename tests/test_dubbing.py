@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from datetime import datetime
 from fractions import Fraction
+from functools import partial
 from time import time
 
 import av
@@ -86,7 +87,8 @@ def test_a_model_of_normalised_sound_hears_it_less_the_recordings_mean(tmp_path)
     for normalised in (False, True):
         m.model.config = FAKE_CONFIG.replace({"audio.mean_normalise": normalised})
         seen = heard[normalised] = []
-        m.model.say = lambda face, audio, seen=seen: seen.append(audio) or FakeModel.say(m.model, face, audio)
+        say = partial(FakeModel.say, m.model)
+        m.model.say = lambda face, audio, seen=seen, say=say, **how: seen.append(audio) or say(face, audio, **how)
         m.dub()
     plain, less = (torch.cat(heard[k]) for k in (False, True))
     mean = torch.from_numpy(log_mel(read_audio(m.audio)).mean(0))
@@ -379,11 +381,11 @@ def test_an_interrupted_run_leaves_no_half_file(tmp_path):
     m = Material(tmp_path, n=50, seconds=2.0)
     say = m.model.say
 
-    def interrupted(*inputs):
+    def interrupted(*inputs, **how):
         if interrupted.calls == 2:
             raise KeyboardInterrupt
         interrupted.calls += 1
-        return say(*inputs)
+        return say(*inputs, **how)
 
     interrupted.calls = 0
     m.model.say = interrupted

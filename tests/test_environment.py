@@ -116,7 +116,7 @@ class Only(importlib.machinery.PathFinder):
         return None if name.partition(".")[0] in foreign else super().find_spec(name, path, target)
 
 sys.meta_path = [Only if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]
-assert {{"cv2", "librosa", "av", "matplotlib", "tqdm"}} <= foreign | {also!r}
+assert {{"cv2", "scipy", "av", "matplotlib", "tqdm"}} <= foreign | {also!r}
 package = importlib.import_module("lipformer_core.{package}")
 names = ["lipformer_core.{package}." + m.name for m in pkgutil.walk_packages(package.__path__)]
 for name in names:
@@ -187,6 +187,41 @@ def test_a_command_that_needs_an_extra_says_which(tmp_path):
 def test_the_package_itself_imports_at_once():
     code = "import sys, lipformer_core; print(any(m in sys.modules for m in ('torch', 'numpy', 'cv2')))"
     assert run_python(code).strip() == "False"
+
+
+HEAVY = ("torch", "numpy", "cv2", "av", "scipy", "mediapipe", "onnxruntime", "librosa", "numba", "matplotlib", "sympy")
+
+
+def test_the_command_line_answers_before_anything_heavy_is_imported():
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from lipformer_core.cli import app
+for arguments in (["--help"], ["dub", "--help"]):
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+print([m for m in {HEAVY} if m in sys.modules])
+"""
+    assert run_python(code).strip() == "[]"
+
+
+def test_a_dub_imports_nothing_that_it_does_not_use(tmp_path):
+    """librosa, numba and pyplot would be half of the time before its first frame; pyplot is left as it was."""
+    code = f"""
+import sys
+from pathlib import Path
+from test_dubbing import Material
+from lipformer_core.data.faces import open_tracker
+from lipformer_core.errors import WeightsMissing
+try:
+    open_tracker()
+except WeightsMissing:
+    pass
+Material(Path({str(tmp_path)!r})).dub()
+print([m for m in {("librosa", "numba", "matplotlib", "onnxruntime", "sympy")} if m in sys.modules])
+import matplotlib.pyplot
+assert matplotlib.pyplot.figure
+"""
+    assert run_python(f"import sys; sys.path.append({str(ROOT / 'tests')!r})\n{code}").strip() == "[]"
 
 
 def test_every_import_is_declared():

@@ -19,7 +19,7 @@ FLOORS = (
     ("training",),
     ("speaker.py",),
     ("dubbing", "evaluation"),
-    ("personalise.py", "widgets.py"),
+    ("personalise.py", "widgets.py", "bench"),
     ("cli.py",),
 )
 FIGURE_2 = ("lipformer", "transformer", "warping", "audio_encoder")

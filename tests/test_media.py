@@ -200,3 +200,23 @@ def test_impossible_targets_are_refused(tmp_path):
     ):
         pass
     assert {p.name for p in Path(tmp_path).iterdir()} == {"a.mp4"}
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv"])
+@pytest.mark.parametrize(("size", "crf"), [((96, 128), 17), ((95, 127), 23), ((96, 128), 0)])
+def test_parts_are_joined_as_they_are_coded(tmp_path, name, size, crf):
+    fps, frames = Fraction(30_000, 1_001), face_clip(40, *size)[0]
+    given, coded = dict(crf=crf, pixel_aspect=Fraction(4, 3)), []
+    with VideoWriter(tmp_path / name, *size[::-1], fps, (tone(2.0), 16_000), **given) as joined:
+        for k, part in enumerate((frames[:16], frames[16:39], frames[39:])):
+            path = tmp_path / f"{k}.mp4"
+            with VideoWriter(path, *size[::-1], fps, **given) as writer:
+                for frame in part:
+                    writer.write(frame)
+            coded += [picture for _, picture in iter_frames(path)]
+            joined.append(path)
+    assert (np.stack([picture for _, picture in iter_frames(tmp_path / name)]) == coded).all()
+    np.testing.assert_allclose(frame_times(tmp_path / name), np.arange(40) / float(fps), atol=1e-3)
+    info = probe(tmp_path / name)
+    assert (info.fps, info.pixel_aspect, info.width, info.height) == (fps, Fraction(4, 3), *size[::-1])
+    assert abs(len(read_audio(tmp_path / name)) / 16_000 - 40 / fps) < 0.04

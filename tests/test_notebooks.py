@@ -16,12 +16,13 @@ NAMES = (
     "04_transformer_training",
     "05_evaluation",
     "06_talking_face",
+    "07_speed",
     "A1_sync_expert",
 )
 COMMON = {"preset": "quick", "corpus": "synthetic", "source": "", "seed": 0, "overrides": {}, "work": "", "results": ""}
 LARGEST = 2_000_000  # bytes
 LONGEST_CELL, USUAL_CELL = 20, 8  # lines; imports are the long ones
-FEWEST_FIGURES = {"01": 8, "02": 6, "03": 4, "04": 5, "05": 6, "06": 4, "A1": 5}
+FEWEST_FIGURES = {"01": 8, "02": 6, "03": 4, "04": 5, "05": 6, "06": 4, "07": 2, "A1": 5}
 # Figure 2, an equation and its code, shapes, exercises
 TEACHES = ("figure2(", "$$", "print(source_of(", ".shape", "## Try it\n\n1. ", "\n2. ")
 MACHINE = re.compile(r"/(home|root|Users|tmp|work|var/folders)/|/content/|site-packages|[A-Z]:\\\\")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -218,23 +217,6 @@ def test_a_closed_stderr_is_no_harm_to_the_library(tmp_path):
     """
     process = python(code, tmp_path, "2>&-")
     assert process.communicate(timeout=60)[0].split() == [b"3"] and process.returncode == 0
-
-
-def test_sound_is_heard_where_no_folder_takes_compiled_functions(monkeypatch):
-    """numba then refuses to import librosa: "cannot cache function …: no locator available"."""
-    import numba
-    from numba.core import caching
-
-    from lipformer_core.data.audio import mel
-
-    removed: list[str] = []
-    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
-    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [caching.UserProvidedCacheLocator])
-    monkeypatch.setattr(mel.atexit, "register", lambda _, folder, **__: removed.append(folder))
-    assert mel._librosa.__wrapped__().__name__ == "librosa"
-    assert removed == [numba.config.CACHE_DIR] and Path(removed[0]).is_dir()
-    numba.njit(cache=True)(mel.log_mel)  # as librosa's own functions, on being imported
-    shutil.rmtree(removed[0])
 
 
 @pytest.mark.parametrize("code", [28, 30, 13])

@@ -290,7 +290,7 @@ def test_an_output_that_few_players_show_is_said(tmp_path):
 
 def test_large_pictures_are_held_by_bytes(tmp_path, monkeypatch):
     assert video.frames_held(256, 256) == 32 and video.frames_held(4_320, 7_680) == 2
-    monkeypatch.setattr(video, "CACHED_BYTES", 3 * 96 * 128 * 3)
+    monkeypatch.setattr(video, "CACHED_BYTES", 6 * 96 * 128 * 3)  # half of which are a piece
     frames, marks = face_clip(20)
     path = write_video(tmp_path / "a.mp4", frames)
     model = FakeModel()

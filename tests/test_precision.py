@@ -10,7 +10,6 @@ from lipformer_core.model.codebook import Codebook
 from lipformer_core.model.lipformer import lip_codes
 from lipformer_core.model.ours.lipformer import expected_codes
 from lipformer_core.model.ours.transformer import OurTransformer
-from lipformer_core.model.ours.warping import unmoved
 from lipformer_core.model.syncnet import AUDIO_WINDOW
 from lipformer_core.model.transformer import LipTransformer
 from lipformer_core.training.codebook import CodebookStage, train_codebook
@@ -44,7 +43,7 @@ def test_logits_are_computed_in_float32(half, ours):
     transformer = OurTransformer((8, 16), *sizes) if ours else LipTransformer(*sizes)
     transformer.layers[0].forward = lambda z, *_: z  # the head alone is looked at
     codes, tokens = MEAN + torch.randn(K, DIM), MEAN + torch.randn(4, DIM, 8, 16)
-    given = unmoved(tokens) if ours else tokens, codes, torch.zeros(4, 16)
+    given = tokens, codes, torch.zeros(4, 16)
     plain = transformer(*given)
     with torch.autocast("cpu", half):
         mixed = transformer(*given)

@@ -5,17 +5,20 @@ reference frame may move them by. Whoever changes the weights measures them anew
 """
 
 import csv
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import lipformer_core as lf
 from lipformer_core import checkpoint
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.data.prepared.prepare import prepare
+from lipformer_core.errors import CheckpointError
 from lipformer_core.evaluation.cases import Puppet
 from lipformer_core.evaluation.clip_judge import Scorers
 from lipformer_core.evaluation.mouth_meter import bottom_halves
@@ -26,25 +29,25 @@ CARD = (checkpoint.SHIPPED / "README.md").read_text()
 RIDGE = 3.0
 PEOPLE = {  # two synthetic persons: figure and how far it may be off
     "ground_truth.opening_corr_self": (0.967, 0.02),
-    "sound_alone.opening_corr_self": (0.990, 0.03),
-    "lipformer.opening_corr_self": (0.946, 0.05),
-    "lipformer.opening_corr_exchanged": (0.892, 0.07),
-    "lipformer.leak": (0.16, 0.20),
-    "lipformer.silence_motion": (0.28, 0.12),
-    "lipformer.motion": (0.99, 0.20),
-    "lipformer.sharpness": (0.146, 0.04),
+    "sound_alone.opening_corr_self": (0.967, 0.03),
+    "lipformer.opening_corr_self": (0.826, 0.06),
+    "lipformer.opening_corr_exchanged": (0.711, 0.08),
+    "lipformer.leak": (0.19, 0.20),
+    "lipformer.silence_motion": (0.44, 0.15),
+    "lipformer.motion": (0.84, 0.15),
+    "lipformer.sharpness": (0.484, 0.05),
     "lipformer.mouth_psnr": (23.0, 1.0),
-    "ceiling.mouth_psnr": (27.4, 0.7),
+    "ceiling.mouth_psnr": (28.4, 0.7),
 }
 STRANGER = {  # one clip of GRID's person b
     "ground_truth.opening_corr_self": (0.970, 0.02),
-    "sound_alone.opening_corr_self": (0.711, 0.08),
-    "lipformer.opening_corr_self": (0.752, 0.12),
-    "lipformer.silence_motion": (0.15, 0.12),
-    "lipformer.motion": (0.54, 0.15),
-    "lipformer.sharpness": (0.36, 0.10),
-    "lipformer.mouth_psnr": (26.9, 1.0),
-    "ceiling.mouth_psnr": (31.0, 0.7),
+    "sound_alone.opening_corr_self": (0.867, 0.06),
+    "lipformer.opening_corr_self": (0.783, 0.10),
+    "lipformer.silence_motion": (0.13, 0.10),
+    "lipformer.motion": (0.63, 0.15),
+    "lipformer.sharpness": (0.935, 0.10),
+    "lipformer.mouth_psnr": (27.8, 1.0),
+    "ceiling.mouth_psnr": (33.0, 0.7),
 }
 
 
@@ -112,6 +115,30 @@ def test_small_enough_to_clone():
     assert sum(path.stat().st_size for path in files) <= 30e6
 
 
+def test_a_run_is_handed_on_with_half_the_bytes_and_the_same_pictures(tiny_run, tmp_path):
+    checkpoint.halve(tiny_run, tmp_path / "small")
+    pictures = []
+    for run in (tiny_run, tmp_path / "small"):
+        model = lf.load(run)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        torch.manual_seed(0)
+        face = torch.rand(1, 3, 32, 32) * 2 - 1
+        pictures.append(model.reconstruct(face))
+        assert Trained.load(run).judges is not None and checkpoint.load_codebook(run) is not None
+    torch.testing.assert_close(*pictures, atol=0.02, rtol=0)
+    sizes = [(run / "lipformer/model.safetensors").stat().st_size for run in (tiny_run, tmp_path / "small")]
+    assert sizes[1] < 0.6 * sizes[0]
+    with pytest.raises(CheckpointError, match="finished"):
+        checkpoint.halve(tmp_path, tmp_path / "none")
+    header, tensors = checkpoint.load(tiny_run / "codebook/model.safetensors")
+    tensors[next(iter(tensors))].fill_(1e6)
+    (tmp_path / "loud/codebook").mkdir(parents=True)
+    save_file(tensors, tmp_path / "loud/codebook/model.safetensors", {"header": json.dumps(header)})
+    with pytest.raises(CheckpointError, match="beyond what 16 bits hold"):
+        checkpoint.halve(tmp_path / "loud", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_card_says_what_it_is_of_these_very_weights():
     header = checkpoint.header_of(checkpoint.SHIPPED, "lipformer")
     assert checkpoint.fingerprint(lf.load())[:12] in CARD
@@ -177,7 +204,7 @@ def test_sound_that_is_late_or_shuffled_moves_the_mouth_elsewhere(people):
         for name, sound in sounds.items():
             corr[name].append(np.corrcoef(meter.read(puppet.say(seen, sound))[:, 0], clip.opening[frames])[0, 1])
     own, late, shuffled = (np.mean(values) for values in corr.values())
-    assert own > 0.85 and late < own - 0.4 and abs(shuffled) < 0.25
+    assert own > 0.75 and late < own - 0.4 and abs(shuffled) < 0.25
 
 
 def test_lips_that_move_half_as_far_are_out_of_bounds(people):

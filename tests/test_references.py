@@ -133,7 +133,7 @@ def test_few_pictures_are_looked_at_and_a_faded_one_lends_only_where_all_are():
 
     n, contrast = 400, np.ones(400)
     contrast[7] = 3
-    one = dict(opening=np.arange(n) / n, pose=np.zeros((n, 3)), usable=np.ones(n, bool))
+    one = dict(opening=np.zeros(n), pose=np.zeros((n, 3)), usable=np.ones(n, bool))
     ((borrowers, lender, crop),) = references(**one, picture=lambda i: picture(i, contrast))
     assert lender == 7 and crop.std() == 3 and len(borrowers) == n and len(looked) == LOOKED_AT
     contrast[[20, 300]] = 2 * FEWEST_CONTRAST

@@ -146,7 +146,7 @@ def test_a_dub_gives_the_model_the_features(encoder, tmp_path):
     m, seen = Material(tmp_path), []
     m.model.config = FAKE_CONFIG.replace({"audio.speech_encoder": "moonshine"})
     say = m.model.say
-    m.model.say = lambda face, audio: seen.append(audio) or say(face, audio[..., :80])
+    m.model.say = lambda face, audio, **options: seen.append(audio) or say(face, audio[..., :80], **options)
     m.dub()
     heard = torch.cat(seen)
     assert heard.shape[1:] == (FAKE_CONFIG.audio.window, COLUMNS) and heard[..., 80:].abs().max() > 0
@@ -202,7 +202,7 @@ def test_a_model_of_features_does_without_them_where_they_are_absent(monkeypatch
     m, seen = Material(tmp_path), []
     m.model.config = FAKE_CONFIG.replace({"audio.speech_encoder": "moonshine"})
     say = m.model.say
-    m.model.say = lambda face, audio: seen.append(audio) or say(face, audio[..., :80])
+    m.model.say = lambda face, audio, **options: seen.append(audio) or say(face, audio[..., :80], **options)
     report = m.dub()
     assert torch.cat(seen).shape[-1] == COLUMNS and not torch.cat(seen)[..., 80:].any()
     assert any("without the speech encoder" in warning for warning in report.warnings)

@@ -1,15 +1,13 @@
-"""Tracking: one face through a video, its gaps, cuts between shots, and what is saved by not looking everywhere."""
+"""Tracking: one face through a video, its gaps, cuts between shots."""
 
 import os
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from material import draw_face, face_landmarks
 
-from lipformer_core.data.faces import open_tracker
-from lipformer_core.data.faces.alignment import crop_transforms, mouth_opening, valid_runs
+from lipformer_core.data.faces.alignment import crop_transforms, valid_runs
 from lipformer_core.data.faces.shots import CutDetector
 from lipformer_core.data.faces.tracking import fill_gaps, load_track, track_faces
 from lipformer_core.errors import DataError, NoFaceFound
@@ -90,34 +88,13 @@ def test_tracks_are_saved_and_checked(tmp_path):
             load_track(tmp_path / f"{name}.npz")
 
 
-class FollowingTracker(ListTracker):
-    """Knows the faces of picture k, whose number is its grey value, and counts how often it looks everywhere."""
-
-    def __init__(self, faces, lost=()):
-        self.faces, self.lost, self.looked, self.followed = faces, lost, [], []
-
-    def detect(self, rgb):
-        self.looked.append(int(rgb[0, 0, 0]))
-        return [(points, np.zeros(3, np.float32)) for points in self.faces[self.looked[-1]]]
-
-    def follower(self):
-        def follow(pictures, box):
-            for rgb in pictures:
-                k = int(rgb[0, 0, 0])
-                self.followed.append(k)
-                yield None if k in self.lost else (self.faces[k][0], np.zeros(3, np.float32))
-
-        return follow
-
-
-class BatchTracker(FollowingTracker):
+class BatchTracker(ListTracker):
     """Takes four pictures at once."""
 
-    batch = 4
-    follower = property()  # no such method
+    batch, taken = 4, ()
 
     def detect_batch(self, pictures):
-        self.followed.append(len(pictures))
+        self.taken += (len(pictures),)
         return [self.detect(picture) for picture in pictures]
 
 
@@ -194,67 +171,15 @@ def test_other_faces_are_measured():
     assert track([[large, large + 1]]).other[0] == 0  # the same face, found twice
 
 
-def test_looking_everywhere_now_and_then_measures_every_frame():
-    marks = [face_landmarks((60 + k, 50), 30, opening=0.01 * (k % 20)) for k in range(60)]
-    tracker = FollowingTracker([[m] for m in marks])
-    found = track_faces(numbered(60), tracker, detect_every=12)
-    np.testing.assert_array_equal(found.landmarks, marks)
-    assert tracker.looked == list(range(0, 60, 12)) and found.valid.all() and not found.interpolated.any()
-    assert sorted(tracker.looked + tracker.followed) == list(range(60))
-
-
-def test_a_lost_face_is_looked_for_at_once():
-    marks = [[face_landmarks((60 + k, 50), 30)] for k in range(30)]
-    marks[20:] = [[m[0] + [400, 0]] for m in marks[20:]]  # jumps away: what is followed is another face
-    tracker = FollowingTracker(marks, lost=[7])
-    found = track_faces(numbered(30), tracker, detect_every=12, max_gap=3)
-    assert tracker.looked[:4] == [0, 7, 19, 20]
-    assert found.valid[:20].all() and not found.valid[20:24].any() and found.valid[24:].all()
-
-
-def test_beside_another_face_everything_is_looked_at():
-    one, other = face_landmarks((40, 50), 20), face_landmarks((120, 50), 20)
-    tracker = FollowingTracker([[one]] * 5 + [[one, other]] * 15 + [[one]] * 10)
-    track_faces(numbered(30), tracker, detect_every=5)
-    assert tracker.looked == [0, *range(5, 21), 25]
-
-
 def test_pictures_come_in_batches_where_the_network_takes_them():
     marks = [[face_landmarks((60 + k, 50), 30)] for k in range(11)]
     tracker = BatchTracker(marks)
     found = track_faces(numbered(11), tracker)
     np.testing.assert_array_equal(found.landmarks, np.concatenate(marks))
-    assert tracker.followed == [4, 4, 3] and tracker.looked == list(range(11))
+    assert tracker.taken == (4, 4, 3)
 
 
 def test_wrong_arguments():
-    for options in ({"face": -1}, {"face": "smallest"}, {"detect_every": 0}):
+    for options in ({"face": -1}, {"face": "smallest"}):
         with pytest.raises(ValueError, match=next(iter(options))):
             track([[face_landmarks((50, 50), 30)]], **options)
-
-
-def pictures_of(name):
-    from lipformer_core.data.media import iter_frames
-
-    return [picture for _, picture in iter_frames(next(Path(CLIPS).rglob(f"{name}.mp4")))]
-
-
-@real
-def test_following_agrees_with_looking_everywhere_and_remembers_nothing():
-    tracker, pictures = open_tracker("mediapipe"), pictures_of("grid_lbax4n")
-    everywhere = track_faces(iter(pictures), tracker)
-    track_faces(iter(pictures_of("grid_brbk7n")[:30]), tracker, detect_every=12)
-    followed = track_faces(iter(pictures), tracker, detect_every=12)
-    np.testing.assert_array_equal(
-        followed.landmarks, track_faces(iter(pictures), open_tracker("mediapipe"), detect_every=12).landmarks
-    )
-    assert np.abs(followed.landmarks - everywhere.landmarks).mean() < 0.5
-    a, b = mouth_opening(everywhere.landmarks), mouth_opening(followed.landmarks)
-    assert np.corrcoef(a, b)[0, 1] > 0.97 and 0.9 < b.std() / a.std() < 1.1
-
-
-@real
-def test_real_cuts_are_found_and_real_motion_is_none():
-    one, other, turning = pictures_of("grid_lbax4n")[:20], pictures_of("grid_sbia1a")[:20], pictures_of("vox_00098")
-    assert cuts(one + other + one) == [20, 40]
-    assert cuts(turning) == []

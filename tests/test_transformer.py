@@ -9,7 +9,6 @@ from lipformer_core.model.build import build
 from lipformer_core.model.lipformer import LipFormer, lip_codes
 from lipformer_core.model.ours import OurLipFormer, OurTransformer
 from lipformer_core.model.ours.lipformer import expected_codes
-from lipformer_core.model.ours.warping import unmoved
 from lipformer_core.model.transformer import ConditionalLayerNorm, CrossAttention, LipTransformer
 
 GRID = (4, 8)
@@ -69,7 +68,7 @@ def test_folded_keys_and_values_change_no_output_and_training_unfolds_them(desig
 
     def logits():
         with torch.no_grad():
-            return model.predict(model.look(image, reference).warped, model.audio_encoder(sound))[0]
+            return model.predict(*model.hear(model.look(image, reference), sound))[0]
 
     unfolded, names = logits(), set(model.state_dict())
     assert attention.folded_keys is None
@@ -120,7 +119,7 @@ def test_query_source(ablation, fixed):
     for layer in transformer.layers:
         layer.cross_attention.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     warped = torch.randn(2, 8, *GRID)
-    transformer(warped if paper else unmoved(warped), torch.randn(20, 8), torch.randn(2, 6))
+    transformer(warped, torch.randn(20, 8), torch.randn(2, 6))
     assert len(seen) == 2 and torch.equal(*seen) == fixed
 
 
@@ -141,7 +140,7 @@ def test_an_untrained_residual_head_copies_the_warped_reference_and_learns():
     codes = torch.randn(20, 8)
     indices, warped = copies(2, codes)
     transformer = OurTransformer(GRID, **SIZES)
-    logits, latents = transformer(unmoved(warped), codes, torch.randn(2, 6))
+    logits, latents = transformer(warped, codes, torch.randn(2, 6))
     torch.testing.assert_close(latents, warped.flatten(2).transpose(1, 2))
     assert torch.equal(logits.argmax(-1), indices)
     F.cross_entropy(logits.flatten(0, 1), (indices.flatten() + 1) % 20).backward()
@@ -157,9 +156,9 @@ def test_our_transformer_hears_places_and_neighbours():
         torch.nn.init.normal_(part.weight)
     plain = torch.ones(1, 8, *GRID)
     with torch.no_grad():
-        one = transformer(unmoved(plain), codes, sound)[0]
+        one = transformer(plain, codes, sound)[0]
         assert not torch.allclose(one[:, 0], one[:, 9], atol=1e-3), "alike tokens in different places"
-        other = unmoved(plain)
+        other = plain.clone()
         other[:, :, 3, 7] = -1
         assert not torch.allclose(transformer(other, codes, sound)[0][:, 0], one[:, 0], atol=1e-4)
 
@@ -213,8 +212,9 @@ def test_a_model_with_expected_codes_generates_by_them(tiny_config):
     reference = hard.encode_reference(image)
     with torch.no_grad():
         seen = hard.look(image, reference)
-        logits, _ = hard.predict(seen.warped, hard.audio_encoder(sound))
-        by_hand = hard.decode(seen.upper, logits.softmax(-1) @ hard.codes).clamp(-1, 1)
+        warped, condition = hard.hear(seen, sound)
+        logits, _ = hard.predict(warped, condition)
+        by_hand = hard.decode(seen.upper, logits.softmax(-1) @ hard.codes, warped).clamp(-1, 1)
     torch.testing.assert_close(soft.generate(image, sound, reference), by_hand)
     assert not torch.allclose(soft.generate(image, sound, reference), hard.generate(image, sound, reference))
     torch.testing.assert_close(soft.choose(logits, 0.5), soft.choose(logits, None))  # no sampling in training

@@ -16,8 +16,8 @@ from lipformer_core.training.pairs import PairSampler
 
 @pytest.fixture
 def chance(tiny_config):
-    """Settings under which training hides mouths, takes sound away and shows pose twins."""
-    return tiny_config.replace(stage2={"hidden_mouths": True, "silence": True, "pose_twins": True})
+    """Settings under which training takes sound away and shows pose twins."""
+    return tiny_config.replace(stage2={"silence": True, "pose_twins": True})
 
 
 @pytest.fixture
@@ -37,19 +37,6 @@ def test_twice_gives_the_same_figures_whatever_the_global_generator(phase, chanc
         assert torch.equal(torch.get_rng_state(), before)
     assert found[0] == found[1]
     assert stage.model.training
-
-
-def test_training_hides_the_references_mouth_and_validation_does_not(chance, samplers, tiny_run, monkeypatch):
-    monkeypatch.setattr("lipformer_core.training.objectives.HIDDEN", 1.0)
-    stage = LipFormerStage(Trained(chance, checkpoint.load_codebook(tiny_run)), "cached", *samplers)
-    seen, mouth = [], stage.objective.mouth
-    stage.model.lipformer.transformer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    stage.losses(0, stage.material(0))
-    assert len(seen) == 1 and mouth.any() and not mouth.all()
-    assert not seen[0][..., mouth].any() and seen[0][..., ~mouth].any()
-    seen.clear()
-    stage.evaluate()
-    assert seen and all(warped[..., mouth].any() for warped in seen)
 
 
 def test_validation_pairs_have_their_own_upper_half_and_their_own_sound(chance, samplers, tiny_corpus):

@@ -4,7 +4,8 @@ import torch
 
 from lipformer_core.model.build import build
 from lipformer_core.model.lipformer import Reference
-from lipformer_core.model.ours.warping import fine, unmoved
+from lipformer_core.model.ours.lipformer import PicturedReference
+from lipformer_core.model.ours.warping import move_picture
 from lipformer_core.model.warping import AdaptiveFaceWarping, bilinear_sample, identity_grid
 from lipformer_core.training.losses import bottom_coordinates, warp_landmark_loss
 
@@ -34,69 +35,61 @@ def test_equal_upper_halves_give_the_identity_exactly():
     assert not torch.allclose(module(upper, other, bottom)[0], bottom)
 
 
-def test_corners_and_fractions_make_the_bilinear_sample():
+def test_a_picture_is_read_where_the_grid_says():
     torch.manual_seed(0)
-    features = torch.randn(2, 5, 6, 12)
-    grid = (identity_grid(6, 12) + 0.3 * torch.randn(2, 6, 12, 2)).clamp(-1.2, 1.2)  # beyond the edges too
-    warped = bilinear_sample(features, grid)
-    first, *corners, fraction = fine(features, warped, grid).split([5, 5, 5, 5, 5, 2], 1)
-    assert torch.equal(first, warped)
-    assert fraction.min() >= 0 and fraction.max() <= 1
-    right, down = fraction[:, :1], fraction[:, 1:]
-    upper, lower = (a * (1 - right) + b * right for a, b in (corners[:2], corners[2:]))
-    torch.testing.assert_close(upper * (1 - down) + lower * down, warped, atol=1e-5, rtol=1e-4)
+    picture, grid = torch.rand(1, 3, 48, 48), identity_grid(3, 6)
+    torch.testing.assert_close(move_picture(picture, grid), picture[:, :, 24:])
+    shifted = grid.clone()
+    shifted[..., 0] += 2 * 5 / 48  # five pixels to the right
+    shifted[..., 1] -= 2 * 3 / 24  # and three above, beyond the bottom half's edge
+    torch.testing.assert_close(move_picture(picture, shifted)[..., :-5], picture[:, :, 21:-3, 5:])
 
 
-def test_unmoved_features_are_read_where_they_are():
-    features = torch.randn(2, 5, 6, 12)
-    own = unmoved(features)
-    assert own.shape == fine(features, features, identity_grid(6, 12).expand(2, -1, -1, -1)).shape
-    *tokens, fraction = own.split([5, 5, 5, 5, 5, 2], 1)
-    assert all(torch.equal(token, features) for token in tokens) and not fraction.any()
+def reference_of(config, count=1):
+    codes = (count, config.codebook.dim, *config.token_grid)
+    picture = torch.rand(count, 3, config.data.size, config.data.size) * 2 - 1
+    return PicturedReference(torch.randn(codes), torch.randn(codes), picture)
 
 
-def test_our_transformer_hears_of_the_corners_and_the_papers_gets_none(tiny_config):
-    """Half a token's shift of two-coloured tokens: their means are all alike, their corners are not."""
+def test_our_warping_hears_and_sees_the_mouth_that_it_moves(tiny_config):
     torch.manual_seed(0)
-    model = build(tiny_config).eval()
-    torch.nn.init.normal_(model.transformer.head.weight)
-    rows, columns = tiny_config.token_grid
-    dim = tiny_config.codebook.dim
-    stripes = torch.ones(1, dim, rows, columns)
-    stripes[..., ::2] = -1
-    condition = model.audio_encoder(torch.zeros(1, tiny_config.audio.window, 80))
-    grid = identity_grid(rows, columns).clone()
-    grid[..., 0] += 1 / columns
-    seen = [fine(s, bilinear_sample(s, grid), grid) for s in (stripes, -stripes)]
-    torch.testing.assert_close(seen[0][:, :dim, :, :-1], seen[1][:, :dim, :, :-1])
-    with torch.no_grad():
-        logits = [model.predict(w, condition)[0].unflatten(1, (rows, columns))[:, :, 0] for w in seen]
-    assert not torch.allclose(*logits, atol=1e-3)
-    reference = Reference(stripes, stripes)
-    paper = build(tiny_config.replace({"lips.design": "paper"}))
-    for one, channels in ((model, 5 * dim + 2), (paper, dim)):
-        warped, read_at = one.warp(stripes, reference)
-        assert warped.shape == (1, channels, rows, columns) and read_at.shape == (1, rows, columns, 2)
+    model, reference = build(tiny_config).eval(), reference_of(tiny_config)
+    torch.nn.init.normal_(model.warping.displace[-1].weight)
+    upper, condition = torch.randn_like(reference.upper), torch.randn(1, tiny_config.lips.audio_width)
+    one = model.warp(upper, reference, condition)[1]
+    for changed in (
+        (upper, reference, condition + 1),
+        (upper, reference._replace(bottom=reference.bottom.flip(0, 2)), condition),
+        (upper, reference._replace(upper=reference.upper.flip(2)), condition),
+        (upper + torch.randn_like(upper), reference, condition),
+    ):
+        assert not torch.allclose(model.warp(*changed)[1], one, atol=1e-4)
+    assert torch.equal(model.warp(upper, reference._replace(picture=-reference.picture), condition)[1], one)
 
 
 def test_one_reference_serves_a_whole_batch(tiny_config):
     torch.manual_seed(0)
-    model = build(tiny_config)
+    model, reference = build(tiny_config).eval(), reference_of(tiny_config)
     torch.nn.init.normal_(model.warping.displace[-1].weight)
-    shape = (tiny_config.codebook.dim, *tiny_config.token_grid)
-    upper, reference = torch.randn(3, *shape), Reference(torch.randn(1, *shape), torch.randn(1, *shape))
-    together = model.warp(upper, reference)[0]
-    alone = torch.cat([model.warp(one[None], reference)[0] for one in upper])
+    upper, condition = torch.randn(3, *reference.upper.shape[1:]), torch.randn(3, tiny_config.lips.audio_width)
+    together = model.warp(upper, reference, condition)[0]
+    alone = torch.cat([model.warp(u[None], reference, c[None])[0] for u, c in zip(upper, condition, strict=True)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    paper = build(tiny_config.replace({"lips.design": "paper"})).eval()
+    torch.nn.init.normal_(paper.warping.displace[-1].weight)
+    plain = Reference(*reference[:2])
+    together = paper.warp(upper, plain)[0]
+    torch.testing.assert_close(
+        together, torch.cat([paper.warp(u[None], plain)[0] for u in upper]), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_without_warping_the_reference_stays_where_it_is(tiny_config):
     model = build(tiny_config.replace({"lips.ablation": "no_warping"}))
     assert not list(model.warping.parameters())
-    shape = (2, tiny_config.codebook.dim, *tiny_config.token_grid)
-    upper, reference = torch.randn(shape), Reference(torch.randn(shape), torch.randn(shape))
-    warped, grid = model.warp(upper, reference)
-    assert torch.equal(warped[:, : shape[1]], reference.bottom)
+    reference = reference_of(tiny_config, 2)
+    warped, grid = model.warp(reference.upper, reference, torch.randn(2, tiny_config.lips.audio_width))
+    assert torch.equal(warped, reference.picture[:, :, tiny_config.data.size // 2 :])
     assert torch.equal(grid, identity_grid(*tiny_config.token_grid).expand_as(grid))
 
 

@@ -42,7 +42,7 @@ def dub_batch(
     mark: bool = False,
     progress: bool = True,
 ) -> list[dict]:
-    """Dub every row of a list into a folder; what an earlier call finished is left alone.
+    """Dub every row of a list into a folder; what an earlier call finished is left alone, where it stopped it goes on.
 
     Args:
         model: from `lipformer_core.load`.

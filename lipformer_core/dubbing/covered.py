@@ -33,15 +33,19 @@ class CoverCheck:
     """Looks at crops one after the other, keeps half a kilobyte of each, and says in the end which are covered."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, bytes] = {}
+        self.seen: dict[int, bytes] = {}  # by source picture
 
     def look(self, index: int, crop: np.ndarray) -> None:
         """Take the crop `(S, S, 3)` uint8 of a source picture."""
         import cv2
 
-        if index not in self._seen:
+        if index not in self.seen:
             small = cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_AREA) @ LUMA
-            self._seen[index] = np.rint(np.concatenate([small[UPPER], small[LOWER]])).astype(np.uint8).tobytes()
+            self.seen[index] = np.rint(np.concatenate([small[UPPER], small[LOWER]])).astype(np.uint8).tobytes()
+
+    def of(self, indices: np.ndarray) -> dict[int, bytes]:
+        """What was seen of these source pictures."""
+        return {i: self.seen[i] for i in np.unique(indices).tolist() if i in self.seen}
 
     def covered(self, part: np.ndarray, rate: float) -> np.ndarray:
         """Which pictures show a face whose mouth is covered, `(n,)` bool; none of an appearance that is short.
@@ -51,12 +55,12 @@ class CoverCheck:
         from scipy.ndimage import binary_closing, binary_opening
 
         result = np.zeros(len(part), bool)
-        seen = np.array(sorted(self._seen), dtype=int)
+        seen = np.array(sorted(self.seen), dtype=int)
         for number in np.unique(part[seen]):
             indices = seen[part[seen] == number]
             if len(indices) < 2 * ALIKE:
                 continue
-            pixels = np.frombuffer(b"".join(self._seen[i] for i in indices), np.uint8).reshape(len(indices), -1)
+            pixels = np.frombuffer(b"".join(self.seen[i] for i in indices), np.uint8).reshape(len(indices), -1)
             near = round(NEAR_S * rate)
             flags = np.pad(_unlike(pixels, indices, near), near + 1)
             flags = binary_closing(flags, np.ones(near + 1))

@@ -1,33 +1,36 @@
 """Make the person in a video say what a sound track says: two passes over the video, neither holding it in memory.
 
 Pass 1 finds the face in every picture and keeps landmarks alone. Pass 2 walks along the OUTPUT's time line, fetches the
-source picture that is due, generates the lower face from the sound around that moment, and puts it back.
+source picture that is due, generates the lower face from the sound around that moment, and puts it back (`frames`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
+from contextlib import closing
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import __version__
+from .. import __version__, provenance
 from ..checkpoint import fingerprint
-from ..data.audio import SILENCE, band_means, mel_windows
+from ..data.audio import SILENCE, band_means
 from ..data.audio.speech import sound_rows, why_absent
 from ..data.faces import Tracker
-from ..data.faces.alignment import TRANSFORM_SIGMA, crop_transforms, transform_points, warp_crop
+from ..data.faces.alignment import TRANSFORM_SIGMA, crop_transforms, transform_points
 from ..data.faces.tracking import appearances
 from ..data.media import Damage, FrameReader, VideoWriter, frames_held, probe, read_audio
 from ..errors import ConfigError, NoAudioStream, NoVideoStream
 from ..files import check_outputs
 from ..speaker import Speaker
 from ..timing import FPS, N_MELS, SAMPLE_RATE
-from .compositing import lower_face_mask, paste, visible_mark
 from .covered import CoverCheck
+from .frames import Frames
 from .report import (
     COMMENT,
     DubReport,
@@ -40,11 +43,12 @@ from .report import (
 )
 from .source_face import borrow, follow, smooth_runs, square_pixels
 from .timeline import POLICIES, Clock, Told, check_stretch, output_order, told
+from .unfinished import STRETCH, Unfinished
 
 if TYPE_CHECKING:
     from ..model.lipformer import LipFormer
 
-CHUNK = 16  # pictures generated at once, fewer where they are large
+STEP = 16  # pictures generated at once, fewer where they are large
 JAW_SIGMA_S = 3 / FPS  # smoothing of the mask's outline
 TRACKING = 0.2  # share of the time that pass 1 takes, for the progress bar
 
@@ -71,7 +75,8 @@ def dub(
 
     Size and background stay the source's, and so does the frame rate from 24 to 60 frames/s: below, it becomes a
     multiple, above, a part. The sound keeps its own rate and channels; the result lasts as long as the sound, within
-    one frame. What cannot be decoded is skipped, and the report says so. `out` appears only when it is complete.
+    one frame. What cannot be decoded is skipped, and the report says so. `out` appears only when it is complete. A call
+    that was stopped goes on if it is repeated: finished stretches lie in a hidden folder beside `out` (`unfinished`).
 
     Args:
         model: from `lipformer_core.load`.
@@ -93,7 +98,8 @@ def dub(
 
     Raises:
         NoVideoStream, NoAudioStream, UnreadableMedia: an input that cannot be used.
-        OutputError, MediaError: `out` or `report` cannot be written, or would replace an input or each other.
+        OutputError, MediaError: `out` or `report` cannot be written, or would replace an input or each other, or
+            another process is making the same.
         AudioTooLong: under the policy `error`.
         NoFaceFound: no frame shows the face.
         ConfigError: an unknown policy; a stretch outside the video; no face where the reference should be.
@@ -114,18 +120,13 @@ def dub(
         raise NoVideoStream(f"{video}: no pictures inside that can be decoded; give a video or a portrait")
     if not sound.has_audio:
         raise NoAudioStream(f"{audio}: no sound inside; give a file with an audio track")
-    made_by = {"version": __version__, "weights": fingerprint(model)[:12], "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}"}
+    weights = fingerprint(model)
+    made_by = {"version": __version__, "weights": weights[:12], "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}"}
+    comment = "{} LipFormer {version}, weights {weights}, {at}.".format(COMMENT, **made_by)
+    form = (source.width, source.height, source.result_fps)
+    quality = {"crf": crf, "pixel_aspect": source.pixel_aspect}
     # Opened first, though written last: a target that cannot be written is better known before the work.
-    writer = VideoWriter(
-        out,
-        source.width,
-        source.height,
-        source.result_fps,
-        audio,
-        metadata={"comment": "{} LipFormer {version}, weights {weights}, {at}.".format(COMMENT, **made_by)},
-        crf=crf,
-        pixel_aspect=source.pixel_aspect,
-    )
+    writer = VideoWriter(out, *form, audio, metadata={"comment": comment}, **quality)
 
     warnings = list(source.notes)
     seen, heard = Damage(), Damage()
@@ -143,48 +144,52 @@ def dub(
     mean = band_means(rows) if heard_as.mean_normalise else 0.0
     own_rate, rate = float(source.fps), float(source.result_fps)
     cover = CoverCheck()
-    chunk = CHUNK if source.is_image else min(CHUNK, frames_held(source.height, source.width))
-    with told(progress, "dubbing") as tell:
+    step = STEP if source.is_image else int(np.clip(frames_held(source.height, source.width) // 2, 1, STEP))
+    # all that decides about the frames: a call that differs in it takes nothing over
+    decides = [provenance.sources("frames"), weights, hashlib.sha256(rows).hexdigest(), audio_s, face, policy]
+    decides += [start, end, reference, crf, mark, str(speaker.device), str(speaker.dtype), type(tracker).__name__]
+    decides += [(os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in inputs]
+    with told(progress, "dubbing") as tell, Unfinished(out, decides) as kept:
+        spent = TRACKING * (landmarks is None)
         with clock("tracking"):
-            spent = TRACKING * (landmarks is None)
-            times, track = follow(source, landmarks, tracker, face, (start, until), lambda x: tell(spent * x), seen)
+            found = kept.load_track()
+            if found is None:
+                found = *follow(source, landmarks, tracker, face, (start, until), lambda x: tell(spent * x), seen), seen
+                if landmarks is None:
+                    kept.save_track(*found)
+        times, track, seen = found
         order = output_order(times, source, audio_s, policy, start, end)
         sigma = TRANSFORM_SIGMA * own_rate / FPS  # as in training, where a frame lasts 1/25 s
         transforms = crop_transforms(track.landmarks, track.valid, size, sigma, track.shot)
         outline = smooth_runs(transform_points(transforms, track.landmarks), track, JAW_SIGMA_S * own_rate)
         lowest_chin = float(outline[track.valid][:, 6:11, 1].max())
         transforms = transforms @ square_pixels(source)
-        with FrameReader(video, times, (source.width, source.height), seekable=not seen.leaps) as reader, writer:
+        stretches = [range(k, min(k + STRETCH, len(order))) for k in range(0, len(order), STRETCH)]
+        done = kept.finished
+        for number in range(done):
+            cover.seen |= kept.load_looks(number)
+        with FrameReader(video, times, (source.width, source.height), seekable=not seen.leaps) as reader:
             with clock("reference"):
                 lent = borrow(speaker, reader, track, transforms, order, reference)
-            for first in range(0, len(order), chunk):
-                indices = order[first : first + chunk]
-                with clock("decoding"):
-                    frames = {i: reader[i] for i in indices}
-                shown = [k for k, i in enumerate(indices) if track.valid[i]]
-                crops = generated = ()
-                if shown:
-                    with clock("cropping"):
-                        crops = np.stack([warp_crop(frames[i], transforms[i], size) for i in indices[shown]])
-                        for i, crop in zip(indices[shown], crops, strict=True):
-                            cover.look(i, crop)
-                    with clock("model"):
-                        moments = (first + np.array(shown)) / rate
-                        windows = mel_windows(rows, moments, heard_as.window) - mean
-                        generated = speaker.say(speaker.look(crops, indices[shown]), windows)
-                new = dict(zip(shown, zip(crops, generated, strict=True), strict=True))
-                for k, i in enumerate(indices):
-                    picture = frames[i]
-                    if k in new:
-                        with clock("compositing"):
-                            mask = lower_face_mask(size, outline[i], lowest_chin)
-                            picture = paste(picture, new[k][1], transforms[i], mask, new[k][0])
-                    with clock("encoding"):
-                        writer.write(visible_mark(picture) if mark else picture)
-                del frames, picture  # they may be large, and the next ones come before these names are used again
-                tell(spent + (1 - spent) * (first + len(indices)) / len(order))
-
+            frames = Frames(
+                *(speaker, reader, order, track, transforms, outline, lowest_chin),
+                *(rows, mean, rate, mark, clock),
+            )
+            parts = (part[k : k + step] for part in stretches[done:] for k in range(0, len(part), step))
+            with closing(frames.made(parts)) as made:
+                for number, stretch in enumerate(stretches[done:], done):
+                    with VideoWriter(kept.stretch(number), *form, **quality) as coded:
+                        for frame in islice(made, len(stretch)):
+                            with clock("encoding"):
+                                coded.write(frame.picture)
+                            if frame.crop is not None:
+                                cover.look(frame.index, frame.crop)
+                            tell(spent + (1 - spent) * (frame.number + 1) / len(order))
+                        kept.save_looks(number, cover.of(order[stretch.start : stretch.stop]))
             warnings += size_warnings(source, reader.resized)
+        with clock("joining"), writer:
+            for number in range(len(stretches)):
+                writer.append(kept.stretch(number))
     covered = covered_ranges(cover.covered(appearances(track), own_rate)[order], rate)
     warnings += cover_warnings(covered)
     warnings += quality_warnings(track, transforms, times, source, seen.pictures)
@@ -209,7 +214,7 @@ def dub(
         ranges=status_ranges(statuses, rate),
         covered=covered,
         seconds={name: round(spent, 3) for name, spent in {**clock.seconds, "total": total}.items()},
-        frames_per_second=round(len(order) / total, 2),
+        frames_per_second=round(sum(map(len, stretches[done:])) / total, 2),
         warnings=warnings,
         device=str(speaker.device),
         made_by=made_by,

@@ -27,7 +27,9 @@ class DubReport:
     something seems to cover the mouth (`covered`); they are generated like any other. `references` lists for each shot
     its `first` and `last` frame and the `reference_frame` that lends the mouth's texture, all counted in the source;
     `reference_frame` is that of the first shot. `duration_s` is the result's, `audio_s` the sound's. `device` is where
-    the model ran; `made_by` says by which `version` and `weights` (their fingerprint), and when (UTC).
+    the model ran; `seconds` is what each stage took, and those of one pass overlap; they and `frames_per_second` leave
+    out what an earlier call, which was stopped, had finished. `made_by` says by which `version` and `weights` (their
+    fingerprint), and when (UTC).
     """
 
     video: str

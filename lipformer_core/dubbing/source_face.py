@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..data.faces.alignment import mouth_shape, transform_points, valid_runs, wa
 from ..data.faces.tracking import FaceTrack, appearances, load_track, track_faces
 from ..data.media import Damage, FrameReader, MediaInfo, frame_times, iter_frames
 from ..data.media.pictures import square_size
+from ..data.prepared.prefetch import taken_ahead
 from ..errors import ConfigError, DataError, NoFaceFound
 from ..speaker import Speaker
 from .timeline import CLOCK_SLACK, Told, picture_at
@@ -61,23 +63,25 @@ def follow(
     def pictures() -> Iterator[np.ndarray]:
         expected = min(end, source.pictures_s or end)
         on_screen = None  # at `start`: the last picture that came before
-        for moment, picture in iter_frames(source.path, damage, square=True):
-            if moment >= end:
-                break
-            times.append(moment)
-            told(min(moment / expected, 1.0))
-            if moment <= start + CLOCK_SLACK:
-                on_screen = picture
-                continue
-            if on_screen is not None:
-                yield on_screen
-                on_screen = None
-            yield picture
+        with closing(taken_ahead(iter_frames(source.path, damage, square=True))) as decoded:
+            for moment, picture in decoded:
+                if moment >= end:
+                    break
+                times.append(moment)
+                told(min(moment / expected, 1.0))
+                if moment <= start + CLOCK_SLACK:
+                    on_screen = picture
+                    continue
+                if on_screen is not None:
+                    yield on_screen
+                    on_screen = None
+                yield picture
         if on_screen is not None:
             _check_start(source, start, times[-1])
             yield on_screen
 
-    track = track_faces(pictures(), tracker or open_tracker(), face)
+    with closing(pictures()) as shown:
+        track = track_faces(shown, tracker or open_tracker(), face)
     rows = (track.landmarks, track.pose, track.valid, track.interpolated, track.shot, track.other)
     before = len(times) - len(track)
     return np.array(times), FaceTrack(*(np.pad(a, [(before, 0)] + [(0, 0)] * (a.ndim - 1)) for a in rows))

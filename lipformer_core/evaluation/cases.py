@@ -46,9 +46,13 @@ class Puppet(Speaker):
 
     @torch.inference_mode()
     def rows(
-        self, truth: NDArray[np.uint8], frames: NDArray[np.int64] | Sequence[int], seen: Any
+        self,
+        truth: NDArray[np.uint8],
+        frames: NDArray[np.int64] | Sequence[int],
+        seen: Any,
+        audio: NDArray[np.float32],
     ) -> dict[str, NDArray[np.uint8]]:
-        """Pictures that need no audio, of true frames (k, S, S, 3): the ceiling and the two copies."""
+        """The ceiling and the two copies, of true frames (k, S, S, 3) and their sound (k, window, columns)."""
         half = truth.shape[1] // 2
         copied = truth.copy()
         copied[:, half:] = np.stack([self.lent[i][half:] for i in self.lender[np.asarray(frames)]])
@@ -56,14 +60,13 @@ class Puppet(Speaker):
         return {
             "ceiling": to_images(self.model.show(seen, own)),
             "copy_reference": copied,
-            "warped_reference": to_images(self.model.show(seen, seen.warped[:, : own.shape[1]])),
+            "warped_reference": to_images(self.model.show(seen, self.model.warped(seen, self.windows(audio)))),
         }
 
     @torch.inference_mode()
     def hear(self, judges: Judges, audio: NDArray[np.float32]) -> NDArray[np.float32]:
         """Lips (k, 2) that the judges of the training read from sound (k, window, columns) alone."""
-        windows = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)).to(self.device)
-        return judges.hear(self.model.audio_encoder(windows)).cpu().numpy()
+        return judges.hear(self.model.audio_encoder(self.windows(audio))).cpu().numpy()
 
     def look_and_say(
         self, truth: NDArray[np.uint8], frames: NDArray[np.int64], audio: NDArray[np.float32]

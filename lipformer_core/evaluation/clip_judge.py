@@ -133,7 +133,7 @@ class ClipJudge:
             own = puppet.sound(clip, frames)
             seen, spoken = puppet.look_and_say(truth, frames, own)
             if row == "lipformer":
-                rows |= puppet.rows(truth, frames, seen)
+                rows |= puppet.rows(truth, frames, seen, own)
                 if self.scorers.judges is not None:
                     self.lips["sound_alone"].append(puppet.hear(self.scorers.judges, own))
             rows[row] = spoken

@@ -7,7 +7,7 @@ What the mouth does is read from pixels by the mouth meter; its own agreement wi
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,22 +136,24 @@ def open_scorers(run: Path, device: torch.device, landmark_check: bool) -> Score
 
 @torch.inference_mode()
 def cost(model: nn.Module) -> dict[str, float]:
-    """`parameters`, in millions, and `gflop`, of one frame whose reference is encoded already.
-
-    Counted by torch: two for a multiplication and addition, of convolutions, matrix products and attention.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
+    """`parameters`, in millions, and `gflop`, of one frame whose reference is encoded already."""
     config, weight = model.config, next(model.parameters())
     face = torch.zeros(1, 3, config.data.size, config.data.size, device=weight.device)
     sound = torch.zeros(1, config.audio.window, sound_width(config.audio.speech_encoder), device=weight.device)
     reference = model.encode_reference(face)
-    with FlopCounterMode(display=False) as counter:
-        model.say(model.look(face, reference), sound)
     return {
         "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
-        "gflop": counter.get_total_flops() / 1e9,
+        "gflop": gigaflop(lambda: model.say(model.look(face, reference), sound)),
     }
+
+
+def gigaflop(call: Callable[..., object], *given: object) -> float:
+    """GFLOP of `call(*given)` as torch counts them: two for a product and sum of convolutions, matrices, attention."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        call(*given)
+    return counter.get_total_flops() / 1e9
 
 
 def evaluate_model(

@@ -32,11 +32,11 @@ def under_sounds(model: LipFormer, clip: Clip, driver: Clip, frames: Sequence[in
     puppet = Puppet(model, clip, next(model.parameters()).device)
     frames = np.asarray(frames)
     truth = clip.frames(frames)
-    seen = puppet.look(truth, frames)
+    seen, own = puppet.look(truth, frames), puppet.sound(clip, frames)
     return {
         "truth": truth,
-        "reconstruction": puppet.rows(truth, frames, seen)["ceiling"],
-        "generated, own audio": puppet.say(seen, puppet.sound(clip, frames)),
+        "reconstruction": puppet.rows(truth, frames, seen, own)["ceiling"],
+        "generated, own audio": puppet.say(seen, own),
         "generated, other's audio": puppet.say(seen, puppet.sound(driver, frames)),
         "generated, silence": puppet.say(seen, puppet.silence(len(frames))),
     }
@@ -70,13 +70,14 @@ def soft_codes(
     truth = clip.frames(frames)
     sound = puppet.sound(clip, np.asarray(frames))
     seen = puppet.look(truth, frames)
-    logits, _ = model.predict(seen.warped, model.audio_encoder(torch.from_numpy(sound).to(device)))
+    warped, condition = model.hear(seen, puppet.windows(sound))
+    logits, _ = model.predict(warped, condition)
     label = "expected codes" if model.config.lips.expected_codes else "arg-max"
     rows = {"truth": truth, label: puppet.say(seen, sound)}
     peaks = {}
     for tau in taus:
         weights = (logits / tau).softmax(-1)
-        rows[f"softmax, tau {tau:g}"] = to_images(model.decode(seen.upper, weights @ model.codes, seen.own))
+        rows[f"softmax, tau {tau:g}"] = to_images(model.decode(seen.upper, weights @ model.codes, warped))
         peaks[tau] = float(weights.amax(-1).mean())
     return rows, peaks
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lipformer_core.data.faces.alignment import invert, transform_points
 from lipformer_core.data.prepared.clips import Clip, PreparedCorpus
 from lipformer_core.errors import ConfigError, DataError
-from lipformer_core.model.lipformer import LipFormer
+from lipformer_core.model.lipformer import LipFormer, Reference
 from lipformer_core.model.ours.warping import NoWarping
 from lipformer_core.model.regions import mouth_tokens
 from lipformer_core.progress import tqdm
@@ -98,7 +98,7 @@ def warping_errors(
         if not len(pairs):
             continue
         target, reference = (_encode(model, clip, pairs[:, side]) for side in (0, 1))
-        warped, _ = model.warping(target.upper, *reference)
+        warped, _ = _warp(model, clip, pairs[:, 0], target, reference)
         errors = [(x - target.bottom).square().mean(1).cpu().double().numpy() for x in (reference.bottom, warped)]
         gaps = pose_gap(clip.pose, pairs[:, 0], pairs[:, 1])
         columns = [e.mean(axis=(1, 2)) for e in errors] + [e[:, rigid].mean(axis=1) for e in errors]
@@ -128,9 +128,10 @@ def warping_pictures(model: LipFormer, clip: Clip, target: int, reference: int) 
     _check(model)
     own, other = _encode(model, clip, [target]), _encode(model, clip, [reference])
     plain = model.autoencoder.decode(own.upper, other.bottom)
-    warped = model.autoencoder.decode(own.upper, model.warping(own.upper, *other)[0])
+    features, grids = _warp(model, clip, [target], own, other)
+    warped = model.autoencoder.decode(own.upper, features)
     pictures = {"plain": to_images(plain)[0], "warped": to_images(warped)[0]}
-    grid = model.warping.grid(own.upper, other.upper)[0].cpu().numpy()
+    grid = grids[0].cpu().numpy()
     truth, lent = clip.frames([target, reference])
     return {"target": truth, "reference": lent, **pictures, "grid": grid}
 
@@ -181,16 +182,24 @@ def _endpoints(
     on_head = (moved != 0).any(axis=1)  # the background stands still to the last digit
     bottom = (truth >= [0, size / 2]).all(axis=1) & (truth < size).all(axis=1)
     use = seen[nearest[:, 1], nearest[:, 0]] & on_head & bottom
-    grid = model.warping.grid(_encode(model, clip, [target]).upper, _encode(model, clip, [reference]).upper)[0].cpu()
+    grid = _warp(model, clip, [target], *(_encode(model, clip, [frame]) for frame in (target, reference)))[1][0].cpu()
     read = (grid.double().numpy() + 1) / 2 * [size, size / 2] - 0.5
     read[..., 1] += size / 2
     read = read[~mouth_tokens(model.config.data.size, model.config.codebook.downsampling).numpy()][inside]
     return tuple(np.linalg.norm(x[use] - truth[use], axis=1) for x in (read, own))
 
 
-def _encode(model: LipFormer, clip: Clip, frames: Sequence[int] | NDArray):  # noqa: ANN202 - a Reference
+def _encode(model: LipFormer, clip: Clip, frames: Sequence[int] | NDArray) -> Reference:
     device = next(model.parameters()).device
     return model.encode_reference(to_tensor(clip.frames(frames)).to(device))
+
+
+def _warp(
+    model: LipFormer, clip: Clip, frames: Sequence[int] | NDArray, target: Reference, reference: Reference
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """H^_RB and the grid of encoded frames, with the sound that was recorded with the targets."""
+    heard = torch.from_numpy(clip.heard(frames, model.config.audio)).to(target.upper)
+    return model.warp_to(target.upper, reference, heard)
 
 
 def _check(model: LipFormer) -> None:

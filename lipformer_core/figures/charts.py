@@ -203,3 +203,19 @@ def _cell(results: Mapping[str, object], key: str, column: str) -> str:
     digits = 1 if "psnr" in column or column in ("fid", "generate_fps") else 3
     interval = "" if low is None or high is None else f"\n{low:.{digits}f} to {high:.{digits}f}"
     return f"{mean:.{digits}f}{interval}"
+
+
+def stacked_bars(rows: Mapping[str, Mapping[str, float]], *, xlabel: str, title: str = "") -> Figure:
+    """One bar a row, made of its parts one after another: row to part to value; all rows have the same parts."""
+    figure = Figure(figsize=(6.4, 1.2 + 0.35 * len(rows)), layout="constrained")
+    axis, left = figure.subplots(), np.zeros(len(rows))
+    for part in next(iter(rows.values())):
+        values = np.array([row[part] for row in rows.values()])
+        axis.barh(list(rows), values, left=left, height=0.6, label=part)
+        left += values
+    axis.invert_yaxis()
+    axis.set_xlabel(xlabel, fontsize=8)
+    axis.legend(fontsize=7, frameon=False, ncols=len(rows[next(iter(rows))]), loc="lower left", bbox_to_anchor=(0, 1))
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure

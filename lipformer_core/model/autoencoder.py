@@ -107,10 +107,38 @@ class FaceDecoder(nn.Module):
         if stem > 1:
             layers.append(nn.PixelShuffle(stem))
         self.layers = nn.Sequential(*layers)
+        self.rows_above = _rows_above(layers) if local else None
 
     def forward(self, codes: Tensor) -> Tensor:
         """codes : torch.Tensor, shape = (B, d, h, w); returns (B, 3, S, S), about [-1, 1]."""
         return self.layers(codes)
+
+    def bottom(self, codes: Tensor) -> Tensor:
+        """The bottom half of `forward`, (B, 3, S/2, S).
+
+        Where all layers are local, each computes only the rows that the bottom half depends on; VQGAN's form, whose
+        norms and attention see every pixel, has no such rows, and computes the whole.
+        """
+        if self.rows_above is None:
+            return split_halves(self(codes))[1]
+        x, half = codes, codes.shape[2] // 2
+        for layer, above in zip(self.layers, self.rows_above, strict=True):
+            columns = x.shape[3]
+            x = layer(x[:, :, max(x.shape[2] - half - above, 0) :])
+            half = half * x.shape[3] // columns
+        return x[:, :, x.shape[2] - half :]
+
+
+def _rows_above(layers: list[nn.Module]) -> list[int]:
+    """How many rows of each layer's input above the middle the bottom half of the last one's output depends on."""
+    above, rows = 0, []
+    for layer in layers[::-1]:
+        if isinstance(layer, nn.Upsample | nn.PixelShuffle):
+            factor = layer.scale_factor if isinstance(layer, nn.Upsample) else layer.upscale_factor
+            above = -(-above // int(factor))
+        above += sum(part.padding[0] for part in layer.modules() if isinstance(part, nn.Conv2d))
+        rows.append(above)
+    return rows[::-1]
 
 
 def split_halves(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,6 +172,10 @@ class FaceAutoencoder(nn.Module):
     def decode(self, upper: Tensor, bottom: Tensor) -> Tensor:
         """Both halves' codes, (B, d, h/2, w) each, to a face (B, 3, S, S)."""
         return self.decoder(stack_halves(upper, bottom))
+
+    def decode_bottom(self, upper: Tensor, bottom: Tensor) -> Tensor:
+        """The bottom half (B, 3, S/2, S) of `decode`, for less where the design allows it."""
+        return self.decoder.bottom(stack_halves(upper, bottom))
 
     def forward(self, image: Tensor, quantise: bool = True) -> dict[str, Tensor]:
         """Reconstruct a face.

@@ -15,7 +15,13 @@ def nearest(tokens: Tensor, codes: Tensor) -> Tensor:
     # the squared distance, halved and turned round, less the token's own norm, which does not change the order
     norms = codes.square().sum(1) / -2
     at_once = SEARCHED if tokens.device.type == "cpu" else max(len(tokens), 1)  # what fits a CPU's cache
-    return torch.cat([torch.addmm(norms, part, codes.T).max(1).indices for part in tokens.split(at_once)])
+    parts = (tokens[first : first + at_once] for first in range(0, max(len(tokens), 1), at_once))
+    return torch.cat([largest(torch.addmm(norms, part, codes.T)) for part in parts])
+
+
+def largest(scores: Tensor) -> Tensor:
+    """Where the last axis is largest, (...) int64 of scores (..., K); on a CPU in a quarter of `argmax`'s time."""
+    return scores.max(-1).indices
 
 
 def vq_loss(encoding: Tensor, quantised: Tensor, beta: float = BETA) -> Tensor:
@@ -47,7 +53,7 @@ class Codebook(nn.Module):
 
     def lookup(self, indices: Tensor) -> Tensor:
         """Codes of int64 (B, h, w) as feature maps (B, d, h, w)."""
-        return F.embedding(indices, self.weight).movedim(-1, 1)
+        return F.embedding(indices, self.weight).permute(0, 3, 1, 2)
 
     def forward(self, encoding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Quantise with a straight-through gradient.

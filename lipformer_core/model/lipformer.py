@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from ..config import HEAD_WIDTH, Config
 from .audio_encoder import AudioEncoder
 from .autoencoder import FaceAutoencoder, split_halves
+from .codebook import largest
 from .precision import full_precision
-from .regions import speaking_tokens
 from .transformer import LipTransformer, fold
 from .warping import AdaptiveFaceWarping
 
@@ -25,13 +25,11 @@ class Reference(NamedTuple):
 class Seen(NamedTuple):
     """What the pictures alone give, from `LipFormer.look`; several sounds can share it.
 
-    upper : (B, d, h/2, w), H_TU; warped : (B, d or more, h/2, w), H^_RB first
-    own : (B, d, h/2, w), H_TB, by the reference policy `own`, else None
+    upper : (B, d, h/2, w), H_TU; warped : (B, d, h/2, w), H^_RB
     """
 
     upper: Tensor
     warped: Tensor
-    own: Tensor | None = None
 
 
 def lip_codes(logits: Tensor, codes: Tensor, tau: float | None) -> Tensor:
@@ -45,7 +43,7 @@ def lip_codes(logits: Tensor, codes: Tensor, tau: float | None) -> Tensor:
     with full_precision(logits):
         logits, codes = logits.float(), codes.float()
         if tau is None:
-            return F.embedding(logits.argmax(-1), codes)
+            return F.embedding(largest(logits), codes)
         return F.gumbel_softmax(logits, tau=tau, hard=True) @ codes
 
 
@@ -65,8 +63,6 @@ class LipFormer(nn.Module):
         self.warping: nn.Module = AdaptiveFaceWarping(*config.token_grid, code_dim, lips.width // 2)
         self.audio_encoder = AudioEncoder(config.audio, lips.audio_width)
         self.transformer: nn.Module = self.make_transformer()
-        mask = speaking_tokens(config.data.size, config.codebook.downsampling)
-        self.register_buffer("speaking", mask, persistent=False)  # (h/2, w): tokens that speech changes
 
     def make_transformer(self) -> nn.Module:
         """The Transformer as the settings want it."""
@@ -111,8 +107,11 @@ class LipFormer(nn.Module):
     # --- the way of Figure 2b -------------------------------------------------------------------
     def warp(self, target_upper: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
         """H^_RB, the reference's bottom codes in the pose of H_TU (B, d, h/2, w), and the grid (B, h/2, w, 2)."""
-        upper, bottom = (codes.expand(len(target_upper), -1, -1, -1) for codes in reference)  # (B, d, h/2, w) each
-        return self.warping(target_upper, upper, bottom)
+        return self.warping(target_upper, *reference)
+
+    def warp_to(self, target_upper: Tensor, reference: Reference, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """As `warp`, for a sound for each face, which by the paper has no part in it."""
+        return self.warp(target_upper, reference)
 
     def predict(self, warped: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (B, h/2 * w, K) of the lip codes from `warp` and F_Aud (B, audio_width); no latents in the paper."""
@@ -122,12 +121,16 @@ class LipFormer(nn.Module):
         """H~_TB as tokens (B, h/2 * w, d), of logits (B, h/2 * w, K); tau as in `lip_codes`."""
         return lip_codes(logits, self.codes, tau)
 
-    def decode(self, upper: Tensor, lips: Tensor, own: Tensor | None = None) -> Tensor:
-        """I_Gen = Dec(H_TU stacked on H~_TB): codes (B, d, h/2, w) and tokens (B, h/2 * w, d) to (B, 3, S, S)."""
-        return self.autoencoder.decode(upper, self.bottom(lips, own))
+    def decode(self, upper: Tensor, lips: Tensor, warped: Tensor, bottom_only: bool = False) -> Tensor:
+        """I_Gen = Dec(H_TU stacked on H~_TB): codes (B, d, h/2, w) and tokens (B, h/2 * w, d) to (B, 3, S, S).
 
-    def bottom(self, lips: Tensor, own: Tensor | None = None) -> Tensor:
-        """H~_TB (B, d, h/2, w) of tokens (B, h/2 * w, d)."""
+        bottom_only : the bottom half of that alone, (B, 3, S/2, S)
+        """
+        decode = self.autoencoder.decode_bottom if bottom_only else self.autoencoder.decode
+        return decode(upper.expand(len(lips), -1, -1, -1), self.bottom(lips, warped))
+
+    def bottom(self, lips: Tensor, warped: Tensor) -> Tensor:
+        """H~_TB (B, d, h/2, w) of tokens (B, h/2 * w, d); of H^_RB nothing stays."""
         return lips.transpose(1, 2).unflatten(2, self.config.token_grid)
 
     def look(self, target: Tensor, reference: Reference) -> Seen:
@@ -135,11 +138,15 @@ class LipFormer(nn.Module):
         upper = self.encode_upper(split_halves(target)[0])  # H_TU: (B, d, h/2, w)
         return Seen(upper, self.warp(upper, reference)[0])
 
-    def say(self, seen: Seen, audio: Tensor, tau: float | None = None) -> Tensor:
-        """The rest of `forward`: what was seen, driven by a sound for each of its faces."""
-        condition = self.audio_encoder(audio)  # F_Aud: (B, audio_width)
-        logits, _ = self.predict(seen.warped, condition)  # (B, h/2 * w, K)
-        return self.decode(seen.upper, self.choose(logits, tau), seen.own)  # I_Gen: (B, 3, S, S)
+    def hear(self, seen: Seen, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """H^_RB (B, d, h/2, w) and F_Aud (B, audio_width) of what was seen and of a sound for each of its faces."""
+        return seen.warped, self.audio_encoder(audio)
+
+    def say(self, seen: Seen, audio: Tensor, tau: float | None = None, bottom_only: bool = False) -> Tensor:
+        """The rest of `forward`: what was seen, driven by a sound for each of its faces; bottom_only as in `decode`."""
+        warped, condition = self.hear(seen, audio)
+        logits, _ = self.predict(warped, condition)  # (B, h/2 * w, K)
+        return self.decode(seen.upper, self.choose(logits, tau), warped, bottom_only)  # I_Gen
 
     def forward(self, target: Tensor, audio: Tensor, reference: Reference, tau: float | None = None) -> Tensor:
         """I_Gen with gradients; tau as in `lip_codes`. Shapes as in `generate`."""
@@ -162,14 +169,17 @@ class LipFormer(nn.Module):
     @torch.no_grad()
     def reconstruct(self, image: Tensor) -> Tensor:
         """Encode, quantise and decode (B, 3, S, S) in [-1, 1]: the ceiling of what `generate` can show."""
-        upper, bottom = self.encode_reference(image)
-        return self.autoencoder.decode(upper, bottom).clamp(-1, 1)
+        return self.autoencoder.decode(*self.encode_reference(image)[:2]).clamp(-1, 1)
+
+    def warped(self, seen: Seen, audio: Tensor) -> Tensor:
+        """The codes of H^_RB (B, d, h/2, w)."""
+        return seen.warped
 
     @torch.no_grad()
     def show(self, seen: Seen, bottom_codes: Tensor) -> Tensor:
         """The upper half that was seen over any bottom codes (B, d, h/2, w): (B, 3, S, S) in [-1, 1].
 
-        With the first d channels of `seen.warped` that is the warped reference without the Transformer, with the
-        target's own bottom codes what `reconstruct` gives.
+        With `warped` that is the warped reference without the Transformer, with the target's own bottom codes what
+        `reconstruct` gives.
         """
         return self.autoencoder.decode(seen.upper, bottom_codes).clamp(-1, 1)

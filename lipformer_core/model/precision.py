@@ -1,4 +1,4 @@
-"""Float32 where mixed precision would choose other codes: searches, logits and their noise, similarities."""
+"""Where mixed precision holds, and float32 where it would choose other codes: searches, logits, similarities."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,3 +13,8 @@ def full_precision(tensor: Tensor) -> AbstractContextManager:
     """
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def fast(device: torch.device) -> AbstractContextManager:
+    """Bfloat16 autocast on a GPU of the kind `cuda`, where dubbing is made; nothing elsewhere."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()

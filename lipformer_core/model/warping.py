@@ -77,8 +77,8 @@ class AdaptiveFaceWarping(nn.Module):
     def forward(self, target_upper: Tensor, reference_upper: Tensor, reference_bottom: Tensor) -> tuple[Tensor, Tensor]:
         """Warp H_RB to the target's pose.
 
-        all inputs : torch.Tensor, shape = (B, d, h/2, w), quantised encodings
+        all inputs : torch.Tensor, shape = (B, d, h/2, w), quantised encodings; the reference's also (1, d, h/2, w)
         returns (the warped reference bottom (B, d, h/2, w), grid (B, h/2, w, 2))
         """
         grid = self.grid(target_upper, reference_upper)  # (B, h/2, w, 2)
-        return bilinear_sample(reference_bottom, grid), grid
+        return bilinear_sample(reference_bottom.expand(len(grid), -1, -1, -1), grid), grid

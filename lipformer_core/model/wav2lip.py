@@ -86,3 +86,65 @@ def block(before: int, after: int, stride: int) -> nn.Sequential:
     """A convolution, halving with stride 2, and a residual one: (B, before, h, w) to (B, after, h / stride, …)."""
     first = nn.Conv2d(before, after, 3, stride=stride, padding=1)
     return nn.Sequential(first, nn.GroupNorm(8, after), nn.SiLU(), Residual(after))
+
+
+# width, kernel, stride of the first convolution of each level, and how many residual ones follow: as published
+SEES = ((16, 7, 1, 0), (32, 3, 2, 2), (64, 3, 2, 3), (128, 3, 2, 2), (256, 3, 2, 2), (512, 3, 2, 1))
+HEARS = ((32, 3, 1, 2), (64, 3, (3, 1), 2), (128, 3, 3, 2), (256, 3, (3, 2), 1))
+SHOWS = ((512, 1, 1), (512, 2, 2), (384, 2, 2), (256, 2, 2), (128, 2, 2), (64, 2, 2))  # width, stride, residual ones
+
+
+class PublishedWav2Lip(nn.Module):
+    """The generator as Wav2Lip's authors published it, 36 million parameters and 7.9 GFLOP a frame, to measure time.
+
+    Its batch norms are left out: at inference they are part of the convolutions. Random weights are all it ever has.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, before = nn.ModuleList(), 6
+        for width, kernel, stride, more in SEES:
+            self.down.append(_level(nn.Conv2d(before, width, kernel, stride, kernel // 2), width, more))
+            before = width
+        self.down.append(nn.Sequential(*_to_one(before, 512)))
+        hear, before = [], 1
+        for width, kernel, stride, more in HEARS:
+            hear.append(_level(nn.Conv2d(before, width, kernel, stride, 1), width, more))
+            before = width
+        self.hear = nn.Sequential(*hear, *_to_one(before, 512))
+        self.up = nn.ModuleList([_level(nn.Conv2d(512, 512, 1), 512, 0)])
+        before = 1024
+        for (width, stride, more), (skip, *_) in zip(SHOWS, SEES[::-1], strict=True):
+            padding = stride - 1
+            first = nn.ConvTranspose2d(before, width, 3, stride, padding, padding)
+            self.up.append(_level(first, width, more))
+            before = width + skip
+        self.out = nn.Sequential(nn.Conv2d(before, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 3, 1), nn.Sigmoid())
+
+    def forward(self, seen: Tensor, sound: Tensor) -> Tensor:
+        """seen : (B, 6, 96, 96); sound : (B, 1, 80, 16), mel bands by frames; returns (B, 3, 96, 96) in [0, 1]."""
+        skips = []
+        for level in self.down:
+            seen = level(seen)
+            skips.append(seen)
+        x = self.hear(sound)  # (B, 512, 1, 1)
+        for level, skip in zip(self.up, skips[::-1], strict=True):
+            x = torch.cat([level(x), skip], 1)
+        return self.out(x)
+
+
+class _Again(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.convolution = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.convolution(x))
+
+
+def _level(first: nn.Module, width: int, more: int) -> nn.Sequential:
+    return nn.Sequential(first, nn.ReLU(), *(_Again(width) for _ in range(more)))
+
+
+def _to_one(before: int, width: int) -> list[nn.Module]:
+    return [nn.Conv2d(before, width, 3), nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU()]

@@ -35,8 +35,9 @@ from .stage import Stage, as_configured, describe_frames, make_accelerator, mean
 
 VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
 APART_LR = 2e-3
-DECODER_LR = 0.5  # share of the last phase's rate
+DECODER_LR = 0.05  # share of the last phase's rate; at half of it reconstructions lost a decibel
 WEIGHT_DECAY = 0.01
+Material = tuple[PairBatch, tuple[Tensor | None, Tensor | None]]
 TAU = (1.0, 0.3)  # temperature of the Gumbel-softmax at the first and at the last step; geometric between them
 
 
@@ -205,33 +206,33 @@ class LipFormerStage(Stage):
                 judging = self.discriminator.parameters()
                 optimisers.append(torch.optim.Adam(judging, lr=rate, betas=(0.5, 0.9), fused=self.fused))
                 self.wrapped.append(self.wrap(self.discriminator))
+        if phase == "lipformer" or config.lips.design == "ours":
             train.frames.keep(self.device)
         self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
 
-    def material(self, number: int) -> tuple[PairBatch, Tensor | None]:
-        """The pairs of one batch and, in the last phase, what `FrameSampler.pictures` needs of the target frames."""
-        joint = self.phase == "lipformer"
-        count = self.config.stage2.joint.batch if joint else self.config.stage2.cached.batch
+    def material(self, number: int) -> Material:
+        """The pairs of one batch and their pixels, as far as the phase looks at them."""
+        stage2 = self.config.stage2
+        count = stage2.joint.batch if self.phase == "lipformer" else stage2.cached.batch
         batch = self.train.draw((self.config.seed, number), count, self.accelerator.process_index * count, self.run)
-        return batch, self.train.frames.material(batch.frames) if joint else None
+        return batch, self.train.pixels(batch, self.phase == "lipformer")
 
-    def describe(self, material: tuple[PairBatch, Tensor | None]) -> str:
+    def describe(self, material: Material) -> str:
         return describe_frames(material[0].frames)
 
-    def losses(self, number: int, material: tuple[PairBatch, Tensor | None]) -> tuple[list, dict[str, Tensor]]:
+    def losses(self, number: int, material: Material) -> tuple[list, dict[str, Tensor]]:
         """Losses of the generator and, where there is one, of the discriminator."""
-        batch, pixels = self.to_device(material[0]), material[1]
+        batch = self.train.show(*material, self.device)
         if self.config.audio.speech_encoder != "none":
             batch.audio = without_speech(batch.audio)
-        image = None if pixels is None else batch.looks.images(self.train.frames.pictures(pixels, self.device))
         tau = TAU[0] * (TAU[1] / TAU[0]) ** (number / self.steps)
-        loss, logged, generated = self.wrapped[0](batch, image, tau)
+        loss, logged, generated = self.wrapped[0](batch, tau)
         if self.discriminator is None:
             return [loss], logged
         seen = lower_face(generated)
         fooled = generator_loss(self.discriminator, seen)
         weight = adaptive_weight(loss, fooled, generated)
-        judged = discriminator_loss(self.wrapped[1], lower_face(image), seen)
+        judged = discriminator_loss(self.wrapped[1], lower_face(batch.image), seen)
         logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
         return [loss + self.config.stage2.joint.adversarial_weight * weight * fooled, judged], logged
 
@@ -241,14 +242,9 @@ class LipFormerStage(Stage):
         self.model.eval()
         rounds = []
         for number in range(VALIDATION_ROUNDS):
-            batch = self.to_device(self.val.draw((number,), 64 // self.run * self.run, run=self.run))
-            image = self.val.frames.images(batch.frames).to(self.device) if self.phase == "lipformer" else None
-            loss, logged, _ = self.objective.forward(batch, image, None)  # not as compiled, which is for training
+            batch = self.val.draw((number,), 64 // self.run * self.run, run=self.run)
+            batch = self.val.show(batch, self.val.pixels(batch, self.phase == "lipformer"), self.device)
+            loss, logged, _ = self.objective.forward(batch, None)  # not as compiled, which is for training
             rounds.append({**logged, "score": -loss})
         self.model.train()
         return mean_figures(rounds)
-
-    def to_device(self, batch: PairBatch) -> PairBatch:
-        """The batch with all tensors on the accelerator's device."""
-        values = [v.to(self.device) if isinstance(v, Tensor) else v for v in vars(batch).values()]
-        return PairBatch(*values)

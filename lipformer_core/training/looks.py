@@ -29,7 +29,20 @@ class Looks:
     theta: Tensor | None  # (B, 2, 3), from places in the result to places in the crop, both in [-1, 1]; None: unmoved
 
     def images(self, images: Tensor) -> Tensor:
-        """The looks of (B, 3, S, S) in [-1, 1]."""
+        """The looks of (B, 3, S, S) in [-1, 1]; those as filmed are not touched."""
+        changed = self.changed()
+        if changed.all() or not changed.any():
+            return self._change(images) if changed.any() else images
+        rows, looks = changed.nonzero()[:, 0], Looks(*(None if x is None else x[changed] for x in vars(self).values()))
+        return images.index_copy(0, rows.to(images.device), looks._change(images[rows.to(images.device)]))
+
+    def changed(self) -> Tensor:
+        """True in (B,) for looks that are not as filmed."""
+        same = ~self.mirrored & (self.gain == 1).flatten(1).all(1) & (self.shift == 0).flatten(1).all(1)
+        same &= (self.gamma == 1).flatten()
+        return ~same if self.theta is None else ~(same & (self.theta == torch.eye(2, 3)).flatten(1).all(1))
+
+    def _change(self, images: Tensor) -> Tensor:
         images = torch.where(self.mirrored.to(images.device)[:, None, None, None], images.flip(-1), images)
         if self.theta is not None:
             grid = F.affine_grid(self.theta.to(images), list(images.shape), align_corners=False)

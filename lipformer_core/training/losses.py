@@ -10,6 +10,7 @@ from ..errors import WeightsMissing
 LPIPS_TRUNKS = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 # 68-point landmarks that move with the head and not with the lips: jaw line and base of the nose
 RIGID_POINTS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 31, 32, 33, 34, 35)
+LIP_POINTS = tuple(range(48, 68))
 
 
 def reconstruction_loss(output: Tensor, image: Tensor, mouth_weight: float, mouth: Tensor) -> Tensor:
@@ -30,15 +31,17 @@ def random_windows(side: int, *images: Tensor) -> list[Tensor]:
     return [image[:, :, top : top + side, left : left + side] for image in images]
 
 
-def warp_landmark_loss(grid: Tensor, target_points: Tensor, reference_points: Tensor) -> Tensor:
-    """The grid, read at the target's rigid landmarks, must point at the reference's.
+def warp_landmark_loss(
+    grid: Tensor, target_points: Tensor, reference_points: Tensor, which: tuple[int, ...] = RIGID_POINTS
+) -> Tensor:
+    """The grid, read at some of the target's landmarks, must point at the reference's.
 
     grid : torch.Tensor, shape = (B, h/2, w, 2), G_RB in [-1, 1] of the bottom half
     target_points, reference_points : torch.Tensor, shape = (B, 68, 2), pixels of crops, scaled to [-1, 1] of
         the bottom half by `bottom_coordinates`
     returns smooth L1 in grid units; landmarks outside the target's bottom half do not count
     """
-    target, reference = target_points[:, RIGID_POINTS], reference_points[:, RIGID_POINTS]
+    target, reference = target_points[:, which], reference_points[:, which]
     read = F.grid_sample(grid.permute(0, 3, 1, 2), target[:, None], padding_mode="border", align_corners=False)
     read = read[:, :, 0].transpose(1, 2)  # (B, points, 2)
     inside = (target.abs() <= 1).all(-1) & (reference.abs() <= 1).all(-1)

@@ -41,8 +41,11 @@ class PairBatch:
     yaw_gap: Tensor  # (B,) degrees
     lips: Tensor  # (B, 2) opening, and width less the clip's mean width, in units of LIP_SCALE
     frames: list  # (ClipInfo, target frame)
+    lenders: list  # (ClipInfo, reference frame)
     looks: Looks  # how the target frames look in this batch
     window_sounds: Tensor  # (runs, AUDIO_WINDOW, 80): the sound of each run of consecutive targets
+    image: Tensor | None = None  # (B, 3, S, S) in [-1, 1], the targets, where a phase looks at them
+    lent: Tensor | None = None  # the references, likewise
 
 
 class PairSampler:
@@ -79,7 +82,7 @@ class PairSampler:
         raises DataError for a clip that shows the face in fewer frames in a row
         """
         anchors = self.frames.draw(key, count // run, first // run)
-        pairs, codes, points, audio, gaps, lips, looks, heard = [], [], [], [], [], [], [], []
+        pairs, lenders, codes, points, audio, gaps, lips, looks, heard = [], [], [], [], [], [], [], [], []
         for sample, (info, anchor) in enumerate(anchors, first // run):
             rng, clip = sample_rng(key, sample, use=1), self.corpus.open(info.clip_id)
             look = int(rng.integers(self.looks))
@@ -91,6 +94,7 @@ class PairSampler:
                 if self.pose_twins:
                     twin = draw_twin(rng, clip.pose, clip.valid, target)
                 pairs.append((info, target))
+                lenders.append((info, reference))
                 looks.append(look)
                 codes.append([self.cache.read(info.clip_id, frame, look) for frame in (target, reference, twin)])
                 points.append(clip.landmarks[[target, reference]])
@@ -113,9 +117,29 @@ class PairSampler:
             torch.tensor(gaps),
             torch.tensor(np.asarray(lips, np.float32)),
             pairs,
+            lenders,
             seen,
             torch.from_numpy(np.stack(heard)),
         )
+
+    def pixels(self, batch: PairBatch, generated: bool) -> tuple[Tensor | None, Tensor | None]:
+        """What `show` needs: the targets' where faces are `generated`, by our design all frames' always."""
+        ours = self.config.lips.design == "ours"
+        frames = ((batch.frames, ours or generated), (batch.lenders, ours))
+        return tuple(self.frames.material(which) if wanted else None for which, wanted in frames)
+
+    def show(
+        self, batch: PairBatch, pixels: tuple[Tensor | None, Tensor | None], device: torch.device | str = "cpu"
+    ) -> PairBatch:
+        """The batch on the device, with its pictures in its looks."""
+        values = [v.to(device) if isinstance(v, Tensor) else v for v in vars(batch).values()]
+        shown = PairBatch(*values)
+        shown.image, shown.lent = (None if p is None else self._pictures(p, batch.looks, device) for p in pixels)
+        return shown
+
+    def _pictures(self, pixels: Tensor, looks: Looks, device: torch.device | str) -> Tensor:
+        images = looks.images(self.frames.pictures(pixels, torch.device(device)))
+        return images.contiguous(memory_format=torch.channels_last)
 
     def _sound(self, clip: Clip, target: int, rng: np.random.Generator) -> np.ndarray:
         """The sound (window, columns) around a frame; in some samples silence, where the lips are closed anyway."""

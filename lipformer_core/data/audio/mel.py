@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from functools import cache
-from importlib.util import find_spec
-from types import ModuleType
 
 import numpy as np
 
@@ -18,6 +13,8 @@ MEL_FLOOR = 1e-5  # power below which nothing is told apart from silence
 DECADES = 7.0  # powers of ten between the floor (-1) and a full-scale voice (about +1)
 TYPICAL = -0.5  # what a band of a recording of speech is on the average
 BLOCK = 6_000  # mel frames computed at once: one minute, so that an hour needs no giant spectrogram
+# Slaney's mel: linear up to a frequency, logarithmic above
+LINEAR_TO, LINEAR_STEP, LOG_STEP = 1_000.0, 200 / 3, np.log(6.4) / 27
 
 
 def log_mel(samples: np.ndarray) -> np.ndarray:
@@ -33,7 +30,8 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: `samples` is not one-dimensional.
     """
-    librosa = _librosa()
+    from scipy.fft import rfft
+
     samples = np.asarray(samples, dtype=np.float32)
     if samples.ndim != 1:
         raise ValueError(f"log_mel takes mono samples of shape (n,), got {samples.shape}")
@@ -41,34 +39,35 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     n_frames = 1 + len(samples) // HOP
     padded = np.pad(samples, N_FFT // 2)
     mel = np.empty((n_frames, N_MELS), dtype=np.float32)
-    # As librosa.feature.melspectrogram does it, whose import takes a second longer.
-    bands = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS, fmin=F_MIN, fmax=F_MAX)
+    stretches = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]  # a view: (n_frames, 512)
     for first in range(0, n_frames, BLOCK):
-        last = min(first + BLOCK, n_frames)
-        piece = padded[first * HOP : (last - 1) * HOP + N_FFT]
-        spectrum = librosa.stft(piece, n_fft=N_FFT, hop_length=HOP, win_length=WINDOW, center=False)
-        mel[first:last] = np.einsum("ft,mf->tm", np.abs(spectrum) ** 2.0, bands, optimize=True)
+        spectrum = rfft(stretches[first : first + BLOCK] * _hann())
+        mel[first : first + BLOCK] = np.abs(spectrum) ** 2.0 @ _bands().T
     # The division comes before the logarithm so that the floor gives log10(1) = 0 and hence exactly -1.
     return (2.0 / DECADES * np.log10(np.maximum(mel / MEL_FLOOR, 1.0)) + SILENCE).astype(np.float32)
 
 
 @cache
-def _librosa() -> ModuleType:
-    """librosa, which cannot be imported where numba finds no folder to keep compiled functions in: it gets one."""
-    import numba
+def _hann() -> np.ndarray:
+    """The analysis window in the middle of a stretch, (512,) float32."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
+    return np.pad(window, (N_FFT - WINDOW) // 2).astype(np.float32)
 
-    def compiled() -> None:
-        """Stands in librosa's folder, as far as numba can see."""
 
-    compiled.__code__ = compiled.__code__.replace(co_filename=find_spec("librosa").origin)
-    try:
-        numba.njit(cache=True)(compiled)
-    except RuntimeError:  # neither librosa's folder nor the user's cache can be written to
-        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="lipformer-numba-")
-        atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
-    import librosa
+@cache
+def _bands() -> np.ndarray:
+    """The bands' triangles over the spectrum, each of area 1, (80, 257) float32.
 
-    return librosa
+    As `librosa.filters.mel` has them, which takes seconds to import, for numba.
+    """
+    linear = LINEAR_TO / LINEAR_STEP  # mels
+    ends = F_MIN / LINEAR_STEP, linear + np.log(F_MAX / LINEAR_TO) / LOG_STEP
+    mels = np.linspace(*ends, N_MELS + 2)[:, None]
+    hertz = np.where(mels < linear, mels * LINEAR_STEP, LINEAR_TO * np.exp((mels - linear) * LOG_STEP))
+    low, middle, high = hertz[:-2], hertz[1:-1], hertz[2:]
+    at = np.arange(1 + N_FFT // 2) * SAMPLE_RATE / N_FFT
+    triangles = np.minimum((at - low) / (middle - low), (high - at) / (high - middle))
+    return (np.maximum(triangles, 0) * 2 / (high - low)).astype(np.float32)
 
 
 def silent_rows(count: int, width: int = N_MELS) -> np.ndarray:

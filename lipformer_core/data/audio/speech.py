@@ -4,7 +4,10 @@ The encoder is Moonshine tiny's (Useful Sensors, MIT; Jeffries et al., arXiv 241
 It is ours, not the paper's, and off by default. It runs in onnxruntime from a file that `weights` finds.
 """
 
+import importlib
+import os
 from functools import lru_cache
+from types import ModuleType
 
 import numpy as np
 
@@ -96,9 +99,15 @@ def _encode(samples: np.ndarray) -> np.ndarray:
 def _session() -> object:
     path = weights.find(FILE)
     try:
-        import onnxruntime
+        onnxruntime = onnx_runtime()
     except ImportError as error:
         raise WeightsMissing("speech_encoder needs onnxruntime: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the same sums in the same order, whatever the machine
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def onnx_runtime() -> ModuleType:
+    """The package onnxruntime, which then reports to nobody. ImportError where it is not installed."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")

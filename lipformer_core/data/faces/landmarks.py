@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 MEDIAPIPE_FILE = "face_landmarker.task"
 FAN_FILE = "2DFAN4-11f355bf06.pth.tar"
 FAN_DETECTORS = {"sfd": "s3fd-619a316812.pth", "yunet": "face_detection_yunet_2023mar.onnx"}
-LONG_AGO = 10**7  # ms between two pictures, as the video mode is told: nearly three hours
 MAX_FACES = 4  # above one, MediaPipe also leaves its own smoothing out, which flattens the mouth's motion
 
 # The 68 iBUG points among MediaPipe's 478, in groups: jaw, brows, nose, eyes, outer and inner lips.
@@ -39,16 +40,11 @@ MEDIAPIPE_68 = np.array(
 
 Face = tuple[np.ndarray, np.ndarray]  # landmarks (68, 2) float32 pixels, pose (3,) float32 degrees
 
-# Finds one face again in pictures that follow one another without a cut, by its last box (x0, y0, x1, y1); None where
-# it is not seen.
-Follower = Callable[[Sequence[np.ndarray], np.ndarray], Iterable[Face | None]]
-
 
 class Tracker(Protocol):
     """Anything that finds faces in one picture. What else a network can do, `track_faces` uses where it is there:
 
-    `batch` (int): pictures that it takes at once; `detect_batch(pictures)`: `detect` of each of them;
-    `follower()`: a `Follower` for one video, cheaper than looking for all faces in every picture.
+    `batch` (int): pictures that it takes at once; `detect_batch(pictures)`: `detect` of each of them.
     """
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
@@ -81,58 +77,28 @@ def open_tracker(backend: str = "auto") -> Tracker:
 
 
 class MediaPipeTracker:
-    """MediaPipe's FaceLandmarker: about 85 pictures a second on one core, 110 where a face is followed."""
+    """MediaPipe's FaceLandmarker: about 85 pictures a second on one core."""
 
     batch = 1
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self._path = path
-        self._landmarker = self._open("IMAGE", MAX_FACES)
-        self._video: FaceLandmarker | None = None
-        self._clock = 0  # of the video mode, in ms; never goes back
-
-    def _open(self, mode: str, num_faces: int) -> FaceLandmarker:
-        with _native_stderr_silenced():
-            import mediapipe
+        with _native_stderr_silenced(), _without_pyplot():
             from mediapipe.tasks.python import BaseOptions
-            from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions, RunningMode
+            from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
 
             options = FaceLandmarkerOptions(
-                base_options=BaseOptions(model_asset_path=str(self._path)),
-                running_mode=RunningMode[mode],
-                num_faces=num_faces,
+                base_options=BaseOptions(model_asset_path=str(path)),
+                num_faces=MAX_FACES,
                 output_facial_transformation_matrixes=True,
             )
-            landmarker = FaceLandmarker.create_from_options(options)
-            weakref.finalize(self, _close_landmarker, landmarker)
-            blank = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.zeros((64, 64, 3), np.uint8))
+            self._landmarker = FaceLandmarker.create_from_options(options)
+            weakref.finalize(self, _close_landmarker, self._landmarker)
             # the rest of the chatter comes with the first picture
-            landmarker.detect(blank) if mode == "IMAGE" else landmarker.detect_for_video(blank, 0)
-        return landmarker
+            self._landmarker.detect(_image(np.zeros((64, 64, 3), np.uint8)))
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
         """See `Tracker.detect`."""
         return _faces(self._landmarker.detect(_image(rgb)), rgb)
-
-    def follower(self) -> Follower:
-        """See `Tracker`: leaves the detector out as long as the face stays in sight.
-
-        MediaPipe's video mode smooths the landmarks by the time between two pictures; told that days have passed, it
-        does not smooth at all and still starts from where the face was.
-        """
-        if self._video is None:
-            self._video = self._open("VIDEO", 1)
-        self._next(np.zeros((64, 64, 3), np.uint8))  # forgets the last video
-
-        def follow(pictures: Sequence[np.ndarray], box: np.ndarray) -> Iterator[Face | None]:
-            for rgb in pictures:
-                yield next(iter(self._next(rgb)), None)
-
-        return follow
-
-    def _next(self, rgb: np.ndarray) -> list[Face]:
-        self._clock += LONG_AGO
-        return _faces(self._video.detect_for_video(_image(rgb), self._clock), rgb)
 
 
 def _image(rgb: np.ndarray) -> object:
@@ -242,6 +208,19 @@ def _angles(rotation: np.ndarray) -> np.ndarray:
     pitch = np.arcsin(np.clip(rotation[1, 2], -1, 1))
     roll = np.arctan2(-rotation[1, 0], rotation[1, 1])
     return np.degrees([yaw, pitch, roll]).astype(np.float32)
+
+
+@contextmanager
+def _without_pyplot():  # noqa: ANN202
+    """Keep MediaPipe from importing pyplot, half of its own import, for drawings that nothing here asks it for."""
+    names = ("matplotlib", "matplotlib.pyplot")
+    left_out = {name: ModuleType(name) for name in names} if not {"mediapipe", "matplotlib"} & {*sys.modules} else {}
+    sys.modules.update(left_out)
+    try:
+        yield
+    finally:
+        for name in left_out:
+            del sys.modules[name]
 
 
 @contextmanager

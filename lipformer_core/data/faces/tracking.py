@@ -92,7 +92,6 @@ def track_faces(
     tracker: Tracker,
     face: str | int = "largest",
     max_gap: int = MAX_GAP,
-    detect_every: int = 1,
 ) -> FaceTrack:
     """Follow one face through a video.
 
@@ -107,22 +106,17 @@ def track_faces(
         tracker: from `open_tracker`.
         face: `largest`, or an index that counts from the image's left, from 0.
         max_gap: frames without the face between two sightings that are interpolated; longer gaps stay invalid.
-        detect_every: all faces are looked for in every so many frames; between, a face that is alone is followed,
-            with its landmarks measured in every frame. 1 looks at everything.
 
     Raises:
         NoFaceFound: no frame shows the face.
     """
     if face != "largest" and not (isinstance(face, int) and face >= 0):
         raise ValueError(f"face must be 'largest' or an index from 0, not {face!r}")
-    if detect_every < 1:
-        raise ValueError(f"detect_every must be 1 or more, not {detect_every}")
     chooser = _Chooser(face, max_gap)
     # packed: a small object a frame would keep the memory around it from being used again
     rows, shots, seen = array("f"), array("i"), bytearray()
-    follower = tracker.follower() if detect_every > 1 and hasattr(tracker, "follower") else None
     shrink = _Shrinker()
-    for (points, angles, size), shot in _sightings(map(shrink, frames), tracker, follower, chooser, detect_every):
+    for (points, angles, size), shot in _sightings(map(shrink, frames), tracker, chooser):
         row = np.concatenate([np.zeros(136) if points is None else np.ravel(points), angles, [size]])
         rows.frombytes(row.astype(np.float32).tobytes())
         shots.append(shot)
@@ -165,34 +159,18 @@ def fill_gaps(
 Sighting = tuple[np.ndarray | None, np.ndarray, float]  # landmarks or None, pose, size of the largest other face
 
 
-def _sightings(
-    frames: Iterator[np.ndarray], tracker: Tracker, follower: object, chooser: _Chooser, detect_every: int
-) -> Iterator[tuple[Sighting, int]]:
+def _sightings(frames: Iterator[np.ndarray], tracker: Tracker, chooser: _Chooser) -> Iterator[tuple[Sighting, int]]:
     """What is seen of the chosen face in each frame, and the frame's shot."""
-    is_cut, shot, since = CutDetector(), 0, detect_every
+    is_cut, shot = CutDetector(), 0
     batch = getattr(tracker, "batch", 1)
     while group := list(islice(frames, batch)):
         cuts = [is_cut(picture) for picture in group]
-        at = 0
-        while at < len(group):
-            if cuts[at]:
-                cuts[at] = False  # seen to
+        found = tracker.detect_batch(group) if len(group) > 1 else [tracker.detect(group[0])]
+        for cut, faces in zip(cuts, found, strict=True):
+            if cut:
                 shot += 1
                 chooser.new_shot()
-            end = next((k for k in range(at + 1, len(group)) if cuts[k]), len(group))
-            if follower is not None and chooser.alone and since < detect_every:
-                part = group[at : min(end, at + detect_every - since)]
-                for found in follower(part, chooser.box):
-                    if found is None or not chooser.recognises(found):
-                        since = detect_every  # lost: the whole picture is looked at again
-                        break
-                    yield chooser.keep(found), shot
-                    at, since = at + 1, since + 1
-            else:
-                part = group[at:end] if follower is None else group[at : at + 1]
-                for faces in tracker.detect_batch(part) if len(part) > 1 else [tracker.detect(part[0])]:
-                    yield chooser.choose(faces), shot
-                at, since = at + len(part), 1
+            yield chooser.choose(faces), shot
 
 
 class _Shrinker:
@@ -223,24 +201,14 @@ class _Chooser:
     def new_shot(self) -> None:
         """Forget where anybody was."""
         self.box: np.ndarray | None = None
-        self.missed, self.alone = 0, False
+        self.missed = 0
         self._strangers: list[np.ndarray] = []
-
-    def recognises(self, found: Face) -> bool:
-        """Whether it is where the face was last."""
-        return _overlap(self.box, _box(found[0])) >= MIN_OVERLAP
-
-    def keep(self, found: Face) -> Sighting:
-        """Take a face that was followed."""
-        self.box = _box(found[0])
-        return found[0], found[1], 0.0
 
     def choose(self, faces: Sequence[Face]) -> Sighting:
         """Find the face among all in a picture."""
         boxes = [_box(points) for points, _ in faces]
         self.most = max(self.most, len(faces))
         chosen = self._same(boxes) if self.box is not None and self.missed <= self.max_gap else self._new(boxes)
-        self.alone = chosen is not None and len(faces) == 1
         if chosen is None:
             self.missed += 1
             # those who were beside the lost face stay known; whoever comes new may be the lost one

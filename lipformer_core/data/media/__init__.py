@@ -3,7 +3,8 @@
 from .demux import MediaInfo, frame_times, iter_frames, probe
 from .packets import Damage
 from .soundtrack import read_audio
-from .video import FrameReader, VideoWriter, frames_held
+from .video import FrameReader, frames_held
+from .writer import VideoWriter
 
 __all__ = [
     "Damage",

@@ -1,23 +1,26 @@
-"""Batches made in the background, in order, so that a training step waits for none."""
+"""What comes next, made in the background and in order: a training's batches, and each stage of a dubbing."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from contextlib import closing
+from itertools import islice, repeat, takewhile
 from typing import Any, TypeVar
 
+Item = TypeVar("Item")
 Batch = TypeVar("Batch")
 READERS = 8  # threads that decode pictures, where there are as many cores
 
 
 def prefetched(
-    make: Callable[[int], Batch], numbers: Iterable[int], threads: int = 1, ahead: int = 2
+    make: Callable[[Item], Batch], numbers: Iterable[Item], threads: int = 1, ahead: int = 2
 ) -> Iterator[Batch]:
     """Yield `make(number)` for each number, in their order, while the next ones are made by threads.
 
     Decoding pictures and reading files let go of the interpreter, so threads are enough, and nothing is copied between
     processes. `make` must depend on its number alone (random numbers too) and touch no state that the step changes;
-    what it raises is raised here, when its batch is due.
+    what it raises is raised here, when its batch is due. `numbers` may be another `prefetched`, whose threads end with
+    these: stages that work at the same time.
 
     ahead : batches that are held ready at most
     """
@@ -31,6 +34,15 @@ def prefetched(
                 yield batch
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            if hasattr(todo, "close"):
+                todo.close()
+
+
+def taken_ahead(items: Iterator[Item], ahead: int = 2) -> Iterator[Item]:
+    """Yield a generator's items while a thread takes the next ones from it; as `prefetched`, with one thread."""
+    end: Any = object()
+    with closing(items), closing(prefetched(lambda _: next(items, end), repeat(0), ahead=ahead)) as taken:
+        yield from takewhile(lambda item: item is not end, taken)
 
 
 def prefetched_by_processes(

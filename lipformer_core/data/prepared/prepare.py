@@ -217,7 +217,7 @@ def _versions(sources: list[ClipSource]) -> dict[str, str]:
 
     from ... import __version__
 
-    packages = ["numpy", "scipy", "opencv-python", "librosa"]
+    packages = ["numpy", "scipy", "opencv-python"]
     filmed = any(not s.synthetic and not s.missing for s in sources)
     tracker = tracker_name() if filmed else "none"
     found = {"lipformer": __version__, "tracker": tracker}

@@ -3,10 +3,10 @@
 Dubbing and evaluation use one rule, `references`; training draws, by `draw_reference`, as that rule may choose. Its
 policies (`lips.reference`):
 
-- `one`: each part of a clip has one reference, the frame most nearly frontal among those with the mouth nearly closed;
+- `one`: each part of a clip has one reference, the frame most nearly frontal among those with the mouth half open;
 - `nearest`: each frame has the reference nearest in pose, out of a few that cover the poses of its part;
-- `own`: as `one`, but for the mouth alone; where speech changes nothing, a frame keeps its own tokens
-  (`LipFormer.speaking`).
+- `own`: as `one`, but for mouth and jaw alone; where speech changes nothing, a frame keeps its own pixels
+  (`model.regions.speaking_pixels`).
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ import numpy as np
 NEAREST = 3  # frames; what lies closer to the target looks like it, and copying would do
 CANDIDATES = 4  # frames that a draw looks at
 TWIN_GAP = 4.0  # degrees of yaw, pitch and roll together within which two frames count as one pose
-NEARLY_CLOSED = 0.2  # share of the frames, the least open ones, among which a reference is looked for first
+HALF_OPEN = (0.35, 0.65)  # quantiles of the opening between which a reference is looked for first: lips and some teeth
 LARGE_YAW = 35.0  # degrees, from which on half the mouth is hidden and results get worse
 FEWEST_CONTRAST = 8.0  # grey levels of deviation; a faded or grey frame is no reference
 LOOKED_AT = 32  # pictures at most, for each of them is decoded out of order
@@ -38,7 +38,7 @@ def references(
     """Choose who lends to whom. Each part of a clip has references of its own.
 
     A faded or grey frame lends nothing: clips begin with such, and with turned heads. Where all frames with the mouth
-    nearly closed hide half of it, it may be open; where all frames are faded, the one with the most contrast lends.
+    half open hide half of it, another may lend; where all frames are faded, the one with the most contrast lends.
 
     opening : (n,), of any unit; pose : (n, 3) degrees; usable : (n,) bool, frames that may lend
     picture : gives the aligned crop (S, S, 3) uint8 of a frame
@@ -48,7 +48,7 @@ def references(
     part = np.zeros(len(usable), int) if part is None else part
     for number in np.unique(part[usable]):
         borrowers = np.flatnonzero(part == number)
-        lender, crop = _frontal_and_closed(opening, pose, borrowers[usable[borrowers]], picture)
+        lender, crop = _frontal_and_half_open(opening, pose, borrowers[usable[borrowers]], picture)
         if policy == "nearest":
             yield from _nearest(opening, pose, usable, borrowers, lender, picture)
         else:
@@ -92,13 +92,14 @@ def _nearest(
             yield borrowers[chosen == number], int(lender), crops[int(lender)]
 
 
-def _frontal_and_closed(
+def _frontal_and_half_open(
     opening: np.ndarray, pose: np.ndarray, frames: np.ndarray, picture: Callable[[int], np.ndarray]
 ) -> tuple[int, np.ndarray]:
-    open_lips = opening[frames] > np.quantile(opening[frames], NEARLY_CLOSED)
+    least, most_open = np.quantile(opening[frames], HALF_OPEN)
+    beyond = (opening[frames] < least) | (opening[frames] > most_open)
     turned, hidden = np.hypot(*pose[frames, :2].T), np.abs(pose[frames, 0]) > LARGE_YAW
     best, best_crop, most = -1, None, -1.0
-    for frame in frames[np.lexsort((turned, open_lips, hidden))][:LOOKED_AT]:
+    for frame in frames[np.lexsort((turned, beyond, hidden))][:LOOKED_AT]:
         crop = picture(int(frame))
         contrast = float(crop.std())
         if contrast > most:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lipformer_core.data.media.video import VideoWriter
+from lipformer_core.data.media.writer import VideoWriter
 from lipformer_core.data.synthetic.clip import SyntheticClip
 from lipformer_core.timing import FPS, SAMPLE_RATE
 

@@ -1,14 +1,33 @@
-"""LipFormer with a finer warping, our Transformer, and the reference policy `own`."""
+"""LipFormer with a warping that hears, our Transformer, and the reference policy `own`."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...config import HEAD_WIDTH, Config
 from ..autoencoder import FaceAutoencoder, split_halves
-from ..lipformer import LipFormer, Reference, Seen
+from ..lipformer import LipFormer, lip_codes
 from ..precision import full_precision
+from ..regions import mouth_tokens, speaking_pixels
 from .transformer import OurTransformer
-from .warping import NoWarping, fine, unmoved
+from .warping import HearingWarping, NoWarping
+
+
+class PicturedReference(NamedTuple):
+    """As `Reference`, and the reference face itself: (B or 1, 3, S, S) in [-1, 1]."""
+
+    upper: Tensor
+    bottom: Tensor
+    picture: Tensor
+
+
+class SeenPictures(NamedTuple):
+    """What `look` gives: H_TU (B, d, h/2, w), the reference and, by the policy `own`, the target's bottom half."""
+
+    upper: Tensor
+    reference: PicturedReference
+    around: Tensor | None  # (B, 3, S/2, S)
 
 
 class OurLipFormer(LipFormer):
@@ -16,43 +35,85 @@ class OurLipFormer(LipFormer):
 
     def __init__(self, config: Config, autoencoder: FaceAutoencoder | None = None):
         super().__init__(config, autoencoder)
-        if config.lips.ablation == "no_warping":
+        lips, size = config.lips, config.data.size
+        if lips.ablation == "no_warping":
             self.warping = NoWarping(*config.token_grid)
+        else:
+            sizes = (config.codebook.dim, lips.width // 2, lips.audio_width)
+            self.warping = HearingWarping(*config.token_grid, *sizes)
+        # the tokens that the Transformer predicts, of the bottom half's h/2 * w: around them the warping is enough
+        mouth = mouth_tokens(size, config.codebook.downsampling)
+        self.register_buffer("places", mouth.flatten().nonzero()[:, 0], persistent=False)
+        own = lips.reference == "own"
+        self.register_buffer("moving", speaking_pixels(size) if own else None, persistent=False)
 
     def make_transformer(self) -> nn.Module:
         lips, codebook = self.config.lips, self.config.codebook
         sizes = (lips.width, lips.layers, lips.width // HEAD_WIDTH, lips.ffn_width, lips.audio_width)
         return OurTransformer(self.config.token_grid, *sizes, codebook.dim, codebook.size, lips.ablation)
 
-    def warp(self, target_upper: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
-        """`fine` (B, 5 d + 2, h/2, w) in place of H^_RB alone."""
-        if self.config.lips.ablation == "no_reference":
-            reference = Reference(reference.upper, torch.zeros_like(reference.bottom))
-        warped, grid = super().warp(target_upper, reference)
-        bottom = reference.bottom.expand(len(target_upper), -1, -1, -1)
-        return fine(bottom, warped, grid), grid
+    def encode_reference(self, image: Tensor) -> PicturedReference:
+        return PicturedReference(*super().encode_reference(image), image)
 
-    def predict(self, warped: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits, and the latents (B, h/2 * w, d) of the residual head."""
-        return self.transformer(warped, self.codes, condition)
+    def warp(self, target_upper: Tensor, reference: PicturedReference, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """The reference's bottom half in the target's pose with the lips of F_Aud (B, 3, S/2, S), and the grid."""
+        count = len(condition)
+        if self.config.lips.ablation == "no_reference":
+            reference = PicturedReference(reference.upper, *(torch.zeros_like(part) for part in reference[1:]))
+        return self.warping(target_upper.expand(count, -1, -1, -1), *reference, condition)
+
+    def warp_to(self, target_upper: Tensor, reference: PicturedReference, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """The codes of the warped reference (B, d, h/2, w), and the grid: here the sound has a part in it."""
+        picture, grid = self.warp(target_upper, reference, self.audio_encoder(audio))
+        return self.nearest(self.encode_warped(picture)), grid
+
+    @torch.no_grad()
+    def encode_warped(self, warped: Tensor, around: Tensor | None = None) -> Tensor:
+        """H^_RB: a moved picture (B, 3, S/2, S), by the policy `own` within the target's, encoded: (B, d, h/2, w)."""
+        if around is not None:
+            warped = around + self.moving * (warped - around)
+        return self.autoencoder.encoder(warped.contiguous(memory_format=torch.channels_last)).float()
+
+    def predict(self, warped: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, m, K) at the `places`, and the latents (B, m, d) of the residual head."""
+        return self.transformer(warped, self.codes, condition, self.places)
 
     def choose(self, logits: Tensor, tau: float | None) -> Tensor:
-        """With `lips.expected_codes` the mean of all codes by their probability, in training and inference."""
-        return expected_codes(logits, self.codes) if self.config.lips.expected_codes else super().choose(logits, tau)
+        """The likeliest codes also in training, without Gumbel's noise; tau softens the gradient alone.
 
-    def surround(self, warped: Tensor, own: Tensor | None) -> Tensor:
-        """By the policy `own`, the target's own tokens H_TB (B, d, h/2, w) around what speech changes."""
-        return warped if own is None else torch.where(self.speaking, warped, unmoved(own))
+        A mouth has many likely codes, and pictures of drawn ones teach the decoder noise. With `lips.expected_codes`
+        the mean of all codes by their probability, in training and inference.
+        """
+        if self.config.lips.expected_codes:
+            return expected_codes(logits, self.codes)
+        lips = lip_codes(logits, self.codes, None)
+        if tau is None:
+            return lips
+        soft = expected_codes(logits / tau, self.codes)
+        return lips + soft - soft.detach()
 
-    def bottom(self, lips: Tensor, own: Tensor | None = None) -> Tensor:
-        """H~_TB, within H_TB (B, d, h/2, w) if that is given: it stays where speech changes nothing."""
-        tokens = super().bottom(lips)
-        return tokens if own is None else torch.where(self.speaking, tokens, own)
+    def nearest(self, encoding: Tensor) -> Tensor:
+        """The codes of C_B nearest to an encoding (B, d, h/2, w)."""
+        codebook = self.autoencoder.bottom_codebook
+        return codebook.lookup(codebook.indices(encoding))
 
-    def look(self, target: Tensor, reference: Reference) -> Seen:
-        upper, warped, _ = super().look(target, reference)
-        own = self.encode_bottom(split_halves(target)[1]) if self.config.lips.reference == "own" else None
-        return Seen(upper, self.surround(warped, own), own)
+    def bottom(self, lips: Tensor, warped: Tensor) -> Tensor:
+        """H~_TB (B, d, h/2, w) of the tokens (B, m, d) at the `places`, within the codes of H^_RB."""
+        tokens = self.nearest(warped).flatten(2).transpose(1, 2)  # (B, n, d)
+        tokens = tokens.index_copy(1, self.places, lips.to(tokens))
+        return tokens.transpose(1, 2).unflatten(2, self.config.token_grid)
+
+    def look(self, target: Tensor, reference: PicturedReference) -> SeenPictures:
+        upper, bottom = split_halves(target)
+        return SeenPictures(self.encode_upper(upper), reference, None if self.moving is None else bottom)
+
+    def hear(self, seen: SeenPictures, audio: Tensor) -> tuple[Tensor, Tensor]:
+        condition = self.audio_encoder(audio)  # F_Aud: (B, audio_width)
+        picture, _ = self.warp(seen.upper, seen.reference, condition)  # (B, 3, S/2, S)
+        return self.encode_warped(picture, seen.around), condition
+
+    def warped(self, seen: SeenPictures, audio: Tensor) -> Tensor:
+        return self.nearest(self.hear(seen, audio)[0])
 
 
 def expected_codes(logits: Tensor, codes: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Transformer with what we added: places, attention among tokens, finer warping, logits around the reference."""
+"""The Transformer with what we added: places, attention among tokens, logits around the reference."""
 
 import torch
 from torch import Tensor, nn
@@ -41,12 +41,11 @@ class OurLayer(LipLayer):
 
 
 class OurTransformer(nn.Module):
-    """Tr from a finely warped reference to logits that begin as its nearest codes.
+    """Tr from the warped reference's encoding to logits that begin as its nearest codes.
 
     The head gives a residual: (warped reference + residual) is compared with the codes, so that before any training the
     reference is copied. Distances from one place have one peak; a linear map to logits beside them tells what may look
-    this way or that. Two convolutions see the tokens that each place was read between. Queries are Z_i, products are
-    scaled.
+    this way or that. Two convolutions see what lies around each token. Queries are Z_i, products are scaled.
     """
 
     def __init__(
@@ -64,11 +63,11 @@ class OurTransformer(nn.Module):
         """grid : rows and columns of tokens; ablation : "reference_queries" or "unscaled" undo ours."""
         super().__init__()
         rows, columns = grid
-        self.code_dim, self.reference_queries = code_dim, ablation == "reference_queries"
+        self.reference_queries = ablation == "reference_queries"
         scale = 1.0 if ablation == "unscaled" else (dim // heads) ** -0.5
         self.embed = nn.Identity() if dim == code_dim else nn.Linear(code_dim, dim)
-        self.between = nn.Sequential(
-            nn.Conv2d(4 * code_dim + 2, 2 * dim, 3, padding=1), nn.GELU(), nn.Conv2d(2 * dim, dim, 3, padding=1)
+        self.around = nn.Sequential(
+            nn.Conv2d(code_dim, 2 * dim, 3, padding=1), nn.GELU(), nn.Conv2d(2 * dim, dim, 3, padding=1)
         )
         self.position = nn.Parameter(0.02 * torch.randn(1, rows * columns, dim))
         self.layers = nn.ModuleList(OurLayer(dim, code_dim, heads, ffn_dim, audio_dim, scale) for _ in range(layers))
@@ -78,24 +77,28 @@ class OurTransformer(nn.Module):
             nn.init.zeros_(zero)
         self.log_sharpness = nn.Parameter(torch.tensor(SHARPNESS))
 
-    def forward(self, warped: Tensor, codes: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, warped: Tensor, codes: Tensor, audio: Tensor, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits over the bottom codebook, and the latents that were compared with it.
 
-        warped : torch.Tensor, shape = (B, 5 d + 2, h/2, w), from `ours.warping.fine`
+        warped : torch.Tensor, shape = (B, d, h/2, w), the encoding of the warped reference
         codes : torch.Tensor, shape = (K, d), C_B
         audio : torch.Tensor, shape = (B, audio_dim), F_Aud
-        returns (logits (B, n, K), latents (B, n, d)), n = h/2 * w; float32 also under autocast
+        places : torch.Tensor, shape = (m,) int64, which of the n = h/2 * w tokens are wanted; None: all
+        returns (logits (B, m, K), latents (B, m, d)); float32 also under autocast
         """
-        reference, between = warped.split([self.code_dim, warped.shape[1] - self.code_dim], 1)
-        tokens = reference.flatten(2).transpose(1, 2)  # (B, n, d)
-        z = self.embed(tokens) + self.between(between).flatten(2).transpose(1, 2) + self.position  # (B, n, dim)
+        places = slice(None) if places is None else places
+        tokens = warped.flatten(2).transpose(1, 2)[:, places]  # (B, m, d)
+        around = self.around(warped).flatten(2).transpose(1, 2)[:, places]
+        z = self.embed(tokens) + around + self.position[:, places]  # (B, m, dim)
         queries = z if self.reference_queries else None
         for layer in self.layers:
-            z = layer(z, queries, codes, audio)  # Z_i: (B, n, dim)
+            z = layer(z, queries, codes, audio)  # Z_i: (B, m, dim)
         with full_precision(z):
             z = z.float()
-            latents = tokens.float() + self.head(z)  # (B, n, d)
+            latents = tokens.float() + self.head(z)  # (B, m, d)
             sharpness = self.log_sharpness.exp() / codes.var(0).sum().detach()
-            # minus half the squared distance, up to the token's own norm, in one pass over (B, n, K)
-            near = F.linear(latents * sharpness, codes, codes.square().sum(1) * (-sharpness / 2))
-            return near + self.free(z), latents
+            # minus half the squared distance, up to the token's own norm, and the free map: one pass over (B, m, K)
+            both = torch.cat([latents * sharpness, z], -1), torch.cat([codes, self.free.weight], 1)
+            return F.linear(*both, codes.square().sum(1) * (-sharpness / 2)), latents

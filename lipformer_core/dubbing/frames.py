@@ -1,0 +1,101 @@
+"""The frames of a dubbing, made in stages that work at the same time: read and crop, generate, composite.
+
+Each stage is a thread that is a step or two ahead of the next, so order is kept and memory is bounded. What a frame
+shows depends on its number alone, and not on what was made before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data.audio import mel_windows
+from ..data.faces.alignment import warp_crop
+from ..data.faces.tracking import FaceTrack
+from ..data.media import FrameReader
+from ..data.prepared.prefetch import prefetched
+from ..speaker import Speaker
+from .compositing import lower_face_mask, paste, visible_mark
+from .timeline import Clock
+
+
+class Frame(NamedTuple):
+    """A frame of the result on its way."""
+
+    number: int  # in the result
+    index: int  # of the source picture that it shows
+    picture: np.ndarray  # (H, W, 3) uint8: the source's, then the result's
+    crop: np.ndarray | None  # (S, S, 3) uint8, cut out of the source; None where no face is known
+    generated: np.ndarray | None = None  # (S, S, 3) uint8
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Makes the frames of a dubbing from what is known of its source and its sound.
+
+    `order` `(frames,)`: the source picture of each frame. For each source picture: `track`, `transforms` `(n, 2, 3)` to
+    crop pixels, `outline` `(n, 68, 2)` in them; `lowest_chin` is a row there. `rows`: the sound as the model hears it,
+    less `mean`. `rate`: frames/s of the result. `clock` is told what each stage takes; the stages overlap.
+    """
+
+    speaker: Speaker
+    reader: FrameReader
+    order: np.ndarray
+    track: FaceTrack
+    transforms: np.ndarray
+    outline: np.ndarray
+    lowest_chin: float
+    rows: np.ndarray
+    mean: np.ndarray | float
+    rate: float
+    mark: bool
+    clock: Clock
+
+    def made(self, parts: Iterable[range]) -> Iterator[Frame]:
+        """The frames of some parts of the result, in order; a part is generated at once. To be closed."""
+        read = prefetched(self._read, parts, ahead=1)
+        return prefetched(self._composite, _each(prefetched(self._generate, read, ahead=1)))
+
+    def _read(self, part: range) -> list[Frame]:
+        indices = self.order[part.start : part.stop]
+        with self.clock("decoding"):
+            pictures = [self.reader[i] for i in indices]
+        with self.clock("cropping"):
+            return [Frame(*of, self._crop(*of[1:])) for of in zip(part, indices, pictures, strict=True)]
+
+    def _crop(self, index: int, picture: np.ndarray) -> np.ndarray | None:
+        return warp_crop(picture, self.transforms[index], self._size) if self.track.valid[index] else None
+
+    def _generate(self, frames: list[Frame]) -> list[Frame]:
+        with self.clock("model"):
+            faces = [frame for frame in frames if frame.crop is not None]
+            if not faces:
+                return frames
+            moments = np.array([frame.number for frame in faces]) / self.rate
+            windows = mel_windows(self.rows, moments, self.speaker.model.config.audio.window) - self.mean
+            crops = np.stack([frame.crop for frame in faces])
+            new = iter(self.speaker.dub(crops, [frame.index for frame in faces], windows))
+            return [frame if frame.crop is None else frame._replace(generated=next(new)) for frame in frames]
+
+    def _composite(self, frame: Frame) -> Frame:
+        with self.clock("compositing"):
+            picture, index = frame.picture, frame.index
+            if frame.generated is not None:
+                mask = lower_face_mask(self._size, self.outline[index], self.lowest_chin)
+                picture = paste(picture, frame.generated, self.transforms[index], mask, frame.crop)
+            return frame._replace(picture=visible_mark(picture) if self.mark else picture)
+
+    @property
+    def _size(self) -> int:
+        return self.speaker.model.config.data.size
+
+
+def _each(parts: Iterator[list[Frame]]) -> Iterator[Frame]:
+    with closing(parts):
+        for frames in parts:
+            yield from frames
+            del frames  # they may be large, and the next ones come before the name is used again

@@ -135,12 +135,13 @@ def test_two_do_not_make_the_same_at_once(m):
 
 
 KILLED = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from material import FakeModel
 from lipformer_core.dubbing import dub
 
 dub.STRETCH = 20
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in a script's background inherit that it is ignored
 def killed(share):
     if share > 0.9:
         os.kill(os.getpid(), int(sys.argv[2]))

@@ -260,7 +260,7 @@ def test_token_weights(tiny_run, tiny_corpus, tiny_config):
     weights = objective.token_weights(batch)  # of the mouth's tokens, which alone are predicted
     changed = (batch.target_bottom != batch.reference_bottom)[:, objective.mouth]
     assert weights.shape == changed.shape and changed.any() and not changed.all()
-    assert set(weights[changed].tolist()) == {4.5} and set(weights[~changed].tolist()) == {3.0}
+    assert set(weights[changed].tolist()) == {1.5} and set(weights[~changed].tolist()) == {1.0}
     paper = build(tiny_config.replace({"lips.design": "paper"}), model.autoencoder)
     assert (CodeObjective(paper, None).token_weights(batch) == 1).all()
 

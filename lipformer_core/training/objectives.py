@@ -26,7 +26,7 @@ FEWEST_ROWS = 32  # of a picture that the discriminator can judge
 WARP = 0.1  # weight of the warp's own supervision after its phase, so that it stays a warp
 LATENT = 1.0  # weight of the latents' regression to the target's codes
 ARTICULATION, LIPS = 1.0, 5.0  # weights of lips read from F_Aud, and from the predicted codes
-MOUTH, CHANGED = 3.0, 1.5  # weights of tokens in the mouth, and of tokens whose code differs from the reference's
+MOUTH, CHANGED = 3.0, 1.5  # weights of a moved picture's mouth, and of tokens whose code differs from the reference's
 
 Figures = dict[str, Tensor]
 
@@ -129,12 +129,12 @@ class CodeObjective(Objective):
         return (error * weight).sum() / weight.sum()
 
     def token_weights(self, batch: PairBatch) -> Tensor:
-        """How much each predicted token counts, (B, m): in our design more in the mouth and where codes change."""
+        """How much each predicted token counts, (B, m): in our design more where its code is not the reference's."""
         truth = self.at_places(batch.target_bottom)
         if self.config.lips.design == "paper":
             return torch.ones_like(truth, dtype=torch.float32)
         changed = self.at_places(batch.reference_bottom) != truth
-        return torch.where(self.at_places(self.mouth[None]), MOUTH, 1.0) * torch.where(changed, CHANGED, 1.0)
+        return torch.where(changed, CHANGED, 1.0)
 
     def at_places(self, tokens: Tensor) -> Tensor:
         """Those of (B, h/2, w) that the model predicts: (B, m)."""

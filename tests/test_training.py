@@ -16,7 +16,7 @@ from lipformer_core.errors import CheckpointError, ConfigError, DataError
 from lipformer_core.model.autoencoder import FaceAutoencoder
 from lipformer_core.model.build import build
 from lipformer_core.model.syncnet import AUDIO_WINDOW, SyncNet
-from lipformer_core.training.codebook import CodebookStage
+from lipformer_core.training.codebook import CodebookStage, train_codebook
 from lipformer_core.training.journal import read_log
 from lipformer_core.training.lipformer import LipFormerStage, Trained, train_lipformer
 from lipformer_core.training.loop import finished, optimise, take_over
@@ -337,10 +337,22 @@ def test_mean_normalised_sound_is_less_the_clips_own_spectrum(tiny_run, tiny_cor
         np.testing.assert_allclose(heard, sound - clip.mel.mean(0), atol=1e-5)
 
 
+def test_sharpening_an_earlier_run_leaves_its_codes_and_keeps_the_newest_decoder(
+    tiny_config, tiny_corpus, tiny_run, tmp_path
+):
+    config = tiny_config.replace({"stage1.adversarial_weight": 0.5, "engine.check_every": 4})
+    sharp, earlier = train_codebook(config, tiny_corpus, tmp_path, start=tiny_run), checkpoint.load_autoencoder(tiny_run)
+    for part in ("encoder", "upper_codebook", "bottom_codebook"):
+        assert checkpoint.fingerprint(getattr(sharp, part)) == checkpoint.fingerprint(getattr(earlier, part))
+    assert checkpoint.fingerprint(sharp.decoder) != checkpoint.fingerprint(earlier.decoder)
+    assert checkpoint.header_of(tmp_path, "codebook")["step"] == config.stage1.steps
+    log = read_log(tmp_path / "codebook")
+    assert np.isfinite(np.array(log["adversarial"])).all() and np.nanmin(np.array(log["val_sharpness"])) > 0
+
+
 @pytest.mark.slow
-def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus, monkeypatch):
+def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus):
     """Batch of 1 on a CPU; pretrained perceptual weights are not needed for this."""
-    monkeypatch.setattr("lipformer_core.training.codebook.ADVERSARIAL_FROM", 0)
     config = preset("paper", {"stage1.perceptual": "none", "stage1.batch": 1})
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(
@@ -352,10 +364,12 @@ def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus, mo
     )
     stage = CodebookStage(config, PreparedCorpus(tiny_corpus))
     pairs, _, looks = stage.material(0)
-    before = checkpoint.fingerprint(stage.autoencoder.encoder)
+    encoder, decoder = stage.autoencoder.encoder, stage.autoencoder.decoder
+    before = checkpoint.fingerprint(encoder), checkpoint.fingerprint(decoder)
+    stage.sharpen_from = 0  # with everything that a step can have
     logged = optimise(stage, 0, [(pairs, torch.from_numpy(to_images(image)), looks)])
     assert {"l1", "vq", "discriminator"} <= set(logged)
-    assert checkpoint.fingerprint(stage.autoencoder.encoder) != before
+    assert checkpoint.fingerprint(encoder) == before[0] and checkpoint.fingerprint(decoder) != before[1]
     trained = Trained(config, stage.autoencoder)
     model = trained.lipformer
     optimiser = torch.optim.AdamW(trained.predictor(), lr=1e-4)

@@ -10,7 +10,7 @@ from .. import checkpoint
 from ..config import Config
 from ..data.prepared.clips import PreparedCorpus
 from ..data.prepared.joined import Data, JoinedCorpora, open_corpus
-from ..model.autoencoder import FaceAutoencoder
+from ..model.autoencoder import FaceAutoencoder, split_halves
 from ..model.codebook import kmeans, perplexity, usage
 from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from ..model.regions import mouth_pixels
@@ -23,7 +23,9 @@ from .stage import Stage, as_configured, describe_frames
 REVIVE_EVERY = 100  # steps over which a code must have been used
 REVIVE_UNTIL = 0.8  # share of the steps; later the codes settle
 WARMUP = 0.15  # share of the steps that run unquantised, before k-means places the codes
-ADVERSARIAL_FROM = 2 / 3  # of the steps
+ADVERSARIAL_FROM = 2 / 3  # of the steps; from then on Dec learns alone
+ADVERSARIAL_RAMP = 0.1  # share of these steps over which the weight grows: a discriminator begins with knowing nothing
+SHARPENED = 1000.0  # above every PSNR
 KMEANS_IMAGES = 384
 EVAL_IMAGES = 160  # of the validation split
 WINDOW = 128  # pixels; side of the windows that the perceptual and the adversarial loss see
@@ -36,8 +38,12 @@ def train_codebook(
 ) -> FaceAutoencoder:
     """Train stage 1 on one or several prepared corpora into `run`/codebook; resumes, or returns at once if finished.
 
+    With an adversarial loss, the last third of the steps trains Dec alone, over codes that stay, and the newest weights
+    are kept: no figure of validation sees what that loss is there for.
+
     start : a run whose trained autoencoder, of the same architecture, is gone on from: with the decoder that stage 2
-        has fine-tuned, where it has
+        has fine-tuned, where it has. With an adversarial loss all steps are of its kind: what stage 2 learned over the
+        earlier run's codes stays true
     raises DataError for a bad corpus, CheckpointError if the folder was trained with other settings or data,
         WeightsMissing if the perceptual loss's file is not present
     """
@@ -49,6 +55,8 @@ def train_codebook(
             earlier = checkpoint.load_autoencoder(start)
             checkpoint.fill(stage.autoencoder, earlier)
             stage.start, stage.warmup, stage.placed = checkpoint.fingerprint(earlier), 0, True
+            if config.stage1.adversarial_weight:
+                stage.sharpen_from = 0
         run_stage(folder, stage, corpus.hash, progress)
     return checkpoint.load_codebook(run)
 
@@ -79,11 +87,16 @@ class CodebookStage(Stage):
         self.perceptual = perceptual_loss(settings.perceptual, settings.perceptual_weight)
         if self.perceptual is not None:
             self.perceptual.to(self.device)
-            self.score = "val_likeness"  # an adversarial loss costs PSNR and is there for what PSNR does not see
+            self.score = "val_likeness"
+        if settings.adversarial_weight:
+            self.score = "val_score"
         self.mouth = mouth_pixels(size).to(self.device)
         self.warmup = round(WARMUP * settings.steps) if settings.prevent_collapse else 0
         self.train.keep(self.device)
         self.placed = False  # whether the codes come from an earlier training
+        # the step from which on Dec alone learns, with the adversarial loss
+        self.sharpen_from = round(ADVERSARIAL_FROM * self.steps) if settings.adversarial_weight else self.steps
+        self.sharpened = 0  # steps
         self.tallies: list = []  # of this step's batches
         self.encodings: dict[str, Tensor] = {}  # of the last batch
 
@@ -101,6 +114,8 @@ class CodebookStage(Stage):
     def before(self, number: int) -> None:
         if number == self.warmup and self.settings.prevent_collapse and not self.placed:
             self.initialise_codes()
+        if number >= self.sharpen_from:
+            self.autoencoder.requires_grad_(False).decoder.requires_grad_(True)
         self.tallies = []
 
     def losses(self, number: int, material: tuple[str, Tensor, Looks]) -> tuple[list, dict[str, Tensor]]:
@@ -118,10 +133,12 @@ class CodebookStage(Stage):
             perceptual = self.perceptual(seen, truth)
             logged["perceptual"] = perceptual.detach()
             loss = loss + settings.perceptual_weight * perceptual
-        if settings.adversarial_weight and number >= ADVERSARIAL_FROM * self.steps:
+        if number >= self.sharpen_from:
             fooled = generator_loss(self.model["discriminator"], seen)
             weight = adaptive_weight(loss, fooled, reconstruction)
-            loss = loss + settings.adversarial_weight * weight * fooled
+            self.sharpened = number - self.sharpen_from + 1
+            grown = min(1.0, self.sharpened / (ADVERSARIAL_RAMP * (self.steps - self.sharpen_from)))
+            loss = loss + grown * settings.adversarial_weight * weight * fooled
             judged = discriminator_loss(self.wrapped[1], truth, seen)
             logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
         if quantise:
@@ -141,7 +158,8 @@ class CodebookStage(Stage):
             counts = sum(tally[index] for tally in self.tallies)
             self.model["used"][half] += self.accelerator.reduce(counts, reduction="sum")
         since = number - self.warmup + 1
-        if self.settings.prevent_collapse and since % REVIVE_EVERY == 0 and number <= REVIVE_UNTIL * self.steps:
+        until = min(REVIVE_UNTIL * self.steps, self.sharpen_from - 1)
+        if self.settings.prevent_collapse and since % REVIVE_EVERY == 0 and number <= until:
             self.revive(number)
 
     @torch.no_grad()
@@ -175,7 +193,12 @@ class CodebookStage(Stage):
             self.jumped(half, torch.ones(len(codes), dtype=torch.bool, device=self.device))
 
     def evaluate(self) -> dict[str, float]:
-        return evaluate_codebook(self.autoencoder, self.val, EVAL_IMAGES, perceptual=self.perceptual)
+        """As `evaluate_codebook`; with an adversarial loss `val_score`, which grows by the step once it is there."""
+        figures = evaluate_codebook(self.autoencoder, self.val, EVAL_IMAGES, perceptual=self.perceptual)
+        if self.settings.adversarial_weight:
+            likest = figures["val_psnr" if self.perceptual is None else "val_likeness"]
+            figures["val_score"] = SHARPENED + self.sharpened if self.sharpened else likest
+        return figures
 
 
 class CodesInUse(nn.Module):
@@ -201,7 +224,7 @@ def evaluate_codebook(
     batch: int = 32,
     perceptual: nn.Module | None = None,
 ) -> dict[str, float]:
-    """PSNR, and usage and perplexity of both codebooks, on fixed frames of the sampler's split.
+    """PSNR, sharpness, and usage and perplexity of both codebooks, on fixed frames of the sampler's split.
 
     perceptual : a perceptual loss; `val_likeness` is then its mean, negative, so that more is better
     """
@@ -210,7 +233,7 @@ def evaluate_codebook(
     device = next(autoencoder.parameters()).device
     counts = [torch.zeros(autoencoder.config.codebook.size) for _ in range(2)]
     mouth = mouth_pixels(autoencoder.config.data.size)
-    errors, mouth_errors, distances = [], [], []
+    errors, mouth_errors, distances, sharpness = [], [], [], []
     pairs = sampler.fixed(images)
     for first in range(0, len(pairs), batch):
         image = sampler.images(pairs[first : first + batch]).to(device)
@@ -218,6 +241,8 @@ def evaluate_codebook(
         # float64 on the CPU: not every device has it
         square = ((out["reconstruction"].clamp(-1, 1) - image) / 2).cpu().double().square()
         errors.append(square.mean((1, 2, 3)))
+        made, true = (_gradient_energy(x) for x in (out["reconstruction"].clamp(-1, 1), image))
+        sharpness += (made / true.clamp(min=1e-9)).tolist()
         mouth_errors.append((square * mouth).sum((1, 2, 3)) / (3 * mouth.sum()))
         if perceptual is not None:
             distances.append(float(perceptual(out["reconstruction"], image)) * len(image))
@@ -229,8 +254,15 @@ def evaluate_codebook(
     return likeness | {
         "val_psnr": psnr(errors),
         "val_mouth_psnr": psnr(mouth_errors),
+        "val_sharpness": sum(sharpness) / len(pairs),
         "upper_usage": usage(counts[0]),
         "bottom_usage": usage(counts[1]),
         "upper_perplexity": perplexity(counts[0]),
         "bottom_perplexity": perplexity(counts[1]),
     }
+
+
+def _gradient_energy(images: Tensor) -> Tensor:
+    """Mean squared step between neighbours of the bottom halves of (B, 3, S, S): (B,)."""
+    bottom = split_halves(images)[1]
+    return sum(bottom.diff(dim=dim).square().mean((1, 2, 3)) for dim in (2, 3))

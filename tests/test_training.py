@@ -341,7 +341,8 @@ def test_sharpening_an_earlier_run_leaves_its_codes_and_keeps_the_newest_decoder
     tiny_config, tiny_corpus, tiny_run, tmp_path
 ):
     config = tiny_config.replace({"stage1.adversarial_weight": 0.5, "engine.check_every": 4})
-    sharp, earlier = train_codebook(config, tiny_corpus, tmp_path, start=tiny_run), checkpoint.load_autoencoder(tiny_run)
+    sharp = train_codebook(config, tiny_corpus, tmp_path, start=tiny_run)
+    earlier = checkpoint.load_autoencoder(tiny_run)
     for part in ("encoder", "upper_codebook", "bottom_codebook"):
         assert checkpoint.fingerprint(getattr(sharp, part)) == checkpoint.fingerprint(getattr(earlier, part))
     assert checkpoint.fingerprint(sharp.decoder) != checkpoint.fingerprint(earlier.decoder)

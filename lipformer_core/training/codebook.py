@@ -78,7 +78,7 @@ class CodebookStage(Stage):
         optimisers = [torch.optim.Adam(trained, lr=settings.lr, betas=betas, fused=self.fused)]
         self.wrapped = [self.wrap(self.autoencoder)]
         if settings.adversarial_weight:
-            self.model["discriminator"] = PatchDiscriminator()
+            self.model["discriminator"] = PatchDiscriminator(min(64, config.codebook.widths[-1] // 4))
             trained = self.model["discriminator"].parameters()
             optimisers.append(torch.optim.Adam(trained, lr=settings.lr, betas=(0.5, 0.9), fused=self.fused))
             self.wrapped.append(self.wrap(self.model["discriminator"]))

@@ -57,20 +57,34 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     return header, tensors
 
 
-def halve(run: Path | str, folder: Path | str) -> None:
+def halve(run: Path | str, folder: Path | str, decoder: Path | str | None = None) -> None:
     """Copy a run's stages to `folder` with 16-bit floats: half the bytes, to hand on. Loaded, they are 32-bit again.
 
-    raises CheckpointError for a run without a finished stage, or with values that 16 bits cannot hold
+    decoder : a run whose stage 1 went on from this one and sharpened Dec alone (`train_codebook`): its Dec is taken
+    raises CheckpointError for a run without a finished stage, or with values that 16 bits cannot hold; for a `decoder`
+        over other codes
     """
     stages = [s for s in ("codebook", "lipformer") if (Path(run) / s / "model.safetensors").is_file()]
     if not stages:
         raise CheckpointError(f"{run}: neither codebook nor lipformer is finished")
     for stage in stages:
         header, tensors = load(Path(run) / stage / "model.safetensors")
+        if decoder is not None:
+            tensors, header = _with_decoder(tensors, decoder), header | {"decoder": header_of(decoder, "codebook")}
         small = {name: t.half() if t.is_floating_point() else t for name, t in model_tensors(tensors).items()}
         if beyond := [name for name, tensor in small.items() if not torch.isfinite(tensor).all()]:
             raise CheckpointError(f"{run}/{stage}: {', '.join(beyond)}: beyond what 16 bits hold")
         _write(Path(folder) / stage / "model.safetensors", small, header)
+
+
+def _with_decoder(tensors: dict[str, torch.Tensor], run: Path | str) -> dict[str, torch.Tensor]:
+    """A stage's tensors with Dec of another run's stage 1, whose encoder and codes must be the same."""
+    theirs = part(load(Path(run) / "codebook" / "model.safetensors")[1], "autoencoder.")
+    names = {name: name.rpartition("autoencoder.")[2] for name in tensors if "autoencoder." in name}
+    for name, its in names.items():
+        if not its.startswith("decoder.") and not torch.equal(tensors[name].float(), theirs[its].float()):
+            raise CheckpointError(f"{run}: its decoder is of other codes: {its} differs")
+    return tensors | {name: theirs[its] for name, its in names.items() if its.startswith("decoder.")}
 
 
 def model_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

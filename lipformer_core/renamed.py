@@ -32,7 +32,6 @@ augment_colour augment_geometry = stage1.augment
 augment_mirror = stage1.mirror
 reference = lips.reference
 warping query_source scale_attention = lips.ablation
-expected_codes = lips.expected_codes
 model_dim = lips.width
 layers = lips.layers
 ffn_dim = lips.ffn_width
@@ -67,6 +66,7 @@ workers = engine.workers
 eval_every save_every = engine.check_every
 """
 _GONE = """
+expected_codes lips.expected_codes = the likeliest code is decoded; means are soft
 audio_neighbours audio_gain = it changed nothing, or made it worse (papermill_runs/README.md)
 audio_noise normalise_codes reference_mouth_dropout = it changed nothing, or made it worse (papermill_runs/README.md)
 codebook_init codebook_warmup revive_dead_codes = stage1.prevent_collapse is all three

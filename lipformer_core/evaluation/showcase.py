@@ -72,8 +72,7 @@ def soft_codes(
     seen = puppet.look(truth, frames)
     warped, condition = model.hear(seen, puppet.windows(sound))
     logits, _ = model.predict(warped, condition)
-    label = "expected codes" if model.config.lips.expected_codes else "arg-max"
-    rows = {"truth": truth, label: puppet.say(seen, sound)}
+    rows = {"truth": truth, "arg-max": puppet.say(seen, sound)}
     peaks = {}
     for tau in taus:
         weights = (logits / tau).softmax(-1)

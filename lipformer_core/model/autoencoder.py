@@ -113,6 +113,11 @@ class FaceDecoder(nn.Module):
         """codes : torch.Tensor, shape = (B, d, h, w); returns (B, 3, S, S), about [-1, 1]."""
         return self.layers(codes)
 
+    @property
+    def last(self) -> Tensor:
+        """Weights of the last convolution."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Conv2d)][-1].weight
+
     def bottom(self, codes: Tensor) -> Tensor:
         """The bottom half of `forward`, (B, 3, S/2, S).
 

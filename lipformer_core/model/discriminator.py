@@ -42,11 +42,11 @@ def generator_loss(discriminator: nn.Module, fake: Tensor) -> Tensor:
     return -functional_call(discriminator, fixed, (fake,)).mean()
 
 
-def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, image: Tensor) -> Tensor:
-    """VQGAN's lambda: the ratio of both losses' gradient norms, at most 1e4.
+def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last: Tensor) -> Tensor:
+    """VQGAN's lambda: the ratio of both losses' gradient norms at the decoder's last weights, at most 1e4.
 
-    Measured at the generated image, not at the decoder's last layer: a compiled decoder has no gradient of one layer.
+    Not at the picture: there the reconstruction's gradients point everywhere and cancel, the discriminator's do not.
     """
-    (reconstruction,) = torch.autograd.grad(reconstruction_loss, image, retain_graph=True)
-    (adversarial,) = torch.autograd.grad(adversarial_loss, image, retain_graph=True)
+    (reconstruction,) = torch.autograd.grad(reconstruction_loss, last, retain_graph=True)
+    (adversarial,) = torch.autograd.grad(adversarial_loss, last, retain_graph=True)
     return (reconstruction.norm() / (adversarial.norm() + 1e-4)).clamp(0, 1e4).detach()

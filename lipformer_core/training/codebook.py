@@ -135,7 +135,7 @@ class CodebookStage(Stage):
             loss = loss + settings.perceptual_weight * perceptual
         if number >= self.sharpen_from:
             fooled = generator_loss(self.model["discriminator"], seen)
-            weight = adaptive_weight(loss, fooled, reconstruction)
+            weight = adaptive_weight(loss, fooled, self.autoencoder.decoder.last)
             self.sharpened = number - self.sharpen_from + 1
             grown = min(1.0, self.sharpened / (ADVERSARIAL_RAMP * (self.steps - self.sharpen_from)))
             loss = loss + grown * settings.adversarial_weight * weight * fooled

@@ -231,7 +231,8 @@ class LipFormerStage(Stage):
             return [loss], logged
         seen = lower_face(generated)
         fooled = generator_loss(self.discriminator, seen)
-        weight = adaptive_weight(loss, fooled, generated)
+        last = self.model.lipformer.autoencoder.decoder.last
+        weight = adaptive_weight(loss, fooled, last if last.requires_grad else generated)
         judged = discriminator_loss(self.wrapped[1], lower_face(batch.image), seen)
         logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
         return [loss + self.config.stage2.joint.adversarial_weight * weight * fooled, judged], logged

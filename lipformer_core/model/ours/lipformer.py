@@ -75,17 +75,19 @@ class OurLipFormer(LipFormer):
         return self.autoencoder.encoder(warped.contiguous(memory_format=torch.channels_last)).float()
 
     def predict(self, warped: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, m, K) at the `places`, and the latents (B, m, d) of the residual head."""
-        return self.transformer(warped, self.codes, condition, self.places)
+        """Logits (B, m, K) at the `places`, and the latents (B, m, d) of the residual head.
+
+        Outside of training the warped reference weighs again (`lips.reference_prior`): a stranger's lips keep the
+        colours that they have, where the Transformer knows those of few people.
+        """
+        prior = 0.0 if self.training else self.config.lips.reference_prior
+        return self.transformer(warped, self.codes, condition, self.places, prior)
 
     def choose(self, logits: Tensor, tau: float | None) -> Tensor:
         """The likeliest codes also in training, without Gumbel's noise; tau softens the gradient alone.
 
-        A mouth has many likely codes, and pictures of drawn ones teach the decoder noise. With `lips.expected_codes`
-        the mean of all codes by their probability, in training and inference.
+        A mouth has many likely codes, and pictures of drawn ones teach the decoder noise.
         """
-        if self.config.lips.expected_codes:
-            return expected_codes(logits, self.codes)
         lips = lip_codes(logits, self.codes, None)
         if tau is None:
             return lips

@@ -78,7 +78,7 @@ class OurTransformer(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(SHARPNESS))
 
     def forward(
-        self, warped: Tensor, codes: Tensor, audio: Tensor, places: Tensor | None = None
+        self, warped: Tensor, codes: Tensor, audio: Tensor, places: Tensor | None = None, prior: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Logits over the bottom codebook, and the latents that were compared with it.
 
@@ -86,6 +86,7 @@ class OurTransformer(nn.Module):
         codes : torch.Tensor, shape = (K, d), C_B
         audio : torch.Tensor, shape = (B, audio_dim), F_Aud
         places : torch.Tensor, shape = (m,) int64, which of the n = h/2 * w tokens are wanted; None: all
+        prior : a code's distance to the warped token counts so many times its distance to the latent, beside it
         returns (logits (B, m, K), latents (B, m, d)); float32 also under autocast
         """
         places = slice(None) if places is None else places
@@ -99,6 +100,7 @@ class OurTransformer(nn.Module):
             z = z.float()
             latents = tokens.float() + self.head(z)  # (B, m, d)
             sharpness = self.log_sharpness.exp() / codes.var(0).sum().detach()
-            # minus half the squared distance, up to the token's own norm, and the free map: one pass over (B, m, K)
-            both = torch.cat([latents * sharpness, z], -1), torch.cat([codes, self.free.weight], 1)
-            return F.linear(*both, codes.square().sum(1) * (-sharpness / 2)), latents
+            # minus half the squared distances, up to the tokens' own norms, and the free map: one pass over (B, m, K)
+            near = latents + prior * tokens.float() if prior else latents
+            both = torch.cat([near * sharpness, z], -1), torch.cat([codes, self.free.weight], 1)
+            return F.linear(*both, codes.square().sum(1) * (-sharpness * (1 + prior) / 2)), latents

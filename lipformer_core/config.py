@@ -82,7 +82,7 @@ class LipsSettings:
 
     design: Literal["paper", "ours"] = "paper"  # model/, or with what goes beyond the paper, model/ours/
     reference: Literal["one", "nearest", "own"] = "one"  # the reference of a frame: data/prepared/references.py
-    reference_prior: Weight = 0.0  # weight of the warped reference once more, outside of training; ours
+    keep_reference: Weight = 0.0  # outside of training the moved reference weighs again, and its detail stays; ours
     width: Size = 256  # of the Transformer; equal to the codes' d: Z_0 is the warped reference itself
     layers: Size = 8
     ffn_width: Size = 1024
@@ -216,10 +216,10 @@ class Config:
             raise ValueError(f"lips.width: {self.lips.width} is not a multiple of {HEAD_WIDTH}")
         if self.lips.design == "paper" and (
             self.lips.reference == "own"
-            or self.lips.reference_prior
+            or self.lips.keep_reference
             or self.lips.ablation not in ("none", "frozen_decoder", "trained_codes")
         ):
-            raise ValueError("lips.design: the paper's has no other ablation, no reference_prior and no reference=own")
+            raise ValueError("lips.design: the paper's has no other ablation, no keep_reference and no reference=own")
         if both := sorted(set(self.data.val_persons) & set(self.data.test_persons)):
             raise ValueError(f"data.val_persons, data.test_persons: {', '.join(both)} in both")
         return self
@@ -330,7 +330,7 @@ REALTIME: dict = {
     "codebook": {"widths": (128,), "res_blocks": 3, "stem": 8, "local": True, "size": 2048, "dim": 32},
     "audio": {"window": 44, "mean_normalise": True},
     "lips": {
-        "design": "ours", "reference": "own", "reference_prior": 2.0, "width": 128, "layers": 2, "ffn_width": 256,
+        "design": "ours", "reference": "own", "keep_reference": 2.0, "width": 128, "layers": 2, "ffn_width": 256,
         "audio_width": 160,
     },
     "stage1": {

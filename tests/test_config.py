@@ -79,7 +79,7 @@ def test_zero_turns_off_what_can_be_off():
     "beyond",
     [
         {"lips.reference": "own"},
-        {"lips.reference_prior": 1.0},
+        {"lips.keep_reference": 1.0},
         *({"lips.ablation": name} for name in ("no_warping", "no_reference", "reference_queries", "unscaled")),
     ],
 )

@@ -228,12 +228,12 @@ def test_the_loss_scaler_is_resumed(tiny_config, tiny_corpus, tmp_path, monkeypa
 
 def test_a_run_of_before_a_setting_came_counts_as_one_with_its_default(tiny_config, tiny_run, tmp_path):
     header, tensors = checkpoint.load(tiny_run / "lipformer/model.safetensors")
-    del header["config"]["lips"]["reference_prior"], header["config"]["engine"]["compile"]
+    del header["config"]["lips"]["keep_reference"], header["config"]["engine"]["compile"]
     (tmp_path / "lipformer").mkdir()
     save_file(tensors, tmp_path / "lipformer/model.safetensors", {"header": json.dumps(header)})
     assert finished(tmp_path / "lipformer", tiny_config)
-    with pytest.raises(CheckpointError, match="lips.reference_prior"):
-        finished(tmp_path / "lipformer", tiny_config.replace({"lips.reference_prior": 1.0}))
+    with pytest.raises(CheckpointError, match="lips.keep_reference"):
+        finished(tmp_path / "lipformer", tiny_config.replace({"lips.keep_reference": 1.0}))
 
 
 def test_compiled_networks_train_as_the_others_do(tiny_config, tiny_corpus, tmp_path, monkeypatch):

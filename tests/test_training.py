@@ -124,7 +124,7 @@ def test_adversarial_and_shared_variants_take_their_steps(tiny_config, tiny_corp
     [
         {"lips.design": "paper"},
         {"lips.design": "paper", "lips.ablation": "frozen_decoder", "lips.reference": "nearest"},
-        {"lips.ablation": "frozen_decoder", "lips.reference_prior": 2.0},
+        {"lips.ablation": "frozen_decoder", "lips.keep_reference": 2.0},
         {"lips.ablation": "unscaled"},
         {"lips.ablation": "reference_queries"},
         {"lips.ablation": "no_reference"},

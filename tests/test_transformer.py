@@ -207,7 +207,7 @@ def test_the_reference_weighs_again_only_outside_of_training(tiny_config):
     torch.manual_seed(0)
     plain = build(tiny_config).eval()
     torch.nn.init.normal_(plain.transformer.head.weight)
-    careful = build(tiny_config.replace({"lips.reference_prior": 3.0}), plain.autoencoder).eval()
+    careful = build(tiny_config.replace({"lips.keep_reference": 3.0}), plain.autoencoder).eval()
     careful.load_state_dict(plain.state_dict())
     warped, condition = torch.randn(2, 8, 4, 8), torch.randn(2, 16)
     with torch.no_grad():
@@ -219,3 +219,25 @@ def test_the_reference_weighs_again_only_outside_of_training(tiny_config):
         torch.testing.assert_close(found.softmax(-1), (logits + near).softmax(-1), atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(careful.train().predict(warped, condition)[0], plain.predict(warped, condition)[0])
     assert (found.argmax(-1) != logits.argmax(-1)).any()
+
+
+def test_the_moved_references_detail_is_kept_outside_of_training(tiny_config):
+    torch.manual_seed(0)
+    config = tiny_config.replace({"lips.reference": "own"})
+    plain = build(config).eval()
+    careful = build(config.replace({"lips.keep_reference": 1.0}), plain.autoencoder).eval()
+    careful.load_state_dict(plain.state_dict())
+    face, sound = torch.rand(2, 3, 32, 32) * 2 - 1, torch.randn(2, 20, 80)
+    with torch.no_grad():
+        seen = careful.look(face, careful.encode_reference(face[:1]))
+        picture = careful.move(seen, sound)[0]
+        # before any training the Transformer copies its reference, so all that is left is the moved picture
+        torch.testing.assert_close(careful.say(seen, sound)[:, :, 16:], picture, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(careful.say(seen, sound, bottom_only=True), picture, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(careful.say(seen, sound)[:, :, :16], plain.say(seen, sound)[:, :, :16])
+        still = seen.around[:, :, careful.moving.reshape(16, 32) == 0]
+        torch.testing.assert_close(
+            careful.say(seen, sound, bottom_only=True)[:, :, careful.moving.reshape(16, 32) == 0], still
+        )
+        careful.train()
+        torch.testing.assert_close(careful.say(seen, sound), plain.say(seen, sound))

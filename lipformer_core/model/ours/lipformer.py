@@ -71,16 +71,20 @@ class OurLipFormer(LipFormer):
     def encode_warped(self, warped: Tensor, around: Tensor | None = None) -> Tensor:
         """H^_RB: a moved picture (B, 3, S/2, S), by the policy `own` within the target's, encoded: (B, d, h/2, w)."""
         if around is not None:
-            warped = around + self.moving * (warped - around)
+            warped = self.within(around, warped)
         return self.autoencoder.encoder(warped.contiguous(memory_format=torch.channels_last)).float()
+
+    def within(self, around: Tensor, moved: Tensor) -> Tensor:
+        """A moved picture within the target's bottom half, (B, 3, S/2, S) both, by the policy `own`."""
+        return around + self.moving * (moved - around)
 
     def predict(self, warped: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, m, K) at the `places`, and the latents (B, m, d) of the residual head.
 
-        Outside of training the warped reference weighs again (`lips.reference_prior`): a stranger's lips keep the
+        Outside of training the warped reference weighs again (`lips.keep_reference`): a stranger's lips keep the
         colours that they have, where the Transformer knows those of few people.
         """
-        prior = 0.0 if self.training else self.config.lips.reference_prior
+        prior = 0.0 if self.training else self.config.lips.keep_reference
         return self.transformer(warped, self.codes, condition, self.places, prior)
 
     def choose(self, logits: Tensor, tau: float | None) -> Tensor:
@@ -110,9 +114,29 @@ class OurLipFormer(LipFormer):
         return SeenPictures(self.encode_upper(upper), reference, None if self.moving is None else bottom)
 
     def hear(self, seen: SeenPictures, audio: Tensor) -> tuple[Tensor, Tensor]:
-        condition = self.audio_encoder(audio)  # F_Aud: (B, audio_width)
-        picture, _ = self.warp(seen.upper, seen.reference, condition)  # (B, 3, S/2, S)
-        return self.encode_warped(picture, seen.around), condition
+        picture, condition = self.move(seen, audio)
+        return self.encode_warped(picture), condition
+
+    def move(self, seen: SeenPictures, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """The reference's bottom half with the sound's lips in its place (B, 3, S/2, S), and F_Aud (B, audio_width)."""
+        condition = self.audio_encoder(audio)
+        picture, _ = self.warp(seen.upper, seen.reference, condition)
+        return picture if seen.around is None else self.within(seen.around, picture), condition
+
+    def say(self, seen: SeenPictures, audio: Tensor, tau: float | None = None, bottom_only: bool = False) -> Tensor:
+        """With `lips.keep_reference` what codes cannot say of the moved reference is added, outside of training.
+
+        Skin, beard and teeth are then the person's own; codes say what changes: I_Gen less the reference by its codes.
+        """
+        if self.training or not self.config.lips.keep_reference:
+            return super().say(seen, audio, tau, bottom_only)
+        picture, condition = self.move(seen, audio)
+        warped = self.encode_warped(picture)
+        lips = self.choose(self.predict(warped, condition)[0], tau)
+        generated = self.decode(seen.upper, lips, warped, bottom_only)
+        upper = seen.upper.expand(len(warped), -1, -1, -1)
+        generated[:, :, -picture.shape[2] :] += picture - self.autoencoder.decode_bottom(upper, self.nearest(warped))
+        return generated
 
     def warped(self, seen: SeenPictures, audio: Tensor) -> Tensor:
         return self.nearest(self.hear(seen, audio)[0])

@@ -217,7 +217,9 @@ class _DubPanel:
             w.HTML("left: the source, right: dubbed"),
             _player(pair),
             w.Image(value=picture.getvalue(), format="png", layout=w.Layout(width="800px", max_width="100%")),
-            w.HTML(_link(out) + "".join(f"<br>{html.escape(warning)}" for warning in report.warnings)),
+            w.HTML(
+                "<br>".join([download_link(out), *map(html.escape, [f"It lies in {out.parent}.", *report.warnings])])
+            ),
         ]
         found = ", ".join(f"{number} {status}" for status, number in report.statuses.items() if number)
         self._say(f"Done in {time.monotonic() - self._began:.0f} s: {report.frames} frames, {found}.")
@@ -267,7 +269,7 @@ class _Strip:
         return self._values[self.buttons.index or 0]
 
     def lay(self, word: str, default: object, pictures: Sequence[tuple[str, object, np.ndarray]]) -> None:
-        """Show a word for `default`, and pictures: (label, value, (S, S, 3) uint8) each. Hidden, if there is no choice."""
+        """Show a word for `default`, and pictures: (label, value, (S, S, 3) uint8) each; no choice: hidden."""
         rules = [f".{self._class} button {{width: 84px; height: 84px; padding: 58px 0 0; color: black}}"]
         rules += [f".{self._class} button:first-child {{padding: 0}}"]
         rules += [f".{self._class} .mod-active {{outline: 3px solid #1976d2; outline-offset: -3px}}"]
@@ -305,13 +307,13 @@ def _player(path: Path):  # noqa: ANN202 - a widget
     return w.Video(**once, layout=w.Layout(max_width="100%")) if info.has_video else w.Audio(**once)
 
 
-def _link(path: Path) -> str:
-    """A link that downloads a file, where it is not too large, and where it lies."""
-    name, place = html.escape(path.name), f"<code>{html.escape(str(path))}</code>"
+def download_link(path: Path) -> str:
+    """HTML that downloads a video, without a server: the link holds the file. Of a large one it is the name alone."""
+    name = html.escape(path.name)
     if path.stat().st_size > LARGEST:
-        return place
+        return name
     url = f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return f'<a download="{name}" href="{url}"><b>Download</b></a> {place}'
+    return f'<a download="{name}" href="{url}"><b>Download {name}</b></a>'
 
 
 def save_recording(url: str, folder: Path) -> Path | None:

@@ -20,7 +20,7 @@ from .model.lipformer import LipFormer
 LARGEST = 64 * 2**20  # bytes that are sent to a browser at once
 # A browser records, and leaves what it has as a data URL in the hidden text field beside its button.
 RECORDER = """
-<button class="lm-Widget jupyter-widgets jupyter-button widget-button" style="width: auto" onclick="(async button => {
+<button class="jupyter-widgets jupyter-button widget-button" style="width: auto; margin: 0" onclick="(async button => {
   if (button.recorder) return button.recorder.stop();
   const screen = button.nextElementSibling, parts = [];
   try {
@@ -217,9 +217,7 @@ class _DubPanel:
             w.HTML("left: the source, right: dubbed"),
             _player(pair),
             w.Image(value=picture.getvalue(), format="png", layout=w.Layout(width="800px", max_width="100%")),
-            w.HTML(
-                "<br>".join([download_link(out), *map(html.escape, [f"It lies in {out.parent}.", *report.warnings])])
-            ),
+            w.HTML("<br>".join([download_link(out), *map(html.escape, [str(out.resolve()), *report.warnings])])),
         ]
         found = ", ".join(f"{number} {status}" for status, number in report.statuses.items() if number)
         self._say(f"Done in {time.monotonic() - self._began:.0f} s: {report.frames} frames, {found}.")
@@ -232,7 +230,7 @@ class _Source:
         import ipywidgets as w
 
         self.folder = folder
-        self.path = w.Text(placeholder="or its path, if it is large", continuous_update=False)
+        self.path = w.Text(placeholder="or its path, from 10 MB on", continuous_update=False)
         upload = w.FileUpload(accept=accept, description=name, layout=w.Layout(width="180px"))
         recorded = w.Textarea(layout=w.Layout(display="none"))
         recorder = w.HTML(RECORDER.replace("CAMERA", str(camera).lower()))
@@ -250,7 +248,7 @@ class _Source:
 
     def _show(self, _: object) -> None:
         path = Path(self.path.value)
-        self._shown.children = [_player(path)] if path.is_file() else []
+        self._shown.children = [_player(path, height="180px")] if path.is_file() else []
 
 
 class _Strip:
@@ -270,9 +268,11 @@ class _Strip:
 
     def lay(self, word: str, default: object, pictures: Sequence[tuple[str, object, np.ndarray]]) -> None:
         """Show a word for `default`, and pictures: (label, value, (S, S, 3) uint8) each; no choice: hidden."""
-        rules = [f".{self._class} button {{width: 84px; height: 84px; padding: 58px 0 0; color: black}}"]
-        rules += [f".{self._class} button:first-child {{padding: 0}}"]
-        rules += [f".{self._class} .mod-active {{outline: 3px solid #1976d2; outline-offset: -3px}}"]
+        rules = [
+            f".{self._class} button {{width: 84px; height: 84px; vertical-align: top}}",
+            f".{self._class} button + button {{padding: 58px 0 0; color: white; text-shadow: 0 0 4px black}}",
+            f".{self._class} .mod-active {{outline: 3px solid #1976d2; outline-offset: -3px}}",
+        ]
         rules += [
             f".{self._class} button:nth-child({n}) {{background: url({_data_url(picture)}) center / cover}}"
             for n, (_, _, picture) in enumerate(pictures, 2)
@@ -290,7 +290,7 @@ def _data_url(picture: np.ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
-def _player(path: Path):  # noqa: ANN202 - a widget
+def _player(path: Path, height: str = "auto"):  # noqa: ANN202 - a widget
     import ipywidgets as w
 
     from .data.media import probe
@@ -302,9 +302,10 @@ def _player(path: Path):  # noqa: ANN202 - a widget
     if path.stat().st_size > LARGEST:
         return w.HTML("too large to be shown here")
     if info.is_image:
-        return w.Image(value=path.read_bytes(), layout=w.Layout(height="160px", width="auto"))
+        return w.Image(value=path.read_bytes(), layout=w.Layout(height=height, width="auto"))
     once = {"value": path.read_bytes(), "format": path.suffix[1:], "autoplay": False, "loop": False}
-    return w.Video(**once, layout=w.Layout(max_width="100%")) if info.has_video else w.Audio(**once)
+    shape = w.Layout(height=height, max_width="100%")
+    return w.Video(**once, layout=shape) if info.has_video else w.Audio(**once)
 
 
 def download_link(path: Path) -> str:

@@ -269,7 +269,7 @@ class _Strip:
     def lay(self, word: str, default: object, pictures: Sequence[tuple[str, object, np.ndarray]]) -> None:
         """Show a word for `default`, and pictures: (label, value, (S, S, 3) uint8) each; no choice: hidden."""
         rules = [
-            f".{self._class} button {{width: 84px; height: 84px; vertical-align: top}}",
+            f".{self._class} button {{width: 84px; height: 84px; padding: 0; vertical-align: top}}",
             f".{self._class} button + button {{padding: 58px 0 0; color: white; text-shadow: 0 0 4px black}}",
             f".{self._class} .mod-active {{outline: 3px solid #1976d2; outline-offset: -3px}}",
         ]
@@ -280,6 +280,8 @@ class _Strip:
         self._look.value = f"<style>{''.join(rules)}</style>"
         self._values = [default, *(value for _, value, _ in pictures)]
         self.buttons.options = [word, *(label for label, _, _ in pictures)]
+        self.buttons.index = None  # or the browser would not mark the first one
+        self.buttons.index = 0
         self.box.layout.display = None if pictures[1:] else "none"
 
 
@@ -301,10 +303,10 @@ def _player(path: Path, height: str = "auto"):  # noqa: ANN202 - a widget
         return w.HTML(html.escape(str(error)))
     if path.stat().st_size > LARGEST:
         return w.HTML("too large to be shown here")
+    shape = w.Layout(height=height, max_width="100%", align_self="flex-start")
     if info.is_image:
-        return w.Image(value=path.read_bytes(), layout=w.Layout(height=height, width="auto"))
+        return w.Image(value=path.read_bytes(), layout=shape)
     once = {"value": path.read_bytes(), "format": path.suffix[1:], "autoplay": False, "loop": False}
-    shape = w.Layout(height=height, max_width="100%")
     return w.Video(**once, layout=shape) if info.has_video else w.Audio(**once)
 
 

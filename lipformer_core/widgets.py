@@ -215,7 +215,7 @@ class _DubPanel:
         curves.savefig(picture, format="png", dpi=100)
         self.result.children = [
             w.HTML("left: the source, right: dubbed"),
-            _player(pair),
+            _player(pair, width="800px"),
             w.Image(value=picture.getvalue(), format="png", layout=w.Layout(width="800px", max_width="100%")),
             w.HTML("<br>".join([download_link(out), *map(html.escape, [str(out.resolve()), *report.warnings])])),
         ]
@@ -248,7 +248,7 @@ class _Source:
 
     def _show(self, _: object) -> None:
         path = Path(self.path.value)
-        self._shown.children = [_player(path, height="180px")] if path.is_file() else []
+        self._shown.children = [_player(path)] if path.is_file() else []
 
 
 class _Strip:
@@ -270,7 +270,7 @@ class _Strip:
         """Show a word for `default`, and pictures: (label, value, (S, S, 3) uint8) each; no choice: hidden."""
         rules = [
             f".{self._class} button {{width: 84px; height: 84px; padding: 0; vertical-align: top}}",
-            f".{self._class} button + button {{padding: 58px 0 0; color: white; text-shadow: 0 0 4px black}}",
+            f".{self._class} button + button {{padding: 58px 0 0; color: white !important; text-shadow: 0 0 4px black}}",
             f".{self._class} .mod-active {{outline: 3px solid #1976d2; outline-offset: -3px}}",
         ]
         rules += [
@@ -292,7 +292,7 @@ def _data_url(picture: np.ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
-def _player(path: Path, height: str = "auto"):  # noqa: ANN202 - a widget
+def _player(path: Path, width: str = "auto"):  # noqa: ANN202 - a widget
     import ipywidgets as w
 
     from .data.media import probe
@@ -303,7 +303,8 @@ def _player(path: Path, height: str = "auto"):  # noqa: ANN202 - a widget
         return w.HTML(html.escape(str(error)))
     if path.stat().st_size > LARGEST:
         return w.HTML("too large to be shown here")
-    shape = w.Layout(height=height, max_width="100%", align_self="flex-start")
+    height = "180px" if width == "auto" else "auto"
+    shape = w.Layout(width=width, height=height, max_width="100%", align_self="flex-start")
     if info.is_image:
         return w.Image(value=path.read_bytes(), layout=shape)
     once = {"value": path.read_bytes(), "format": path.suffix[1:], "autoplay": False, "loop": False}

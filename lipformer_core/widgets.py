@@ -270,7 +270,7 @@ class _Strip:
         """Show a word for `default`, and pictures: (label, value, (S, S, 3) uint8) each; no choice: hidden."""
         rules = [
             f".{self._class} button {{width: 84px; height: 84px; padding: 0; vertical-align: top}}",
-            f".{self._class} button + button {{padding: 58px 0 0; color: white !important; text-shadow: 0 0 4px black}}",
+            f".{self._class} button + button {{padding: 58px 0 0; color: white !important; text-shadow: 0 0 4px #000}}",
             f".{self._class} .mod-active {{outline: 3px solid #1976d2; outline-offset: -3px}}",
         ]
         rules += [

@@ -231,18 +231,6 @@ def test_what_the_system_refuses_is_one_line_on_the_command_line(monkeypatch, co
     ]
 
 
-def test_uploads_of_one_name_stay_two_files_and_give_a_name_that_fits(tmp_path, monkeypatch):
-    from lipformer_core import widgets
-
-    given = []
-    monkeypatch.setattr("lipformer_core.dubbing.dub.dub", lambda *paths, **_: given.extend(paths[1:]) or 1 / 0)
-    uploads = [({"name": f"{'x' * 200}.mp4", "content": content},) for content in (b"video", b"sound")]
-    with pytest.raises(ZeroDivisionError):
-        widgets._dub_uploads(None, *uploads, tmp_path, "loop")
-    video, audio, out = given
-    assert (video.read_bytes(), audio.read_bytes()) == (b"video", b"sound") and len(out.name) < 200
-
-
 def test_a_figure_is_held_within_its_bounds(capsys):
     from lipformer_core.results import hold
 

@@ -50,6 +50,19 @@ def opening_curves(curves: Mapping[str, ArrayLike], *, title: str = "") -> Figur
     return figure
 
 
+def sound_and_lips(samples: NDArray, rate: int, opening: ArrayLike, fps: float, *, title: str = "") -> Figure:
+    """A waveform over the lip opening: (k,) at `rate`, and (n,) in eye distances at `fps`, NaN where unknown."""
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    above, below = figure.subplots(2, sharex=True)
+    end = len(opening) / fps
+    samples = samples[: round(end * rate)]
+    above.plot(np.arange(len(samples)) / rate, samples, linewidth=0.4, color="grey")
+    above.set(ylabel="sound", yticks=[], title=title)
+    below.plot(np.arange(len(opening)) / fps, opening, color="black", linewidth=1.3)
+    below.set(xlabel="time in s", ylabel="lip opening", xlim=(0, end), ylim=(0, None))
+    return figure
+
+
 def training_curves(log: Path | str, names: Sequence[str] | None = None, *, title: str = "") -> Figure:
     """Curves of a training log, one panel a name. log: a CSV with the columns step, name, value.
 

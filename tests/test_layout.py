@@ -20,7 +20,7 @@ FLOORS = (
     ("speaker.py",),
     ("dubbing", "evaluation"),
     ("personalise.py", "widgets.py", "bench"),
-    ("cli.py",),
+    ("cli",),
 )
 FIGURE_2 = ("lipformer", "transformer", "warping", "audio_encoder")
 

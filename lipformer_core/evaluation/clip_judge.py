@@ -15,20 +15,9 @@ from lipformer_core.model.syncnet import AUDIO_WINDOW, FRAMES, SyncNet
 from lipformer_core.model.wav2lip import Wav2Lip
 from lipformer_core.training.judges import Judges
 
+from . import metrics
 from .cases import Puppet
-from .landmark_check import LandmarkReader
-from .metrics import (
-    MOUTH,
-    border_step,
-    gradient_energy,
-    jitter,
-    lmd,
-    mouth_boxes,
-    partial_correlation,
-    pearson,
-    picture_scores,
-)
-from .pretrained_metrics import Fid, FidStatistics, Lpips
+from .pretrained_metrics import Fid, FidStatistics, LandmarkReader, Lpips
 from .sync import embed_mouths, embed_sounds, mouths, read_sync
 
 BATCH = 16  # frames at once: what lies between layers then fits a CPU's cache
@@ -65,11 +54,6 @@ class Scorers:
     wav2lip: Wav2Lip | None = None  # the baseline
     missing: dict[str, str] = field(default_factory=dict)
     fid_sets: dict[str, FidStatistics] = field(default_factory=lambda: defaultdict(FidStatistics))
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The generated rows that there are: SCORED, less the baseline where there is none."""
-        return tuple(row for row in SCORED if row != "wav2lip" or self.wav2lip is not None)
 
 
 class ClipJudge:
@@ -149,8 +133,8 @@ class ClipJudge:
                 if name in rows or name.endswith("exchanged"):
                     self.mouths[name].append(mouths(images))
         for name, images in rows.items():
-            self.steps[name].append(border_step(images))
-            self.edges[name].append(gradient_energy(images))
+            self.steps[name].append(metrics.border_step(images))
+            self.edges[name].append(metrics.gradient_energy(images))
         self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames])
         if self.scorers.landmarks is not None:
             for name in ("ground_truth", *puppets):
@@ -166,16 +150,17 @@ class ClipJudge:
         if not use.any():
             return
         truth = rows["ground_truth"][use]
-        boxes = mouth_boxes(landmarks[use], truth.shape[1])
-        for row in self.scorers.rows:
-            columns = picture_scores(rows[row][use], truth, boxes)
+        boxes = metrics.mouth_boxes(landmarks[use], truth.shape[1])
+        for row, images in rows.items():
+            if self.scorers.fid is not None:
+                self.scorers.fid_sets[row].add(self.scorers.fid.features(images[use]))
+            if row == "ground_truth":
+                continue
+            columns = metrics.picture_scores(images[use], truth, boxes)
             if self.scorers.lpips is not None:
-                columns["lpips"] = self.scorers.lpips(rows[row][use], truth)
+                columns["lpips"] = self.scorers.lpips(images[use], truth)
             for column, numbers in columns.items():
                 self.scores[f"{row}.{column}"].append(numbers)
-        if self.scorers.fid is not None:
-            for row in ("ground_truth", *self.scorers.rows):
-                self.scorers.fid_sets[row].add(self.scorers.fid.features(rows[row][use]))
 
     def _movement(
         self, clip: Any, driver: Any, strangers: Sequence[Any], frames: NDArray, both: NDArray, lips: dict
@@ -188,13 +173,13 @@ class ClipJudge:
             values["sound_alone.opening_corr_self"] = _follows(lips["sound_alone"][:, 0], opening)
         for row in ("ground_truth", "ceiling", *speakers):
             values[f"{row}.opening_corr_self"] = _follows(lips[row][:, 0], opening)
-            values[f"{row}.jitter"] = jitter(lips[row][:, 0])
+            values[f"{row}.jitter"] = metrics.jitter(lips[row][:, 0])
         for row in ("ground_truth", *speakers):
             values[f"{row}.width_corr_self"] = _follows(lips[row][:, 1], width)
         for row in speakers:
             values[f"{row}.silence_deviation"] = float(lips[_case(row, "silence")][:, 0].std())
             values[f"{row}.speech_deviation"] = float(lips[row][:, 0].std())
-        for row in ("ground_truth", *self.scorers.rows):
+        for row in self.steps:
             values[f"{row}.deviation"] = float(lips[row][:, 0].std())
         for column, gathered in (("seam", self.steps), ("sharpness", self.edges)):
             means = {row: float(np.concatenate(parts).mean()) for row, parts in gathered.items()}
@@ -217,7 +202,7 @@ class ClipJudge:
             for row, read in spoken.items():
                 values[f"{row}.opening_corr_exchanged"] = _follows(read, driving)
                 if moves:
-                    values[f"{row}.leak"] = partial_correlation(read, original, driving)
+                    values[f"{row}.leak"] = metrics.partial_correlation(read, original, driving)
             for row in speakers if moves else ():
                 floor = _leak_floor(spoken[row], driving, both, strangers)
                 if np.isfinite(floor):
@@ -238,7 +223,7 @@ class ClipJudge:
                 for name, read in ((row, points), ("ground_truth", truth)):
                     corr = _follows(mouth_shape(read[seen])[0], opening[seen])
                     values.setdefault(f"{name}.opening_corr_self_landmarks", corr)
-                values[f"{row}.lmd"] = lmd(points[seen, MOUTH], truth[seen, MOUTH])
+                values[f"{row}.lmd"] = metrics.lmd(points[seen, metrics.MOUTH], truth[seen, metrics.MOUTH])
         return values
 
     def _sync_values(self, clip: Any, driver: Any | None, frames: NDArray, both: NDArray) -> dict[str, float]:
@@ -276,7 +261,7 @@ def _follows(read: NDArray, truth: NDArray) -> float:
     """Correlation of a reading with the truth; 0 for a mouth that stands still, nan where the truth does."""
     if truth.std() < FEWEST_MOTION:
         return float("nan")
-    return float(np.nan_to_num(pearson(read, truth)))
+    return float(np.nan_to_num(metrics.pearson(read, truth)))
 
 
 def _leak_floor(spoken: NDArray, driving: NDArray, frames: NDArray, strangers: Sequence[Any]) -> float:
@@ -289,7 +274,7 @@ def _leak_floor(spoken: NDArray, driving: NDArray, frames: NDArray, strangers: S
         if len(stranger.valid) > frames[-1] and np.asarray(stranger.valid)[frames].all():
             opening = np.asarray(stranger.opening, dtype=float)[frames]
             if opening.std() >= FEWEST_MOTION:
-                reads.append(partial_correlation(spoken, opening, driving))
+                reads.append(metrics.partial_correlation(spoken, opening, driving))
     return float(np.mean(reads)) if reads else float("nan")
 
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from lipformer_core.data.faces.alignment import invert, transform_points
 from lipformer_core.data.prepared.clips import Clip, PreparedCorpus
 from lipformer_core.errors import ConfigError, DataError
+from lipformer_core.model.autoencoder import to_images, to_tensor
 from lipformer_core.model.lipformer import LipFormer, Reference
 from lipformer_core.model.ours.warping import NoWarping
 from lipformer_core.model.regions import mouth_tokens
 from lipformer_core.progress import tqdm
-from lipformer_core.training.sampling import to_images, to_tensor
 
 from .metrics import bootstrap_interval
 

@@ -16,15 +16,14 @@ import torch
 from accelerate import Accelerator
 
 from .. import provenance
-from ..data.prepared.clips import ClipInfo, PreparedCorpus
-from ..data.prepared.joined import JoinedCorpora
+from ..data.prepared.clips import ClipInfo
+from ..data.prepared.joined import Corpus
 from ..data.prepared.prefetch import READERS, prefetched
 from ..errors import DataError
 from ..files import atomic
-from ..model.autoencoder import FaceAutoencoder
+from ..model.autoencoder import FaceAutoencoder, to_tensor
 from ..progress import tqdm
 from .looks import clip_looks
-from .sampling import to_tensor
 
 BATCH = 64
 FILE_FRAMES = 2048  # that a file holds at least, in whole clips
@@ -49,7 +48,7 @@ class CodeCache:
 
 def cache_codes(
     autoencoder: FaceAutoencoder,
-    corpus: PreparedCorpus | JoinedCorpora,
+    corpus: Corpus,
     split: str,
     folder: Path,
     key: str,
@@ -105,7 +104,7 @@ def _parts(infos: list[ClipInfo]) -> list[list[ClipInfo]]:
 def _write(
     file: BinaryIO,
     autoencoder: FaceAutoencoder,
-    corpus: PreparedCorpus | JoinedCorpora,
+    corpus: Corpus,
     infos: list[ClipInfo],
     looks: int,
 ) -> None:

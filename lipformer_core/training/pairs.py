@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from .. import checkpoint
-from ..data.prepared.clips import Clip, ClipInfo, PreparedCorpus
-from ..data.prepared.joined import JoinedCorpora
+from ..data.prepared.clips import Clip, ClipInfo
+from ..data.prepared.joined import Corpus
 from ..data.prepared.references import draw_nearest, draw_reference, draw_twin
 from ..errors import DataError
 from ..model.lipformer import LipFormer
@@ -38,7 +38,6 @@ class PairBatch:
     audio: Tensor
     target_points: Tensor
     reference_points: Tensor
-    yaw_gap: Tensor  # (B,) degrees
     lips: Tensor  # (B, 2) opening, and width less the clip's mean width, in units of LIP_SCALE
     frames: list  # (ClipInfo, target frame)
     lenders: list  # (ClipInfo, reference frame)
@@ -60,7 +59,7 @@ class PairSampler:
     def __init__(
         self,
         model: LipFormer,
-        corpus: PreparedCorpus | JoinedCorpora,
+        corpus: Corpus,
         split: str,
         folder: Path,
         accelerator: Accelerator | None = None,
@@ -82,7 +81,7 @@ class PairSampler:
         raises DataError for a clip that shows the face in fewer frames in a row
         """
         anchors = self.frames.draw(key, count // run, first // run)
-        pairs, lenders, codes, points, audio, gaps, lips, looks, heard = [], [], [], [], [], [], [], [], []
+        pairs, lenders, codes, points, audio, lips, looks, heard = [], [], [], [], [], [], [], []
         for sample, (info, anchor) in enumerate(anchors, first // run):
             rng, clip = sample_rng(key, sample, use=1), self.corpus.open(info.clip_id)
             look = int(rng.integers(self.looks))
@@ -99,7 +98,6 @@ class PairSampler:
                 codes.append([self.cache.read(info.clip_id, frame, look) for frame in (target, reference, twin)])
                 points.append(clip.landmarks[[target, reference]])
                 audio.append(self._sound(clip, target, rng))
-                gaps.append(abs(clip.pose[target, 0] - clip.pose[reference, 0]))
                 width = clip.width[target] - clip.width[clip.valid].mean()
                 lips.append([clip.opening[target] / LIP_SCALE, width / LIP_SCALE])
         indices = torch.from_numpy(np.asarray(codes).astype(np.int64))  # (B, 3, 2, h/2, w)
@@ -114,7 +112,6 @@ class PairSampler:
             torch.from_numpy(np.stack(audio)),
             target_points,
             reference_points,
-            torch.tensor(gaps),
             torch.tensor(np.asarray(lips, np.float32)),
             pairs,
             lenders,

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import Config
-from ..data.prepared.clips import PreparedCorpus
-from ..data.prepared.joined import Data, JoinedCorpora, open_corpus
+from ..data.prepared.joined import Corpus, Data, open_corpus
 from ..model.autoencoder import split_halves
 from ..model.regions import mouth_pixels
 from ..model.syncnet import AUDIO_WINDOW, FRAMES, SyncNet
@@ -20,16 +19,14 @@ from .loop import finished, run_stage
 from .losses import reconstruction_loss
 from .pairs import draw_lender, run_around, without_speech
 from .sampling import FrameSampler, Key, sample_rng
-from .stage import Stage, as_configured, describe_frames, mean_figures
+from .stage import Stage, describe_frames
 from .sync import train_sync
 
 RUNS = 4  # of FRAMES consecutive targets, each with one reference: a batch and process
 LR, BETAS = 5e-4, (0.5, 0.999)
 SYNC = 0.03  # weight of the expert's distance beside L1, as in Wav2Lip
-VALIDATION_ROUNDS = 12  # fixed batches
 
 
-@as_configured
 def train_wav2lip(config: Config, data: Data, run: Path | str, progress: bool = True) -> Wav2Lip:
     """Train the baseline on a prepared corpus, or several, into `run`/wav2lip; resumes, or returns at once if finished.
 
@@ -59,9 +56,9 @@ class Windows:
 class Wav2LipStage(Stage):
     """The state and the step of the baseline's training."""
 
-    score = "val_score"
+    rounds = 12
 
-    def __init__(self, config: Config, corpus: PreparedCorpus | JoinedCorpora, expert: SyncNet):
+    def __init__(self, config: Config, corpus: Corpus, expert: SyncNet):
         super().__init__(config)
         self.steps, self.corpus = config.wav2lip.steps, corpus
         self.model = Wav2Lip(config).to(self.device, memory_format=torch.channels_last)
@@ -112,16 +109,10 @@ class Wav2LipStage(Stage):
         loss, figures = self.wrapped[0](*self.tensors(self.train, material))
         return [loss], figures
 
-    @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """The figures on fixed runs of the validation split, means over them; val_score is minus the loss."""
-        self.model.eval()
-        rounds = []
-        for number in range(VALIDATION_ROUNDS):
-            loss, figures = self.objective.forward(*self.tensors(self.val, self.draw(self.val, (number,))))
-            rounds.append({**figures, "score": -loss})
-        self.model.train()
-        return mean_figures(rounds)
+    def validate(self, number: int) -> dict[str, Tensor]:
+        """The figures on fixed runs of the validation split; `score` is minus the loss."""
+        loss, figures = self.objective.forward(*self.tensors(self.val, self.draw(self.val, (number,))))
+        return {**figures, "score": -loss}
 
 
 class Wav2LipObjective(nn.Module):

@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 
 from ...config import DataSettings
-from .layout import files, name_of, unusable
-from .source import ClipSource
+from .layout import ClipSource, files, name_of, unusable
 from .splits import split
 
 

@@ -49,8 +49,21 @@ class ClipInfo:
         return np.concatenate([np.arange(0), *(np.arange(first, last) for first, last in self.runs)])
 
 
+def _array(name: str, doc: str) -> property:
+    return property(lambda clip: clip.arrays[name], doc=doc)
+
+
 class Clip:
     """One prepared clip: 25 frames/s aligned crops, log-mel, landmarks, transforms, pose."""
+
+    mel = _array("mel", "Log-mel, float32 (n_mel, 80); mel frame 4 i is centred on video frame i.")
+    landmarks = _array("landmarks", "68 points in CROP pixels, float32 (n, 68, 2).")
+    transforms = _array("transforms", "Source pixels to crop pixels, float64 (n, 2, 3).")
+    pose = _array("pose", "Degrees (yaw, pitch, roll), float32 (n, 3).")
+    opening = _array("opening", "Inner-lip gap over inter-ocular distance, float32 (n,).")
+    width = _array("width", "Mouth width over inter-ocular distance, float32 (n,).")
+    valid = _array("valid", "Frames with a found (or interpolated) face, bool (n,).")
+    crop_offsets = _array("crop_offsets", "First byte of each crop in the file of crops, and its end, int64 (n + 1,).")
 
     def __init__(self, info: ClipInfo, folder: Path):
         self.info = info
@@ -59,12 +72,6 @@ class Clip:
     def _open(self, ending: str) -> tuple[BinaryIO, int, int]:
         """A file that holds a member, the member's first byte in it, and its length."""
         return self._path.open("rb"), *self.info.offsets[ending]
-
-    def _read(self, ending: str) -> bytes:
-        file, start, length = self._open(ending)
-        with file:
-            file.seek(start)
-            return file.read(length)
 
     def _mapped(self, ending: str) -> memoryview:
         """A member that is read as it is looked at. DataError if the shard is too short."""
@@ -75,47 +82,15 @@ class Clip:
     @cached_property
     def metadata(self) -> dict:
         """What the clip says of itself: names, split, source, rate, offset that was corrected."""
-        return json.loads(self._read("json"))
+        return json.loads(bytes(self._mapped("json")))
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays; see `shards.ARRAYS` and `SPEECH_ARRAYS` for names and shapes. Those of sound are read-only."""
+        """All arrays by name: those above, `mel_before` and `mel_after` around the clip; those of sound are read-only.
+
+        With a speech encoder also `speech`, `speech_before`, `speech_after`: float16 (k, 288) beside the mel's rows.
+        """
         return unpack(self._mapped("npz"))
-
-    @property
-    def mel(self) -> np.ndarray:
-        """Log-mel, float32 (n_mel, 80); mel frame 4 i is centred on video frame i."""
-        return self.arrays["mel"]
-
-    @property
-    def landmarks(self) -> np.ndarray:
-        """68 points in CROP pixels, float32 (n, 68, 2)."""
-        return self.arrays["landmarks"]
-
-    @property
-    def transforms(self) -> np.ndarray:
-        """Source pixels to crop pixels, float64 (n, 2, 3)."""
-        return self.arrays["transforms"]
-
-    @property
-    def pose(self) -> np.ndarray:
-        """Degrees (yaw, pitch, roll), float32 (n, 3)."""
-        return self.arrays["pose"]
-
-    @property
-    def opening(self) -> np.ndarray:
-        """Inner-lip gap over inter-ocular distance, float32 (n,)."""
-        return self.arrays["opening"]
-
-    @property
-    def width(self) -> np.ndarray:
-        """Mouth width over inter-ocular distance, float32 (n,)."""
-        return self.arrays["width"]
-
-    @property
-    def valid(self) -> np.ndarray:
-        """Frames with a found (or interpolated) face, bool (n,)."""
-        return self.arrays["valid"]
 
     @cached_property
     def source_landmarks(self) -> np.ndarray:
@@ -127,7 +102,7 @@ class Clip:
         """Crops of the frames asked for, as they are stored: JPEG or WebP files. IndexError outside the clip."""
         file, start, length = self._open("crops")
         still = self.info.n_frames == 1  # its only crop is the whole member
-        bounds = (0, length) if still else self.arrays["crop_offsets"]  # (n + 1,)
+        bounds = (0, length) if still else self.crop_offsets
         pictures = []
         with file:
             for i in np.asarray(indices, dtype=int):

@@ -44,7 +44,7 @@ OFFSET_FRAMES = 60 * FPS  # of which the offset between picture and sound is est
 
 @dataclass(frozen=True)
 class Material:
-    """All of a source. Arrays as in `shards.ARRAYS`, but landmarks (n, 68, 2) in source pixels."""
+    """All of a source. Arrays as of `clips.Clip`, but landmarks (n, 68, 2) in source pixels."""
 
     landmarks: np.ndarray
     pose: np.ndarray

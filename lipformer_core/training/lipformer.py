@@ -29,13 +29,12 @@ from .codebook import train_codebook
 from .judges import Judges
 from .loop import finished, run_stage, take_over
 from .objectives import ApartObjective, CodeObjective, ImageObjective, lower_face
-from .pairs import PairBatch, PairSampler, without_speech
+from .pairs import Material, PairSampler
 from .stage import Stage, describe_frames, make_accelerator
 
 APART_LR = 2e-3
 DECODER_LR = 0.05  # share of the last phase's rate; at half of it reconstructions lost a decibel
 WEIGHT_DECAY = 0.01
-Material = tuple[PairBatch, tuple[Tensor | None, Tensor | None]]
 TAU = (1.0, 0.3)  # temperature of the Gumbel-softmax at the first and at the last step; geometric between them
 
 
@@ -217,8 +216,6 @@ class LipFormerStage(Stage):
     def losses(self, number: int, material: Material) -> tuple[list, dict[str, Tensor]]:
         """Losses of the generator and, where there is one, of the discriminator."""
         batch = self.train.show(*material, self.device)
-        if self.config.audio.speech_encoder != "none":
-            batch.audio = without_speech(batch.audio)
         tau = TAU[0] * (TAU[1] / TAU[0]) ** (number / self.steps)
         loss, logged, generated = self.wrapped[0](batch, tau)
         if self.discriminator is None:

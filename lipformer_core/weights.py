@@ -138,11 +138,10 @@ KNOWN = {file.name: file for file in FILES}
 
 
 def find(name: str) -> Path:
-    """Return where a pretrained file lies, its hash checked where it is a known one.
+    """Where a pretrained file lies, its hash checked where it is a known one.
 
-    Raises:
-        WeightsMissing: it is in none of the places; the message names them, and what to do.
-        WeightsCorrupt: it is there, but is not the published file.
+    raises WeightsMissing if it is in none of the places, which the message names, and what to do; WeightsCorrupt if it
+        is there, but is not the published file
     """
     file = KNOWN.get(name)
     for place in _places(file):
@@ -186,23 +185,13 @@ def known(name: str) -> KnownFile:
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:
-    """Download a pretrained file from its publisher, unless it is present, and check its hash.
+    """Download one of the KNOWN files from its publisher, unless it is present, and check its hash; where it lies then.
 
     It goes to the folder `LIPFORMER_WEIGHTS`, or to torch hub's cache where that is not set, and appears there only
     when it is complete and the right one.
 
-    Args:
-        name: one of `KNOWN`.
-        progress: show a bar.
-
-    Returns:
-        Where it lies.
-
-    Raises:
-        ConfigError: an unknown name.
-        WeightsMissing: nobody publishes the file as it is.
-        DownloadFailed: the publisher cannot be reached, breaks off, or the folder cannot be written.
-        WeightsCorrupt: what came is not the published file.
+    raises ConfigError for an unknown name, WeightsMissing if nobody publishes the file as it is, DownloadFailed if the
+        publisher cannot be reached, breaks off, or the folder cannot be written, WeightsCorrupt if another file came
     """
     file = known(name)
     with suppress(WeightsMissing, WeightsCorrupt):

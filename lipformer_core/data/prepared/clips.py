@@ -17,6 +17,9 @@ import numpy as np
 
 from ...config import AudioSettings
 from ...errors import DataError
+from ...timing import FPS, MEL_RATE, N_MELS
+from ..audio.mel import band_means, mel_windows, silent_rows
+from ..audio.speech import sound_width
 from .archive import SoundRows, mapped, unpack
 
 FORMAT = 2
@@ -121,7 +124,7 @@ class Clip:
 
         Where the clip was cut out of a longer one its sound goes on for a second; beyond that there is silence.
         """
-        return self._windows(self._sound("none"), indices, window)
+        return self._windows("none", indices, window)
 
     def heard(self, indices: np.ndarray | list[int], settings: AudioSettings, needed: bool = False) -> np.ndarray:
         """What a model with these settings hears around the frames asked for: float32 (k, window, columns).
@@ -130,60 +133,27 @@ class Clip:
 
         needed : raise DataError for a clip that was prepared without the speech encoder's features; else they are 0
         """
-        windows = self._windows(self._rows(settings, needed), indices, settings.window)
-        windows = _padded(windows, settings)
-        return self._normalised(windows) if settings.mean_normalise else windows
+        encoder = settings.speech_encoder
+        if needed and encoder != "none" and "speech" not in self.arrays:
+            raise DataError(f"{self.info.clip_id}: prepared without audio.speech_encoder={encoder}; prepare it anew")
+        return self._normalised(self._windows(encoder, indices, settings.window), settings)
 
     def silence(self, settings: AudioSettings) -> np.ndarray:
         """What a model with these settings hears while the clip's speaker is silent: float32 (window, columns)."""
-        from ..audio.mel import silent_rows
+        return self._normalised(silent_rows(settings.window, sound_width(settings.speech_encoder)), settings)
 
-        silent = _padded(silent_rows(settings.window, self._rows(settings).shape[1]), settings)
-        return self._normalised(silent) if settings.mean_normalise else silent
-
-    def _windows(self, rows: SoundRows, indices: np.ndarray | list[int], window: int) -> np.ndarray:
-        from ...timing import FPS, MEL_RATE
-        from ..audio.mel import mel_windows
-
+    def _windows(self, encoder: str, indices: np.ndarray | list[int], window: int) -> np.ndarray:
+        rows = SoundRows(self.arrays, sound_width(encoder))
         return mel_windows(rows, np.asarray(indices) / FPS + rows.before / MEL_RATE, window)
 
-    def _normalised(self, rows: np.ndarray) -> np.ndarray:
-        rows[..., : len(self._band_means)] -= self._band_means  # speech features keep their mean
+    def _normalised(self, rows: np.ndarray, settings: AudioSettings) -> np.ndarray:
+        if settings.mean_normalise:
+            rows[..., :N_MELS] -= self._band_means  # speech features keep their mean
         return rows
 
     @cached_property
     def _band_means(self) -> np.ndarray:
-        from ..audio.mel import band_means
-
         return band_means(self.mel)
-
-    def _rows(self, settings: AudioSettings, needed: bool = False) -> SoundRows:
-        """Rows of the sound, without the features that the clip lacks unless they are needed."""
-        absent = "speech" not in self.arrays and not needed
-        return self._sound("none" if absent else settings.speech_encoder)
-
-    def _sound(self, encoder: str) -> SoundRows:
-        """Rows of the clip's sound and its surroundings, of as many columns as a model with this encoder hears."""
-        if encoder not in self._sounds:
-            kinds = ("mel",) if encoder == "none" else ("mel", "speech")
-            if kinds[-1] not in self.arrays:
-                raise DataError(
-                    f"{self.info.clip_id}: prepared without audio.speech_encoder={encoder}; prepare it anew"
-                )
-            self._sounds[encoder] = SoundRows(self.arrays, kinds)
-        return self._sounds[encoder]
-
-    @cached_property
-    def _sounds(self) -> dict[str, SoundRows]:
-        return {}
-
-
-def _padded(rows: np.ndarray, settings: AudioSettings) -> np.ndarray:
-    """Rows (…, columns) with zeros for features that are not there."""
-    from ..audio.speech import sound_width
-
-    lacking = sound_width(settings.speech_encoder) - rows.shape[-1]
-    return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, lacking)]) if lacking else rows
 
 
 class PreparedCorpus:

@@ -59,8 +59,10 @@ class Scorers:
 class ClipJudge:
     """Gathers one clip's frames batch by batch; keeps numbers, and pictures of a few frames only."""
 
-    def __init__(self, model: Any, meter: Any, device: torch.device, scorers: Scorers, shift: int) -> None:
-        self.model, self.meter, self.device, self.scorers, self.shift = model, meter, device, scorers, shift
+    def __init__(self, clip: Any, driver: Any | None, meter: Any, scorers: Scorers, shift: int) -> None:
+        """driver: the clip whose audio is exchanged in; shift: frames by which the audio is shifted, 0: not at all."""
+        self.clip, self.driver, self.meter, self.scorers, self.shift = clip, driver, meter, scorers, shift
+        self.frames, self.both = np.flatnonzero(clip.valid), _shared_frames(clip, driver)
         self.lips: dict[str, list] = defaultdict(list)  # case to readings (k, 2)
         self.scores: dict[str, list] = defaultdict(list)  # `row.column` to one number a frame
         self.steps: dict[str, list] = defaultdict(list)  # row to border steps
@@ -69,49 +71,39 @@ class ClipJudge:
         self.mouths: dict[str, list] = defaultdict(list)  # row or case to what the sync expert sees
         self.pictures: dict[str, list] = defaultdict(list)
 
-    def score(self, clip: Any, driver: Any | None, *, keep_pictures: bool, strangers: Sequence[Any] = ()) -> ClipScores:
-        """All rows and cases of a clip; `driver` is the clip whose audio is exchanged in.
+    def score(
+        self, model: Any, device: torch.device, *, keep_pictures: bool, strangers: Sequence[Any] = ()
+    ) -> ClipScores:
+        """All rows and cases of the clip.
 
         strangers: clips that have nothing to do with either; what of their mouths seems to leak is the floor of `leak`.
         """
-        frames = np.flatnonzero(clip.valid)
+        clip, frames, driver = self.clip, self.frames, self.driver
         if len(frames) < FEWEST_FRAMES:
             raise NoFaceFound(f"only {len(frames)} frames with a face, {FEWEST_FRAMES} are needed")
-        models = {"lipformer": self.model, "wav2lip": self.scorers.wav2lip}
-        puppets = {row: Puppet(model, clip, self.device) for row, model in models.items() if model is not None}
-        puppet = puppets["lipformer"]
-        both = _shared_frames(clip, driver)
+        models = {"lipformer": model, "wav2lip": self.scorers.wav2lip}
+        puppets = {row: Puppet(model, clip, device) for row, model in models.items() if model is not None}
         gap = min(REFERENCE_GAP, len(frames) // 6)
-        scored = frames[np.abs(frames - puppet.lender[frames]) > gap]
+        scored = frames[np.abs(frames - puppets["lipformer"].lender[frames]) > gap]
         shown = _spread_over_opening(clip, frames) if keep_pictures else frames[:0]
         for start in range(0, len(frames), BATCH):
-            self._batch(puppets, frames[start : start + BATCH], scored, shown, driver, both)
+            self._batch(puppets, frames[start : start + BATCH], scored, shown)
         lips = {case: np.concatenate(readings) for case, readings in self.lips.items()}
         values = {name: float(np.concatenate(parts).mean()) for name, parts in self.scores.items()}
-        values |= self._movement(clip, driver, strangers, frames, both, lips)
-        values |= self._landmark_values(clip, frames)
-        values |= self._sync_values(clip, driver, frames, both)
+        values |= self._movement(strangers, lips) | self._landmark_values() | self._sync_values()
         for row, puppet in puppets.items():
             timed = puppet.seconds[1:] or puppet.seconds  # the first call also pays for warming up
             values[f"{row}.generate_fps"] = sum(n for n, _ in timed) / max(sum(s for _, s in timed), 1e-9)
         series = {"truth": np.asarray(clip.opening, float)[frames]} | {case: r[:, 0] for case, r in lips.items()}
         if driver is not None:
-            series["exchanged_truth"] = np.asarray(driver.opening, float)[both]
+            series["exchanged_truth"] = np.asarray(driver.opening, float)[self.both]
         names = (clip.info.clip_id, clip.info.person, None if driver is None else driver.info.clip_id)
         return ClipScores(*names, len(frames), values, series, dict(self.pictures))
 
-    def _batch(
-        self,
-        puppets: dict[str, Puppet],
-        frames: NDArray,
-        scored: NDArray,
-        shown: NDArray,
-        driver: Any | None,
-        both: NDArray,
-    ) -> None:
-        clip = puppets["lipformer"].clip
+    def _batch(self, puppets: dict[str, Puppet], frames: NDArray, scored: NDArray, shown: NDArray) -> None:
+        clip, driver = self.clip, self.driver
         truth = clip.frames(frames)
-        exchanged = np.isin(frames, both)
+        exchanged = np.isin(frames, self.both)
         rows, cases = {"ground_truth": truth}, {}
         for row, puppet in puppets.items():
             own = puppet.sound(clip, frames)
@@ -162,10 +154,9 @@ class ClipJudge:
             for column, numbers in columns.items():
                 self.scores[f"{row}.{column}"].append(numbers)
 
-    def _movement(
-        self, clip: Any, driver: Any, strangers: Sequence[Any], frames: NDArray, both: NDArray, lips: dict
-    ) -> dict[str, float]:
+    def _movement(self, strangers: Sequence[Any], lips: dict) -> dict[str, float]:
         """Columns that come from lip readings over time and from the border."""
+        clip, driver, frames, both = self.clip, self.driver, self.frames, self.both
         opening, width = (np.asarray(x, dtype=float)[frames] for x in (clip.opening, clip.width))
         speakers = [row for row in SPEAKERS if row in lips]
         values = {"meter.truth_mae": float(np.abs(lips["ground_truth"][:, 0] - opening).mean())}
@@ -210,12 +201,12 @@ class ClipJudge:
                     values[f"{row}.leak_excess"] = values[f"{row}.leak"] - floor
         return values
 
-    def _landmark_values(self, clip: Any, frames: NDArray) -> dict[str, float]:
+    def _landmark_values(self) -> dict[str, float]:
         if not self.landmarks:
             return {}
         found = {row: np.concatenate(parts) for row, parts in self.landmarks.items()}
         truth, values = found.pop("ground_truth"), {}
-        opening = np.asarray(clip.opening, dtype=float)[frames]
+        opening = np.asarray(self.clip.opening, dtype=float)[self.frames]
         for row, points in found.items():
             seen = np.isfinite(points).all(axis=(1, 2)) & np.isfinite(truth).all(axis=(1, 2))
             values[f"{row}.landmarks_found"] = float(seen.mean())
@@ -226,13 +217,13 @@ class ClipJudge:
                 values[f"{row}.lmd"] = metrics.lmd(points[seen, metrics.MOUTH], truth[seen, metrics.MOUTH])
         return values
 
-    def _sync_values(self, clip: Any, driver: Any | None, frames: NDArray, both: NDArray) -> dict[str, float]:
+    def _sync_values(self) -> dict[str, float]:
         """Distance to the sound that drives, and its confidence; windows of frames with a gap are left out."""
         net, values = self.scorers.sync, {}
         heard: dict[bool, NDArray] = {}  # by whether it is the driver's
         for name, seen in self.mouths.items():
             exchanged = name.endswith("exchanged")
-            source, shown = (driver, both) if exchanged else (clip, frames)
+            source, shown = (self.driver, self.both) if exchanged else (self.clip, self.frames)
             length = FRAMES
             whole = np.flatnonzero(shown[length - 1 :] - shown[: len(shown) - length + 1] == length - 1)
             if not len(whole):

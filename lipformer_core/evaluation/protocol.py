@@ -177,11 +177,11 @@ def evaluate_model(
     for position, clip_id in enumerate(tqdm(clip_ids, desc="evaluate", unit="clip", disable=not progress)):
         partner = exchange_partner(position, persons)
         driver = None if partner is None else corpus.open(clip_ids[partner])
-        judge = ClipJudge(model, meter, torch.device(device), scorers, -shift if position % 2 else shift)
+        judge = ClipJudge(corpus.open(clip_id), driver, meter, scorers, -shift if position % 2 else shift)
         try:
             strangers = [corpus.open(clip_ids[i]) for i in strangers_of(position, partner, len(clip_ids))]
             kept = position < sheets
-            clips.append(judge.score(corpus.open(clip_id), driver, keep_pictures=kept, strangers=strangers))
+            clips.append(judge.score(model, torch.device(device), keep_pictures=kept, strangers=strangers))
         except NoFaceFound as error:
             skipped[clip_id] = str(error)
     asked = {HEARD: "not available: trained without stage2.lip_supervision, nothing reads the lips from the sound"}
@@ -193,6 +193,9 @@ def evaluate_model(
     measured = {key for clip in clips for key in clip.values}
     absent = {key: why for key, why in asked.items() if key not in measured}
     results = summarise(clips, skipped, scorers.missing | absent)
-    for row in scorers.fid_sets.keys() - {"ground_truth"}:
-        results[f"{row}.fid"] = scorers.fid.distance(scorers.fid_sets[row], scorers.fid_sets["ground_truth"])
+    results |= {
+        f"{row}.fid": scorers.fid.distance(features, scorers.fid_sets["ground_truth"])
+        for row, features in scorers.fid_sets.items()
+        if row != "ground_truth"
+    }
     return results, clips

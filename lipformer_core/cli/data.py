@@ -30,8 +30,7 @@ def prepare(
     backend: Annotated[Backend, typer.Option(help="This machine, or a Dask cluster.")] = Backend.local,
     scheduler: Annotated[str | None, typer.Option(help="Address of the Dask scheduler.")] = None,
     correct_offset: Annotated[
-        bool | None,
-        typer.Option("--correct-offset/--keep-offset", help="Move sound that is constantly early or late."),
+        bool | None, typer.Option("--correct-offset/--keep-offset", help="Move sound that is constantly early or late.")
     ] = None,
     progress: Progress = True,
 ) -> None:

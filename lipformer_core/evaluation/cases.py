@@ -46,11 +46,7 @@ class Puppet(Speaker):
 
     @torch.inference_mode()
     def rows(
-        self,
-        truth: NDArray[np.uint8],
-        frames: NDArray[np.int64] | Sequence[int],
-        seen: Any,
-        audio: NDArray[np.float32],
+        self, truth: NDArray[np.uint8], frames: NDArray[np.int64] | Sequence[int], seen: Any, audio: NDArray[np.float32]
     ) -> dict[str, NDArray[np.uint8]]:
         """The ceiling and the copies, of true frames (k, S, S, 3) and their sound (k, window, columns).
 

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lipformer_core.errors import DataError
 
-from ..files import atomic, write_json
+from ..checkpoint import write
 from ..model.syncnet import SEEN, see
 from ..progress import tqdm
 
@@ -75,10 +75,7 @@ class MouthMeter(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write meter.safetensors and meter.json; the JSON last, so that an interrupted save is seen as none."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic(folder / "meter.safetensors") as file:
-            file.write(save(self.state_dict()))
-        write_json(folder / "meter.json", self.report)
+        write(folder / "meter.safetensors", self.state_dict(), self.report)
 
     @classmethod
     def load(cls, folder: Path) -> "MouthMeter":

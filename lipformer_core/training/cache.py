@@ -101,13 +101,7 @@ def _parts(infos: list[ClipInfo]) -> list[list[ClipInfo]]:
 
 
 @torch.no_grad()
-def _write(
-    file: BinaryIO,
-    autoencoder: FaceAutoencoder,
-    corpus: Corpus,
-    infos: list[ClipInfo],
-    looks: int,
-) -> None:
+def _write(file: BinaryIO, autoencoder: FaceAutoencoder, corpus: Corpus, infos: list[ClipInfo], looks: int) -> None:
     """An .npy of all codes of some clips, uint16 (n, looks, 2, h/2, w)."""
     shape = (sum(info.n_frames for info in infos), looks, 2, *autoencoder.config.token_grid)
     np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": shape})

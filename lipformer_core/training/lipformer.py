@@ -30,7 +30,7 @@ from .judges import Judges
 from .loop import finished, run_stage, take_over
 from .objectives import ApartObjective, CodeObjective, ImageObjective, lower_face
 from .pairs import Material, PairSampler
-from .stage import Stage, describe_frames, make_accelerator
+from .stage import Stage, make_accelerator
 
 APART_LR = 2e-3
 DECODER_LR = 0.05  # share of the last phase's rate; at half of it reconstructions lost a decibel
@@ -209,9 +209,6 @@ class LipFormerStage(Stage):
         count = stage2.joint.batch if self.phase == "lipformer" else stage2.cached.batch
         batch = self.train.draw((self.config.seed, number), count, self.accelerator.process_index * count, self.run)
         return batch, self.train.pixels(batch, self.phase == "lipformer")
-
-    def describe(self, material: Material) -> str:
-        return describe_frames(material[0].frames)
 
     def losses(self, number: int, material: Material) -> tuple[list, dict[str, Tensor]]:
         """Losses of the generator and, where there is one, of the discriminator."""

@@ -51,7 +51,7 @@ class Stage:
 
     def describe(self, material: Any) -> str:
         """Which clips and frames a material holds, for the message about a step that went wrong."""
-        raise NotImplementedError
+        return describe_frames(material[0].frames)
 
     def before(self, number: int) -> None:
         """Called before each step."""

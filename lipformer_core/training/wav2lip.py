@@ -15,7 +15,7 @@ from ..model.wav2lip import Wav2Lip
 from .loop import finished, run_stage
 from .losses import reconstruction_loss
 from .pairs import Material, PairBatch, PairSampler
-from .stage import Stage, describe_frames
+from .stage import Stage
 from .sync import train_sync
 
 COUNT = 4 * FRAMES  # targets of a batch and process: runs of FRAMES consecutive ones, each run with one reference
@@ -58,9 +58,6 @@ class Wav2LipStage(Stage):
         """The runs of one batch and their pixels."""
         batch = self.train.draw((self.config.seed, number), COUNT, self.accelerator.process_index * COUNT, FRAMES)
         return batch, self.train.pixels(batch, True)
-
-    def describe(self, material: Material) -> str:
-        return describe_frames(material[0].frames)
 
     def losses(self, number: int, material: Material) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The loss, and figures to log."""

@@ -6,7 +6,6 @@ are not compressed, so a frame is one seek away and a window of sound is read wh
 held in memory but the small arrays of open clips.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -186,16 +185,6 @@ class PreparedCorpus:
     def open(self, clip_id: str) -> Clip:
         """A clip by its name; KeyError if the manifest does not list it."""
         return Clip(self._infos[clip_id], self.folder)
-
-    def verify(self) -> None:
-        """Compare every shard with its hash in the manifest; DataError names the first that differs or is missing."""
-        for name, expected in self.manifest["shards"].items():
-            path = self.folder / name
-            if not path.is_file():
-                raise DataError(f"{path}: missing; copy the corpus again or prepare it anew")
-            with path.open("rb") as f:
-                if hashlib.file_digest(f, "sha256").hexdigest() != expected:
-                    raise DataError(f"{path}: damaged, not what was written; copy the corpus again or prepare it anew")
 
 
 def decode(picture: bytes) -> np.ndarray:

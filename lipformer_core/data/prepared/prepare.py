@@ -60,9 +60,10 @@ def prepare(
             remove_unfinished(out)
             versions = _versions(sources)
             makers = _check_unfinished(parts / "settings.json", settings | {"versions": versions}, out)
-            _run(sources, parts, config, progress, _workers(workers, backend, scheduler))
-            origin = {"settings": settings, "versions": versions, "made_by": makers}
-            _finish(corpus, source, sources, parts, out, config, origin)
+            rows = _run(sources, parts, config, progress, _workers(workers, backend, scheduler))
+            facts = {"settings": settings, "versions": versions, "made_by": makers, "crop_size": config.data.size}
+            facts |= {"split_rule": split_rule(corpus, sources, config.data), "sources": _fingerprint(sources)}
+            _finish(rows, facts, source, parts, out)
         remove_folder(parts)
     return PreparedCorpus(out)
 
@@ -83,8 +84,8 @@ def prepare_for_training(
 
 def _run(
     sources: list[ClipSource], parts: Path, config: Config, progress: bool, workers: AbstractContextManager[dict]
-) -> None:
-    """Prepare every source that has no row yet, or whose file has changed since."""
+) -> list[dict]:
+    """Prepare every source that has no row yet, or whose file has changed since; returns the rows of all."""
     from joblib import Parallel, delayed
 
     from ...progress import tqdm
@@ -102,18 +103,10 @@ def _run(
             kept, dropped = kept + bool(row["clips"]), dropped + (not row["clips"])
             video += row["video_seconds"]
             bar.set_postfix(kept=kept, dropped=dropped, video=f"{video / 60:.1f} min", refresh=False)
+    return [json.loads((parts / f"{part_name(s.clip_id)}.json").read_text()) for s in sources]
 
 
-def _finish(
-    corpus: str,
-    source: str | Path | None,
-    sources: list[ClipSource],
-    parts: Path,
-    out: Path,
-    config: Config,
-    origin: dict,
-) -> None:
-    rows = [json.loads((parts / f"{part_name(s.clip_id)}.json").read_text()) for s in sources]
+def _finish(rows: list[dict], facts: dict, source: str | Path | None, parts: Path, out: Path) -> None:
     kept = [(part_name(row["clip_id"]), clip) for row in rows for clip in row["clips"]]
     write_report(out, rows)
     if not kept:
@@ -122,11 +115,8 @@ def _finish(
     infos, shards = join(kept, parts, out, SHARD_BYTES)
     manifest = {
         "format": FORMAT,
-        **origin,
-        "crop_size": config.data.size,
-        "split_rule": split_rule(corpus, sources, config.data),
+        **facts,
         "hash": hashlib.sha256("".join(shards.values()).encode()).hexdigest(),
-        "sources": _fingerprint(sources),
         "files": {_below(path, source): state for row in rows for path, state in row["files"].items()},
         "shards": shards,
         "clips": [asdict(info) for info in infos],

@@ -64,14 +64,6 @@ def prepare(
         config = config.replace(parse_settings(settings))
     if correct_offset is not None:
         config = config.replace({"data.correct_offset": correct_offset})
-    run_prepare(
-        corpus=corpus.value,
-        source=source,
-        out=out,
-        config=config,
-        workers=workers,
-        progress=progress,
-        backend=backend.value,
-        scheduler=scheduler,
-    )
+    where = {"workers": workers, "backend": backend.value, "scheduler": scheduler}
+    run_prepare(corpus=corpus.value, source=source, out=out, config=config, progress=progress, **where)
     typer.echo(f"prepared: {printable(str(out))}{outcome(out)}")

@@ -50,22 +50,9 @@ def dub(
 
     chosen = parse_face(face)
     check_outputs([out] if report is None else [out, report], [] if run is None else [*run.glob("*/model.*")])
-    run_dub(
-        load_lipformer(run, device=device),
-        video,
-        audio,
-        out,
-        face=chosen,
-        policy=policy.value,
-        start=start,
-        end=end,
-        reference=reference,
-        landmarks=landmarks,
-        report=report,
-        progress=progress,
-        crf=crf,
-        mark=mark,
-    )
+    place = {"face": chosen, "policy": policy.value, "start": start, "end": end, "reference": reference}
+    more = {"landmarks": landmarks, "report": report, "progress": progress, "crf": crf, "mark": mark}
+    run_dub(load_lipformer(run, device=device), video, audio, out, **place, **more)
     typer.echo(f"written: {out}")
 
 

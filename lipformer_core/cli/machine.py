@@ -48,17 +48,9 @@ def bench(
     from ..bench import bench as run_bench
     from ..results import write_results
 
-    results = run_bench(
-        models or MODELS,
-        runtimes=[one.value for one in runtime or [Runtime.eager]],
-        device=device,
-        seconds=seconds,
-        batch=batch,
-        training=training,
-        clip_s=clip,
-        video=video,
-        progress=progress,
-    )
+    measured = {"runtimes": [one.value for one in runtime or [Runtime.eager]], "batch": batch, "training": training}
+    shown = {"clip_s": clip, "video": video, "progress": progress}
+    results = run_bench(models or MODELS, device=device, seconds=seconds, **measured, **shown)
     typer.echo(table(results))
     write_results(json or "", results)
 

@@ -6,6 +6,7 @@ Beside it stands the same header as JSON, for human eyes. Both appear only when 
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,10 +27,11 @@ OPTIMISER, AVERAGE, SCALER = "optimiser/", "average/", "scaler/"  # prefixes of 
 def save(path: Path, model: nn.Module, header: dict, extra: dict[str, torch.Tensor] | None = None) -> None:
     """Write a model's tensors, `extra` ones and a JSON-able header to `path` (.safetensors), atomically."""
     tensors = {**model.state_dict(), **(extra or {})}
-    _write(path, {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, header)
+    write(path, {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, header)
 
 
-def _write(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> None:
+def write(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> None:
+    """Write tensors, contiguous in memory, and a header, as `save`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(tensors, temporary, metadata={"header": json.dumps(header)})
@@ -55,36 +57,6 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     if "data" not in header["config"]:
         raise CheckpointError(f"{path}: of an earlier version, whose settings were flat; train anew")
     return header, tensors
-
-
-def halve(run: Path | str, folder: Path | str, decoder: Path | str | None = None) -> None:
-    """Copy a run's stages to `folder` with 16-bit floats: half the bytes, to hand on. Loaded, they are 32-bit again.
-
-    decoder : a run whose stage 1 went on from this one and sharpened Dec alone (`train_codebook`): its Dec is taken
-    raises CheckpointError for a run without a finished stage, or with values that 16 bits cannot hold; for a `decoder`
-        over other codes
-    """
-    stages = [s for s in ("codebook", "lipformer") if (Path(run) / s / "model.safetensors").is_file()]
-    if not stages:
-        raise CheckpointError(f"{run}: neither codebook nor lipformer is finished")
-    for stage in stages:
-        header, tensors = load(Path(run) / stage / "model.safetensors")
-        if decoder is not None:
-            tensors, header = _with_decoder(tensors, decoder), header | {"decoder": header_of(decoder, "codebook")}
-        small = {name: t.half() if t.is_floating_point() else t for name, t in model_tensors(tensors).items()}
-        if beyond := [name for name, tensor in small.items() if not torch.isfinite(tensor).all()]:
-            raise CheckpointError(f"{run}/{stage}: {', '.join(beyond)}: beyond what 16 bits hold")
-        _write(Path(folder) / stage / "model.safetensors", small, header)
-
-
-def _with_decoder(tensors: dict[str, torch.Tensor], run: Path | str) -> dict[str, torch.Tensor]:
-    """A stage's tensors with Dec of another run's stage 1, whose encoder and codes must be the same."""
-    theirs = part(load(Path(run) / "codebook" / "model.safetensors")[1], "autoencoder.")
-    names = {name: name.rpartition("autoencoder.")[2] for name in tensors if "autoencoder." in name}
-    for name, its in names.items():
-        if not its.startswith("decoder.") and not torch.equal(tensors[name].float(), theirs[its].float()):
-            raise CheckpointError(f"{run}: its decoder is of other codes: {its} differs")
-    return tensors | {name: theirs[its] for name, its in names.items() if its.startswith("decoder.")}
 
 
 def model_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -143,9 +115,8 @@ def load_codebook(run: Path | str | None = None) -> "nn.Module":
     """
     from .model.autoencoder import FaceAutoencoder
 
-    header, tensors = load(run_folder(run) / "codebook" / "model.safetensors")
-    prefix = "autoencoder."  # beside it the file may hold the discriminator, to train on
-    return restore(FaceAutoencoder(from_dict(header["config"])), part(tensors, prefix))
+    # beside it the file may hold the discriminator, to train on
+    return _loaded(run, "codebook", FaceAutoencoder, "autoencoder.")
 
 
 def load_lipformer(
@@ -160,26 +131,28 @@ def load_lipformer(
     from .model.build import build
 
     device = choose_device(device)
-    header, tensors = load(run_folder(run) / phase / "model.safetensors")
-    prefix = "lipformer."  # beside it the file may hold the judges of its training
-    return restore(build(from_dict(header["config"])), part(tensors, prefix)).to(device).ready()
+    # beside it the file may hold the judges of its training
+    return _loaded(run, phase, build, "lipformer.").to(device).ready()
 
 
 def load_sync(run: Path | str) -> "nn.Module":
     """The trained sync expert (SyncNet) of a run folder, in evaluation mode. CheckpointError if there is none."""
     from .model.syncnet import SyncNet
 
-    header, tensors = load(Path(run) / "sync" / "model.safetensors")
-    prefix = "net."  # beside it the file holds the reading of lips that helps the training
-    return restore(SyncNet(from_dict(header["config"]).sync.width), part(tensors, prefix))
+    # beside it the file holds the reading of lips that helps the training
+    return _loaded(run, "sync", lambda config: SyncNet(config.sync.width), "net.")
 
 
 def load_wav2lip(run: Path | str, device: torch.device | None = None) -> "nn.Module":
     """The trained Wav2Lip-style baseline of a run folder, in evaluation mode. CheckpointError if there is none."""
     from .model.wav2lip import Wav2Lip
 
-    header, tensors = load(Path(run) / "wav2lip" / "model.safetensors")
-    return restore(Wav2Lip(from_dict(header["config"])), tensors).to(device)
+    return _loaded(run, "wav2lip", Wav2Lip).to(device)
+
+
+def _loaded(run: Path | str | None, stage: str, make: Callable[[Config], Network], prefix: str = "") -> Network:
+    header, tensors = load(run_folder(run) / stage / "model.safetensors")
+    return restore(make(from_dict(header["config"])), part(tensors, prefix))
 
 
 def load_autoencoder(run: Path | str) -> "nn.Module":

@@ -46,7 +46,7 @@ class DataSettings:
     val_persons: Names = ()  # with either of these two, exactly the persons named are held out,
     test_persons: Names = ()  # whatever the corpus's own splits
     list_rows: Annotated[str, Strict()] = ""  # COLUMN=PATTERN: of a list, the rows whose column matches the pattern
-    synthetic: Synthetic = dataclasses.field(default_factory=Synthetic)
+    synthetic: Synthetic = Synthetic()
 
 
 @part
@@ -144,9 +144,9 @@ class Stage2:
     pose_twins: Flag = False  # the warping sees the upper half of another frame in that pose; ours
     silence: Flag = False  # some samples with closed lips are silent; ours
     lip_supervision: Flag = False  # lips must be readable from F_Aud and from the predicted codes; ours
-    apart: Apart = dataclasses.field(default_factory=Apart)
-    cached: Cached = dataclasses.field(default_factory=Cached)
-    joint: Joint = dataclasses.field(default_factory=Joint)
+    apart: Apart = Apart()
+    cached: Cached = Cached()
+    joint: Joint = Joint()
 
 
 @part
@@ -185,26 +185,22 @@ class Engine:
     check_every: Size = 500  # steps between two validations, and two states to resume from
 
 
-def _default(kind: type) -> Any:
-    return dataclasses.field(default_factory=kind)
-
-
 @part
 class Config:
     """All settings of data, model and training."""
 
     preset: Annotated[str, Strict()] = "paper"  # a name, no setting
     seed: Count = 0
-    data: DataSettings = _default(DataSettings)
-    codebook: CodebookSettings = _default(CodebookSettings)
-    audio: AudioSettings = _default(AudioSettings)
-    lips: LipsSettings = _default(LipsSettings)
-    stage1: Stage1 = _default(Stage1)
-    stage2: Stage2 = _default(Stage2)
-    sync: SyncSettings = _default(SyncSettings)
-    wav2lip: Wav2LipSettings = _default(Wav2LipSettings)
-    optimiser: Optimiser = _default(Optimiser)
-    engine: Engine = _default(Engine)
+    data: DataSettings = DataSettings()
+    codebook: CodebookSettings = CodebookSettings()
+    audio: AudioSettings = AudioSettings()
+    lips: LipsSettings = LipsSettings()
+    stage1: Stage1 = Stage1()
+    stage2: Stage2 = Stage2()
+    sync: SyncSettings = SyncSettings()
+    wav2lip: Wav2LipSettings = Wav2LipSettings()
+    optimiser: Optimiser = Optimiser()
+    engine: Engine = Engine()
 
     @model_validator(mode="after")
     def _fits(self) -> "Config":

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .data.prepared.references import references
+from .model.autoencoder import to_images, to_tensor
 from .model.lipformer import Reference
 from .model.precision import fast
-from .training.sampling import to_images, to_tensor
 
 Frames = NDArray[np.int64] | Sequence[int]
 

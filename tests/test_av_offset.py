@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from lipformer_core.data.audio import SILENCE, log_mel
-from lipformer_core.data.audio.av_offset import COEFFICIENTS, REACH, estimate_offset, fit, load_weights
+from lipformer_core.data.audio.av_offset import COEFFICIENTS, REACH, estimate_offset, load_weights
 from lipformer_core.data.media import read_audio
-from lipformer_core.data.prepared.av_offset_fit import HELD_OUT, filmed_pairs, synthetic_pairs
 from lipformer_core.timing import SAMPLES_PER_FRAME
+from papermill_runs.shipped import HELD_OUT, filmed_pairs, fit, synthetic_pairs
 
 CLIPS, WEIGHTS = os.environ.get("LIPFORMER_CLIPS"), os.environ.get("LIPFORMER_WEIGHTS")
 real = pytest.mark.skipif(not (CLIPS and WEIGHTS), reason="LIPFORMER_CLIPS and LIPFORMER_WEIGHTS name no real material")

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 import lipformer_core
-from lipformer_core.cli import app, parse_settings
+from lipformer_core.cli import app
+from lipformer_core.cli.options import parse_settings
 from lipformer_core.config import Config, from_dict, preset
 from lipformer_core.errors import ConfigError, UnreadableMedia
 

@@ -10,9 +10,9 @@ import torch
 from lipformer_core import checkpoint, provenance
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.errors import DataError
+from lipformer_core.model.autoencoder import to_tensor
 from lipformer_core.training import cache
 from lipformer_core.training.cache import cache_codes
-from lipformer_core.training.sampling import to_tensor
 
 
 @pytest.fixture

@@ -117,6 +117,13 @@ def test_an_infinite_gradient_stops_the_training_at_its_own_step(tiny_config, ti
         train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
 
 
+def test_a_validation_that_is_not_finite_stops_the_training(tiny_config, tiny_corpus, tmp_path, monkeypatch):
+    scores = iter([1.0, float("nan")])
+    monkeypatch.setattr(CodebookStage, "evaluate", lambda stage: {"val_psnr": next(scores)})
+    with pytest.raises(TrainingDiverged, match="step 8: the validation gave val_psnr = nan. step-00000004.*last good"):
+        train_codebook(tiny_config, tiny_corpus, tmp_path, progress=False)
+
+
 def test_accumulated_batches_are_one_large_batch(tiny_config, tiny_corpus):
     """Two materials a step and one of both: the same gradients, but for rounding."""
     gradients = []

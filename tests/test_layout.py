@@ -16,11 +16,11 @@ FLOORS = (
     ("data",),
     ("model",),
     ("device.py", "checkpoint.py", "figures"),
-    ("training",),
     ("speaker.py",),
+    ("training",),
     ("dubbing", "evaluation"),
     ("personalise.py", "widgets.py", "bench"),
-    ("cli.py",),
+    ("cli",),
 )
 FIGURE_2 = ("lipformer", "transformer", "warping", "audio_encoder")
 

@@ -96,9 +96,10 @@ def test_same_seed_same_meter(tmp_path):
     np.testing.assert_array_equal(first.read(images), second.read(images))
 
 
-def test_without_validation_people_the_report_says_so(tmp_path):
-    meter = train_meter(Corpus(val=0), tmp_path, **SETTINGS | {"steps": 2})
-    assert meter.report["val_split"] == "train"
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_however_few_steps_and_without_validation_people_it_trains_and_says_so(tmp_path, steps):
+    meter = train_meter(Corpus(val=0), tmp_path, **SETTINGS | {"steps": steps})
+    assert meter.report["val_split"] == "train" and meter.report["steps"] == steps
 
 
 def test_what_cannot_be_read_is_refused(trained, tmp_path):

@@ -11,7 +11,8 @@ import typer.main
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lipformer_core.cli import app, parse_settings
+from lipformer_core.cli import app
+from lipformer_core.cli.options import parse_settings
 from lipformer_core.config import preset
 from lipformer_core.results import ResultsError, write_results
 from papermill_runs import runner

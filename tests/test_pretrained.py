@@ -24,6 +24,7 @@ from lipformer_core.evaluation.clip_judge import Scorers
 from lipformer_core.evaluation.mouth_meter import bottom_halves
 from lipformer_core.evaluation.protocol import evaluate_model
 from lipformer_core.training.lipformer import Trained
+from papermill_runs.shipped import halve
 
 CARD = (checkpoint.SHIPPED / "README.md").read_text()
 RIDGE = 3.0
@@ -116,7 +117,7 @@ def test_small_enough_to_clone():
 
 
 def test_a_run_is_handed_on_with_half_the_bytes_and_the_same_pictures(tiny_run, tmp_path):
-    checkpoint.halve(tiny_run, tmp_path / "small")
+    halve(tiny_run, tmp_path / "small")
     pictures = []
     for run in (tiny_run, tmp_path / "small"):
         model = lf.load(run)
@@ -129,13 +130,13 @@ def test_a_run_is_handed_on_with_half_the_bytes_and_the_same_pictures(tiny_run, 
     sizes = [(run / "lipformer/model.safetensors").stat().st_size for run in (tiny_run, tmp_path / "small")]
     assert sizes[1] < 0.6 * sizes[0]
     with pytest.raises(CheckpointError, match="finished"):
-        checkpoint.halve(tmp_path, tmp_path / "none")
+        halve(tmp_path, tmp_path / "none")
     header, tensors = checkpoint.load(tiny_run / "codebook/model.safetensors")
     tensors[next(iter(tensors))].fill_(1e6)
     (tmp_path / "loud/codebook").mkdir(parents=True)
     save_file(tensors, tmp_path / "loud/codebook/model.safetensors", {"header": json.dumps(header)})
     with pytest.raises(CheckpointError, match="beyond what 16 bits hold"):
-        checkpoint.halve(tmp_path / "loud", tmp_path / "none")
+        halve(tmp_path / "loud", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 

@@ -6,8 +6,15 @@ import torch
 
 from lipformer_core import weights
 from lipformer_core.errors import WeightsCorrupt, WeightsMissing
-from lipformer_core.evaluation.landmark_check import LandmarkReader
-from lipformer_core.evaluation.pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, Fid, FidStatistics, Lpips, why_not
+from lipformer_core.evaluation.pretrained_metrics import (
+    FID_INCEPTION,
+    LPIPS_TRUNK,
+    Fid,
+    FidStatistics,
+    LandmarkReader,
+    Lpips,
+    why_not,
+)
 from lipformer_core.evaluation.protocol import open_scorers
 
 

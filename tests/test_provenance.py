@@ -52,7 +52,7 @@ def test_the_report_says_what_other_sources_made_and_force_makes_it_anew(package
     assert numbers["run.made_by_others"] == "nothing" and "other sources" not in said
     assert numbers["made_by.data"].endswith(provenance.sources("data")[:12])
 
-    edit(package / "cli.py")  # shapes neither data nor weights
+    edit(package / "results.py")  # shapes neither data nor weights
     numbers, said = execute(project)
     assert "running" in said and numbers["run.made_by_others"] == "nothing"
 

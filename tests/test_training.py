@@ -13,7 +13,7 @@ from lipformer_core.data.audio import SILENCE
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.data.prepared.references import draw_reference, draw_twin
 from lipformer_core.errors import CheckpointError, ConfigError, DataError
-from lipformer_core.model.autoencoder import FaceAutoencoder
+from lipformer_core.model.autoencoder import FaceAutoencoder, to_images
 from lipformer_core.model.build import build
 from lipformer_core.model.syncnet import AUDIO_WINDOW, SyncNet
 from lipformer_core.training.codebook import CodebookStage, train_codebook
@@ -22,7 +22,7 @@ from lipformer_core.training.lipformer import LipFormerStage, Trained, train_lip
 from lipformer_core.training.loop import finished, optimise, take_over
 from lipformer_core.training.objectives import ApartObjective, CodeObjective, ImageObjective
 from lipformer_core.training.pairs import CLOSED, LIP_SCALE, PairSampler
-from lipformer_core.training.sampling import FrameSampler, to_images
+from lipformer_core.training.sampling import FrameSampler
 from lipformer_core.training.sync import train_sync
 
 

@@ -21,7 +21,7 @@ from lipformer_core.model.syncnet import SyncNet
 from lipformer_core.model.wav2lip import Wav2Lip
 from lipformer_core.training import sync_sampling
 from lipformer_core.training.journal import read_log
-from lipformer_core.training.wav2lip import RUNS, Wav2LipObjective, Wav2LipStage, train_wav2lip
+from lipformer_core.training.wav2lip import COUNT, Wav2LipObjective, Wav2LipStage, train_wav2lip
 
 FACES = 2
 
@@ -78,7 +78,8 @@ def test_the_loss_is_l1_and_the_experts_distance_and_the_expert_stays(tiny_confi
     objective = Wav2LipObjective(model, expert)
     target, sounds = torch.rand(10, 3, 32, 32) * 2 - 1, torch.randn(2, 32, 80)
     audio = torch.randn(10, 20, 80)
-    loss, figures = objective(target, target.flip(0), audio, sounds)
+    batch = SimpleNamespace(image=target, lent=target.flip(0), audio=audio, window_sounds=sounds)
+    loss, figures = objective(batch)
     generated = model(target, audio, model.encode_reference(target.flip(0)))
     bottoms = split_halves(generated)[1].unflatten(0, (2, 5))
     wanted = (generated - target).abs().mean() + 0.03 * (1 - expert(bottoms, sounds).mean())
@@ -91,12 +92,12 @@ def test_the_loss_is_l1_and_the_experts_distance_and_the_expert_stays(tiny_confi
 def test_it_learns_the_faces_of_a_batch(config, tiny_corpus):
     torch.manual_seed(0)
     stage = Wav2LipStage(config, PreparedCorpus(tiny_corpus), SyncNet(8))
-    batch = stage.tensors(stage.train, stage.material(0))
-    assert batch[0].shape == batch[1].shape == (5 * RUNS, 3, 32, 32)
+    batch = stage.train.show(*stage.material(0))
+    assert batch.image.shape == batch.lent.shape == (COUNT, 3, 32, 32)
     optimiser = torch.optim.Adam(stage.model.parameters(), lr=2e-3)
     images = []
     for _ in range(40):
-        loss, figures = stage.objective(*batch)
+        loss, figures = stage.objective(batch)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -107,14 +108,15 @@ def test_it_learns_the_faces_of_a_batch(config, tiny_corpus):
 def test_each_run_has_one_reference_of_another_time_and_its_own_sound(config, tiny_corpus):
     corpus = PreparedCorpus(tiny_corpus)
     stage = Wav2LipStage(config, corpus, SyncNet(8))
-    windows = stage.material(3)
-    assert len(windows.frames) == 6 * RUNS
-    targets = np.array([frame for _, frame in windows.frames[: 5 * RUNS]]).reshape(RUNS, 5)
-    assert (np.diff(targets, axis=1) == 1).all()
-    for run, (info, lender) in enumerate(windows.frames[5 * RUNS :]):
-        assert windows.frames[5 * run][0] is info and lender not in targets[run]
-        heard = corpus.open(info.clip_id).heard(targets[run], config.audio)
-        np.testing.assert_array_equal(windows.audio[5 * run : 5 * run + 5].numpy(), heard)
+    batch, _ = stage.material(3)
+    assert len(batch.frames) == len(batch.lenders) == COUNT
+    for first in range(0, COUNT, 5):
+        (info, start), run = batch.frames[first], slice(first, first + 5)
+        targets = range(start, start + 5)
+        assert batch.frames[run] == [(info, target) for target in targets]
+        assert batch.lenders[run] == 5 * [batch.lenders[first]] and batch.lenders[first][1] not in targets
+        heard = corpus.open(info.clip_id).heard(targets, config.audio)
+        np.testing.assert_array_equal(batch.audio[run].numpy(), heard)
 
 
 def test_trained_twice_or_stopped_and_resumed_it_has_the_same_weights(config, tiny_corpus, tmp_path, monkeypatch):

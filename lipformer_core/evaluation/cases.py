@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from lipformer_core.data.prepared.references import FEWEST_CONTRAST
 from lipformer_core.errors import NoFaceFound
+from lipformer_core.model.autoencoder import to_images
 from lipformer_core.speaker import Speaker
 from lipformer_core.training.judges import Judges
-from lipformer_core.training.sampling import to_images
 
 STRANGERS = 10  # clips over which the floor of the leak is averaged
 
@@ -46,22 +46,20 @@ class Puppet(Speaker):
 
     @torch.inference_mode()
     def rows(
-        self,
-        truth: NDArray[np.uint8],
-        frames: NDArray[np.int64] | Sequence[int],
-        seen: Any,
-        audio: NDArray[np.float32],
+        self, truth: NDArray[np.uint8], frames: NDArray[np.int64] | Sequence[int], seen: Any, audio: NDArray[np.float32]
     ) -> dict[str, NDArray[np.uint8]]:
-        """The ceiling and the two copies, of true frames (k, S, S, 3) and their sound (k, window, columns)."""
+        """The ceiling and the copies, of true frames (k, S, S, 3) and their sound (k, window, columns).
+
+        A model that looks at no reference has no warped one.
+        """
         half = truth.shape[1] // 2
         copied = truth.copy()
         copied[:, half:] = np.stack([self.lent[i][half:] for i in self.lender[np.asarray(frames)]])
         own = self.model.encode_bottom(self.tensor(truth[:, half:]))
-        return {
-            "ceiling": to_images(self.model.show(seen, own)),
-            "copy_reference": copied,
-            "warped_reference": to_images(self.model.show(seen, self.model.warped(seen, self.windows(audio)))),
-        }
+        rows = {"ceiling": to_images(self.model.show(seen, own)), "copy_reference": copied}
+        if self.model.config.lips.ablation != "no_reference":
+            rows["warped_reference"] = to_images(self.model.show(seen, self.model.warped(seen, self.windows(audio))))
+        return rows
 
     @torch.inference_mode()
     def hear(self, judges: Judges, audio: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,20 +15,9 @@ from lipformer_core.model.syncnet import AUDIO_WINDOW, FRAMES, SyncNet
 from lipformer_core.model.wav2lip import Wav2Lip
 from lipformer_core.training.judges import Judges
 
+from . import metrics
 from .cases import Puppet
-from .landmark_check import LandmarkReader
-from .metrics import (
-    MOUTH,
-    border_step,
-    gradient_energy,
-    jitter,
-    lmd,
-    mouth_boxes,
-    partial_correlation,
-    pearson,
-    picture_scores,
-)
-from .pretrained_metrics import Fid, FidStatistics, Lpips
+from .pretrained_metrics import Fid, FidStatistics, LandmarkReader, Lpips
 from .sync import embed_mouths, embed_sounds, mouths, read_sync
 
 BATCH = 16  # frames at once: what lies between layers then fits a CPU's cache
@@ -66,17 +55,14 @@ class Scorers:
     missing: dict[str, str] = field(default_factory=dict)
     fid_sets: dict[str, FidStatistics] = field(default_factory=lambda: defaultdict(FidStatistics))
 
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The generated rows that there are: SCORED, less the baseline where there is none."""
-        return tuple(row for row in SCORED if row != "wav2lip" or self.wav2lip is not None)
-
 
 class ClipJudge:
     """Gathers one clip's frames batch by batch; keeps numbers, and pictures of a few frames only."""
 
-    def __init__(self, model: Any, meter: Any, device: torch.device, scorers: Scorers, shift: int) -> None:
-        self.model, self.meter, self.device, self.scorers, self.shift = model, meter, device, scorers, shift
+    def __init__(self, clip: Any, driver: Any | None, meter: Any, scorers: Scorers, shift: int) -> None:
+        """driver: the clip whose audio is exchanged in; shift: frames by which the audio is shifted, 0: not at all."""
+        self.clip, self.driver, self.meter, self.scorers, self.shift = clip, driver, meter, scorers, shift
+        self.frames, self.both = np.flatnonzero(clip.valid), _shared_frames(clip, driver)
         self.lips: dict[str, list] = defaultdict(list)  # case to readings (k, 2)
         self.scores: dict[str, list] = defaultdict(list)  # `row.column` to one number a frame
         self.steps: dict[str, list] = defaultdict(list)  # row to border steps
@@ -85,49 +71,39 @@ class ClipJudge:
         self.mouths: dict[str, list] = defaultdict(list)  # row or case to what the sync expert sees
         self.pictures: dict[str, list] = defaultdict(list)
 
-    def score(self, clip: Any, driver: Any | None, *, keep_pictures: bool, strangers: Sequence[Any] = ()) -> ClipScores:
-        """All rows and cases of a clip; `driver` is the clip whose audio is exchanged in.
+    def score(
+        self, model: Any, device: torch.device, *, keep_pictures: bool, strangers: Sequence[Any] = ()
+    ) -> ClipScores:
+        """All rows and cases of the clip.
 
         strangers: clips that have nothing to do with either; what of their mouths seems to leak is the floor of `leak`.
         """
-        frames = np.flatnonzero(clip.valid)
+        clip, frames, driver = self.clip, self.frames, self.driver
         if len(frames) < FEWEST_FRAMES:
             raise NoFaceFound(f"only {len(frames)} frames with a face, {FEWEST_FRAMES} are needed")
-        models = {"lipformer": self.model, "wav2lip": self.scorers.wav2lip}
-        puppets = {row: Puppet(model, clip, self.device) for row, model in models.items() if model is not None}
-        puppet = puppets["lipformer"]
-        both = _shared_frames(clip, driver)
+        models = {"lipformer": model, "wav2lip": self.scorers.wav2lip}
+        puppets = {row: Puppet(model, clip, device) for row, model in models.items() if model is not None}
         gap = min(REFERENCE_GAP, len(frames) // 6)
-        scored = frames[np.abs(frames - puppet.lender[frames]) > gap]
+        scored = frames[np.abs(frames - puppets["lipformer"].lender[frames]) > gap]
         shown = _spread_over_opening(clip, frames) if keep_pictures else frames[:0]
         for start in range(0, len(frames), BATCH):
-            self._batch(puppets, frames[start : start + BATCH], scored, shown, driver, both)
+            self._batch(puppets, frames[start : start + BATCH], scored, shown)
         lips = {case: np.concatenate(readings) for case, readings in self.lips.items()}
         values = {name: float(np.concatenate(parts).mean()) for name, parts in self.scores.items()}
-        values |= self._movement(clip, driver, strangers, frames, both, lips)
-        values |= self._landmark_values(clip, frames)
-        values |= self._sync_values(clip, driver, frames, both)
+        values |= self._movement(strangers, lips) | self._landmark_values() | self._sync_values()
         for row, puppet in puppets.items():
             timed = puppet.seconds[1:] or puppet.seconds  # the first call also pays for warming up
             values[f"{row}.generate_fps"] = sum(n for n, _ in timed) / max(sum(s for _, s in timed), 1e-9)
         series = {"truth": np.asarray(clip.opening, float)[frames]} | {case: r[:, 0] for case, r in lips.items()}
         if driver is not None:
-            series["exchanged_truth"] = np.asarray(driver.opening, float)[both]
+            series["exchanged_truth"] = np.asarray(driver.opening, float)[self.both]
         names = (clip.info.clip_id, clip.info.person, None if driver is None else driver.info.clip_id)
         return ClipScores(*names, len(frames), values, series, dict(self.pictures))
 
-    def _batch(
-        self,
-        puppets: dict[str, Puppet],
-        frames: NDArray,
-        scored: NDArray,
-        shown: NDArray,
-        driver: Any | None,
-        both: NDArray,
-    ) -> None:
-        clip = puppets["lipformer"].clip
+    def _batch(self, puppets: dict[str, Puppet], frames: NDArray, scored: NDArray, shown: NDArray) -> None:
+        clip, driver = self.clip, self.driver
         truth = clip.frames(frames)
-        exchanged = np.isin(frames, both)
+        exchanged = np.isin(frames, self.both)
         rows, cases = {"ground_truth": truth}, {}
         for row, puppet in puppets.items():
             own = puppet.sound(clip, frames)
@@ -149,8 +125,8 @@ class ClipJudge:
                 if name in rows or name.endswith("exchanged"):
                     self.mouths[name].append(mouths(images))
         for name, images in rows.items():
-            self.steps[name].append(border_step(images))
-            self.edges[name].append(gradient_energy(images))
+            self.steps[name].append(metrics.border_step(images))
+            self.edges[name].append(metrics.gradient_energy(images))
         self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames])
         if self.scorers.landmarks is not None:
             for name in ("ground_truth", *puppets):
@@ -166,21 +142,21 @@ class ClipJudge:
         if not use.any():
             return
         truth = rows["ground_truth"][use]
-        boxes = mouth_boxes(landmarks[use], truth.shape[1])
-        for row in self.scorers.rows:
-            columns = picture_scores(rows[row][use], truth, boxes)
+        boxes = metrics.mouth_boxes(landmarks[use], truth.shape[1])
+        for row, images in rows.items():
+            if self.scorers.fid is not None:
+                self.scorers.fid_sets[row].add(self.scorers.fid.features(images[use]))
+            if row == "ground_truth":
+                continue
+            columns = metrics.picture_scores(images[use], truth, boxes)
             if self.scorers.lpips is not None:
-                columns["lpips"] = self.scorers.lpips(rows[row][use], truth)
+                columns["lpips"] = self.scorers.lpips(images[use], truth)
             for column, numbers in columns.items():
                 self.scores[f"{row}.{column}"].append(numbers)
-        if self.scorers.fid is not None:
-            for row in ("ground_truth", *self.scorers.rows):
-                self.scorers.fid_sets[row].add(self.scorers.fid.features(rows[row][use]))
 
-    def _movement(
-        self, clip: Any, driver: Any, strangers: Sequence[Any], frames: NDArray, both: NDArray, lips: dict
-    ) -> dict[str, float]:
+    def _movement(self, strangers: Sequence[Any], lips: dict) -> dict[str, float]:
         """Columns that come from lip readings over time and from the border."""
+        clip, driver, frames, both = self.clip, self.driver, self.frames, self.both
         opening, width = (np.asarray(x, dtype=float)[frames] for x in (clip.opening, clip.width))
         speakers = [row for row in SPEAKERS if row in lips]
         values = {"meter.truth_mae": float(np.abs(lips["ground_truth"][:, 0] - opening).mean())}
@@ -188,13 +164,13 @@ class ClipJudge:
             values["sound_alone.opening_corr_self"] = _follows(lips["sound_alone"][:, 0], opening)
         for row in ("ground_truth", "ceiling", *speakers):
             values[f"{row}.opening_corr_self"] = _follows(lips[row][:, 0], opening)
-            values[f"{row}.jitter"] = jitter(lips[row][:, 0])
+            values[f"{row}.jitter"] = metrics.jitter(lips[row][:, 0])
         for row in ("ground_truth", *speakers):
             values[f"{row}.width_corr_self"] = _follows(lips[row][:, 1], width)
         for row in speakers:
             values[f"{row}.silence_deviation"] = float(lips[_case(row, "silence")][:, 0].std())
             values[f"{row}.speech_deviation"] = float(lips[row][:, 0].std())
-        for row in ("ground_truth", *self.scorers.rows):
+        for row in self.steps:
             values[f"{row}.deviation"] = float(lips[row][:, 0].std())
         for column, gathered in (("seam", self.steps), ("sharpness", self.edges)):
             means = {row: float(np.concatenate(parts).mean()) for row, parts in gathered.items()}
@@ -217,7 +193,7 @@ class ClipJudge:
             for row, read in spoken.items():
                 values[f"{row}.opening_corr_exchanged"] = _follows(read, driving)
                 if moves:
-                    values[f"{row}.leak"] = partial_correlation(read, original, driving)
+                    values[f"{row}.leak"] = metrics.partial_correlation(read, original, driving)
             for row in speakers if moves else ():
                 floor = _leak_floor(spoken[row], driving, both, strangers)
                 if np.isfinite(floor):
@@ -225,12 +201,12 @@ class ClipJudge:
                     values[f"{row}.leak_excess"] = values[f"{row}.leak"] - floor
         return values
 
-    def _landmark_values(self, clip: Any, frames: NDArray) -> dict[str, float]:
+    def _landmark_values(self) -> dict[str, float]:
         if not self.landmarks:
             return {}
         found = {row: np.concatenate(parts) for row, parts in self.landmarks.items()}
         truth, values = found.pop("ground_truth"), {}
-        opening = np.asarray(clip.opening, dtype=float)[frames]
+        opening = np.asarray(self.clip.opening, dtype=float)[self.frames]
         for row, points in found.items():
             seen = np.isfinite(points).all(axis=(1, 2)) & np.isfinite(truth).all(axis=(1, 2))
             values[f"{row}.landmarks_found"] = float(seen.mean())
@@ -238,16 +214,16 @@ class ClipJudge:
                 for name, read in ((row, points), ("ground_truth", truth)):
                     corr = _follows(mouth_shape(read[seen])[0], opening[seen])
                     values.setdefault(f"{name}.opening_corr_self_landmarks", corr)
-                values[f"{row}.lmd"] = lmd(points[seen, MOUTH], truth[seen, MOUTH])
+                values[f"{row}.lmd"] = metrics.lmd(points[seen, metrics.MOUTH], truth[seen, metrics.MOUTH])
         return values
 
-    def _sync_values(self, clip: Any, driver: Any | None, frames: NDArray, both: NDArray) -> dict[str, float]:
+    def _sync_values(self) -> dict[str, float]:
         """Distance to the sound that drives, and its confidence; windows of frames with a gap are left out."""
         net, values = self.scorers.sync, {}
         heard: dict[bool, NDArray] = {}  # by whether it is the driver's
         for name, seen in self.mouths.items():
             exchanged = name.endswith("exchanged")
-            source, shown = (driver, both) if exchanged else (clip, frames)
+            source, shown = (self.driver, self.both) if exchanged else (self.clip, self.frames)
             length = FRAMES
             whole = np.flatnonzero(shown[length - 1 :] - shown[: len(shown) - length + 1] == length - 1)
             if not len(whole):
@@ -276,7 +252,7 @@ def _follows(read: NDArray, truth: NDArray) -> float:
     """Correlation of a reading with the truth; 0 for a mouth that stands still, nan where the truth does."""
     if truth.std() < FEWEST_MOTION:
         return float("nan")
-    return float(np.nan_to_num(pearson(read, truth)))
+    return float(np.nan_to_num(metrics.pearson(read, truth)))
 
 
 def _leak_floor(spoken: NDArray, driving: NDArray, frames: NDArray, strangers: Sequence[Any]) -> float:
@@ -289,7 +265,7 @@ def _leak_floor(spoken: NDArray, driving: NDArray, frames: NDArray, strangers: S
         if len(stranger.valid) > frames[-1] and np.asarray(stranger.valid)[frames].all():
             opening = np.asarray(stranger.opening, dtype=float)[frames]
             if opening.std() >= FEWEST_MOTION:
-                reads.append(partial_correlation(spoken, opening, driving))
+                reads.append(metrics.partial_correlation(spoken, opening, driving))
     return float(np.mean(reads)) if reads else float("nan")
 
 

@@ -11,11 +11,10 @@ from lipformer_core.checkpoint import load_codebook
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError
-from lipformer_core.model.autoencoder import FaceAutoencoder
+from lipformer_core.model.autoencoder import FaceAutoencoder, to_images, to_tensor
 from lipformer_core.model.codebook import perplexity, usage
 from lipformer_core.progress import tqdm
 from lipformer_core.results import write_results
-from lipformer_core.training.sampling import to_images, to_tensor
 
 from .metrics import bootstrap_interval, gradient_energy, mouth_boxes, picture_scores
 

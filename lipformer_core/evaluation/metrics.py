@@ -77,11 +77,6 @@ def ssim_map(a: NDArray, b: NDArray, *, peak: float | None = None) -> NDArray[np
     return out
 
 
-def ssim(a: NDArray, b: NDArray, *, peak: float | None = None) -> NDArray[np.float64]:
-    """Structural similarity of each picture (Wang et al. 2004): (..., H, W, C) twice -> (...) float64, at most 1."""
-    return ssim_map(a, b, peak=peak).mean(axis=(-2, -1))
-
-
 def mouth_boxes(landmarks: NDArray, size: int) -> NDArray[np.int64]:
     """Boxes of one size around each frame's mouth, inside the bottom half.
 
@@ -138,31 +133,19 @@ def gradient_energy(images: NDArray) -> NDArray[np.float64]:
     return sum(np.square(step).mean(axis=(-3, -2, -1)) for step in steps)
 
 
-def seam(generated: NDArray, truth: NDArray) -> float:
-    """Visibility of the border between the halves: its mean step divided by the truth's.
-
-    (n, S, S, 3) twice, one type -> 1 where nothing can be seen, more where there is an edge, nan on flat truth.
-    """
-    _pictures(generated, truth, 1.0)
-    wanted = float(border_step(truth).mean())
-    return float(border_step(generated).mean()) / wanted if wanted > 0 else float("nan")
-
-
 # --- movement -------------------------------------------------------------------------------------------------------
 
 
-def lmd(generated: NDArray, truth: NDArray, *, centred: bool = True) -> float:
+def lmd(generated: NDArray, truth: NDArray) -> float:
     """Landmark distance: mean distance of corresponding points in pixels.
 
-    (n, k, 2) twice. `centred` takes each frame's mean point out first, so the shape is compared, not the place.
+    (n, k, 2) twice. Each frame's mean point is taken out first, so the shape is compared, not the place.
     """
     generated, truth = np.asarray(generated, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     if generated.shape != truth.shape or generated.ndim != 3 or generated.shape[-1] != 2:
         raise MetricError(f"landmarks have to be two (n, k, 2), not {generated.shape} and {truth.shape}")
-    if centred:
-        generated = generated - generated.mean(axis=1, keepdims=True)
-        truth = truth - truth.mean(axis=1, keepdims=True)
-    return float(np.linalg.norm(generated - truth, axis=-1).mean())
+    apart = generated - truth
+    return float(np.linalg.norm(apart - apart.mean(axis=1, keepdims=True), axis=-1).mean())
 
 
 def _series(*series: ArrayLike) -> list[NDArray[np.float64]]:
@@ -219,11 +202,10 @@ def bootstrap_interval(
     values: Sequence[float] | NDArray,
     denominators: Sequence[float] | NDArray | None = None,
     *,
-    level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Mean over clips with its percentile bootstrap interval: (mean, low, high); the interval is nan for one clip.
+    """Mean over clips with its 95 % percentile bootstrap interval: (mean, low, high); the interval is nan for one clip.
 
     values (n,), one number a clip. With `denominators` (n,) the statistic is mean(values) / mean(denominators).
     The same values and seed give the same interval.
@@ -240,5 +222,5 @@ def bootstrap_interval(
             return mean, float("nan"), float("nan")
         drawn = np.random.default_rng(seed).integers(0, len(values), size=(draws, len(values)))
         statistics = values[drawn].sum(axis=1) / below[drawn].sum(axis=1)
-    low, high = np.quantile(statistics, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(statistics, (0.025, 0.975))
     return mean, float(low), float(high)

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lipformer_core.errors import DataError
 
-from ..files import atomic, write_json
+from ..checkpoint import write
+from ..model.syncnet import SEEN, see
 from ..progress import tqdm
 
-INPUT = (48, 64)  # height and width of what the meter sees: the bottom half without a sixth on either side
 READ_BATCH = 128
 
 
@@ -75,10 +75,7 @@ class MouthMeter(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write meter.safetensors and meter.json; the JSON last, so that an interrupted save is seen as none."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic(folder / "meter.safetensors") as file:
-            file.write(save(self.state_dict()))
-        write_json(folder / "meter.json", self.report)
+        write(folder / "meter.safetensors", self.state_dict(), self.report)
 
     @classmethod
     def load(cls, folder: Path) -> "MouthMeter":
@@ -96,13 +93,8 @@ def bottom_halves(images: NDArray) -> Tensor:
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
         raise DataError(f"the mouth meter reads square crops (n, S, S, 3), not {images.shape}")
-    size = images.shape[1]
-    seen = images[:, size // 2 :, size // 6 : size - size // 6]
-    bottom = torch.from_numpy(np.ascontiguousarray(seen)).permute(0, 3, 1, 2)
-    bottom = bottom.float() / 255 if images.dtype == np.uint8 else (bottom.float() + 1) / 2
-    if tuple(bottom.shape[-2:]) != INPUT:
-        bottom = F.interpolate(bottom, INPUT, mode="bilinear", antialias=True, align_corners=False)
-    return bottom
+    bottom = torch.from_numpy(images[:, images.shape[1] // 2 :]).permute(0, 3, 1, 2).float()
+    return see(bottom / 255 if images.dtype == np.uint8 else (bottom + 1) / 2)
 
 
 def train_meter(corpus: Any, folder: Path, *, progress: bool = True, **settings: Any) -> MouthMeter:
@@ -163,7 +155,7 @@ def _augment(bottom: Tensor, generator: torch.Generator) -> Tensor:
     grid = torch.zeros(n, 2, 3)
     grid[:, 0, 0] = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
     grid[:, 1, 1] = 1.0
-    grid[:, 0, 2], grid[:, 1, 2] = uniform(-6 / INPUT[1], 6 / INPUT[1]), uniform(-6 / INPUT[0], 6 / INPUT[0])  # 3 px
+    grid[:, 0, 2], grid[:, 1, 2] = uniform(-6 / SEEN[1], 6 / SEEN[1]), uniform(-6 / SEEN[0], 6 / SEEN[0])  # 3 px
     sampled = F.affine_grid(grid, list(bottom.shape), align_corners=False)
     bottom = F.grid_sample(bottom, sampled, padding_mode="border", align_corners=False)
 
@@ -198,7 +190,8 @@ def _fit(config: MeterConfig, train: tuple, val: tuple, progress: bool) -> Mouth
     wanted = (targets - meter.target_mean) / meter.target_std
     val_crops, val_targets = val[0].float() / 255, val[1]
     optimiser = torch.optim.AdamW(meter.parameters(), lr=config.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps, pct_start=0.1)
+    rise = max(0.1, min(0.6, 2 / config.steps))  # of few steps, two
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.steps, pct_start=rise)
     best, state, stale = float("inf"), meter.state_dict(), 0
     batches = _batches(len(crops), config.batch, generator)
     bar = tqdm(range(1, config.steps + 1), desc="mouth meter", disable=not progress, leave=False)

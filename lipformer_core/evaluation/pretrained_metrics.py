@@ -1,4 +1,4 @@
-"""LPIPS and FID with their published weights, or a plain word that these are not there.
+"""LPIPS, FID and landmarks with their published weights, or a plain word that these are not there.
 
 A score carries its standard name only if it was computed with the standard network. Where a file is missing, the
 opener raises WeightsMissing and the protocol reports null with the reason; nothing is substituted.
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from .metrics import MetricError
 LPIPS_TRUNK = LPIPS_TRUNKS["alex"]
 FID_INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 FID_DIMENSIONS = 2048
+SCALE = 3  # landmark networks are made for larger faces than a crop of 96 pixels
+MARGIN = 0.25  # of the side, grey, all round: detectors want to see where a face ends
 
 
 def why_not(file: str, error: WeightsMissing | WeightsCorrupt) -> str:
@@ -102,6 +105,28 @@ class Fid:
         from pytorch_fid.fid_score import calculate_frechet_distance
 
         return float(calculate_frechet_distance(*generated.moments(), *truth.moments()))
+
+
+class LandmarkReader:
+    """Landmarks of aligned crops, a second opinion beside the mouth meter. tracker: from `data.faces.open_tracker`."""
+
+    def __init__(self, tracker: Any) -> None:
+        self.tracker = tracker
+
+    def read(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(n, S, S, 3) uint8 -> (n, 68, 2) in crop pixels; nan where no face is found."""
+        import cv2
+
+        found = np.full((len(images), 68, 2), np.nan)
+        for row, image in zip(found, images, strict=True):
+            border = round(MARGIN * image.shape[0])
+            framed = cv2.copyMakeBorder(image, *[border] * 4, cv2.BORDER_CONSTANT, value=(128, 128, 128))
+            framed = cv2.resize(framed, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
+            faces = self.tracker.detect(framed)
+            if faces:  # of several, the one nearest to filling the crop
+                points = max((points for points, _ in faces), key=lambda p: np.ptp(p[:, 0]))
+                row[:] = (points + 0.5) / SCALE - 0.5 - border  # pixel centres, before and after the resize
+        return found
 
 
 @contextmanager

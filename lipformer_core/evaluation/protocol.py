@@ -25,15 +25,15 @@ from ..progress import tqdm
 from ..training.lipformer import Trained
 from .cases import exchange_partner, strangers_of
 from .clip_judge import SCORED, SYNC, ClipJudge, ClipScores, Scorers
-from .landmark_check import LandmarkReader
 from .mouth_meter import train_meter
-from .pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, Fid, Lpips, why_not
+from .pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, Fid, LandmarkReader, Lpips, why_not
 from .report import summarise, write_report
 from .sync import sync_accuracy
 
 SHIFT = 5  # frames: 0.2 s
 METER = "mouth_meter"  # folder of the mouth meter, within that of the data
 HEARD = "sound_alone.opening_corr_self"
+WARPED = ("mouth_psnr", "deviation")  # always among the results, null for a model without a reference
 BASELINE = ("wav2lip.mouth_psnr", "wav2lip.motion", "wav2lip.silence_motion")  # that are null, with the reason
 ACCURACY = ("sync_expert.two_sounds_shifted", "sync_expert.two_sounds_foreign")
 
@@ -81,9 +81,6 @@ def evaluate(
     results, clips = evaluate_model(model, meter, corpus, clip_ids, device=target, scorers=scorers, progress=progress)
     if scorers.sync is not None:
         results |= _expert_accuracy(scorers.sync, corpus, split, progress)
-        absent = [f"{row}.{column}" for row in ("ground_truth", *scorers.rows) for column in SYNC]
-        for key in (key for key in absent if key not in results):
-            results |= {key: None, f"{key}.why": "no clip is long enough for the sync expert"}
     for row, speaker in (("lipformer", model), ("wav2lip", scorers.wav2lip)):
         results |= {} if speaker is None else {f"{row}.{name}": value for name, value in cost(speaker).items()}
     results |= {"split": split, "split_rule": corpus.manifest["split_rule"], "data_hash": corpus.hash}
@@ -180,18 +177,25 @@ def evaluate_model(
     for position, clip_id in enumerate(tqdm(clip_ids, desc="evaluate", unit="clip", disable=not progress)):
         partner = exchange_partner(position, persons)
         driver = None if partner is None else corpus.open(clip_ids[partner])
-        judge = ClipJudge(model, meter, torch.device(device), scorers, -shift if position % 2 else shift)
+        judge = ClipJudge(corpus.open(clip_id), driver, meter, scorers, -shift if position % 2 else shift)
         try:
             strangers = [corpus.open(clip_ids[i]) for i in strangers_of(position, partner, len(clip_ids))]
             kept = position < sheets
-            clips.append(judge.score(corpus.open(clip_id), driver, keep_pictures=kept, strangers=strangers))
+            clips.append(judge.score(model, torch.device(device), keep_pictures=kept, strangers=strangers))
         except NoFaceFound as error:
             skipped[clip_id] = str(error)
-    missing = dict(scorers.missing)
-    if not any(HEARD in clip.values for clip in clips):
-        missing[HEARD] = "not available: trained without stage2.lip_supervision, nothing reads the lips from the sound"
-    results = summarise(clips, skipped, missing)
-    if scorers.fid is not None and clips:
-        for row in scorers.rows:
-            results[f"{row}.fid"] = scorers.fid.distance(scorers.fid_sets[row], scorers.fid_sets["ground_truth"])
+    asked = {HEARD: "not available: trained without stage2.lip_supervision, nothing reads the lips from the sound"}
+    asked |= {f"warped_reference.{column}": "not available: no reference was warped" for column in WARPED}
+    if scorers.sync is not None:
+        shown = [row for row in ("ground_truth", *SCORED) if any(f"{row}.deviation" in clip.values for clip in clips)]
+        too_short = "no clip is long enough for the sync expert"
+        asked |= {f"{row}.{column}": too_short for row in shown for column in SYNC}
+    measured = {key for clip in clips for key in clip.values}
+    absent = {key: why for key, why in asked.items() if key not in measured}
+    results = summarise(clips, skipped, scorers.missing | absent)
+    results |= {
+        f"{row}.fid": scorers.fid.distance(features, scorers.fid_sets["ground_truth"])
+        for row, features in scorers.fid_sets.items()
+        if row != "ground_truth"
+    }
     return results, clips

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from lipformer_core import checkpoint
 from lipformer_core.data.prepared.clips import Clip, PreparedCorpus
+from lipformer_core.model.autoencoder import to_images
 from lipformer_core.model.lipformer import LipFormer
-from lipformer_core.training.sampling import to_images
 
 from .cases import Puppet, exchange_partner
 

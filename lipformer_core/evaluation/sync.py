@@ -159,16 +159,14 @@ class SyncAccuracy:
         return "\n".join(lines)
 
 
-def sync_accuracy(
-    net: SyncNet, corpus: PreparedCorpus, split: str = "test", fixed_on: str = "val", progress: bool = True
-) -> SyncAccuracy:
+def sync_accuracy(net: SyncNet, corpus: PreparedCorpus, split: str = "test", progress: bool = True) -> SyncAccuracy:
     """Test the expert on a split: a clip's own sound against that moved by 1 to SHIFTS frames, and other people's.
 
-    fixed_on : the split on which the thresholds are set, those with the most right answers there
+    Thresholds are those with the most right answers on the validation split.
     raises DataError if a split has no two clips with a face in so many frames in a row that a second can be moved
     """
     second = FPS - FRAMES + 1
-    tested, reference = (clip_similarities(net, corpus, name, second, progress) for name in (split, fixed_on))
+    tested, reference = (clip_similarities(net, corpus, name, second, progress) for name in (split, "val"))
     person = {info.clip_id: info.person for info in corpus.clips(split)}
     share, threshold = {}, {}
     for span in (1, second):

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from lipformer_core.data.faces.alignment import invert, transform_points
 from lipformer_core.data.prepared.clips import Clip, PreparedCorpus
 from lipformer_core.errors import ConfigError, DataError
+from lipformer_core.model.autoencoder import to_images, to_tensor
 from lipformer_core.model.lipformer import LipFormer, Reference
 from lipformer_core.model.ours.warping import NoWarping
 from lipformer_core.model.regions import mouth_tokens
 from lipformer_core.progress import tqdm
-from lipformer_core.training.sampling import to_images, to_tensor
 
 from .metrics import bootstrap_interval
 
@@ -90,7 +90,7 @@ def warping_errors(
     raises ConfigError for a model without warping, DataError for a split without clips
     """
     _check(model)
-    rigid = (~mouth_tokens(model.config.data.size, model.config.codebook.downsampling)).numpy()
+    rigid = _rigid(model)
     rows = []
     for number, info in enumerate(tqdm(corpus.clips(split, stills=False), desc="warp", unit="clip")):
         clip = corpus.open(info.clip_id)
@@ -172,7 +172,7 @@ def _endpoints(
     rows, columns = model.config.token_grid
     own = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1) * side + (side - 1) / 2
     own[..., 1] += size / 2  # crop pixels of the bottom tokens' centres
-    own = own[~mouth_tokens(model.config.data.size, model.config.codebook.downsampling).numpy()]
+    own = own[_rigid(model)]
     source = transform_points(invert(clip.transforms[target]), own)
     nearest = np.rint(source).astype(int)
     inside = ((nearest >= 0) & (nearest < len(flow))).all(axis=1)
@@ -185,8 +185,13 @@ def _endpoints(
     grid = _warp(model, clip, [target], *(_encode(model, clip, [frame]) for frame in (target, reference)))[1][0].cpu()
     read = (grid.double().numpy() + 1) / 2 * [size, size / 2] - 0.5
     read[..., 1] += size / 2
-    read = read[~mouth_tokens(model.config.data.size, model.config.codebook.downsampling).numpy()][inside]
+    read = read[_rigid(model)][inside]
     return tuple(np.linalg.norm(x[use] - truth[use], axis=1) for x in (read, own))
+
+
+def _rigid(model: LipFormer) -> NDArray[np.bool_]:
+    """Which bottom tokens lie away from the mouth: (h/2, w)."""
+    return ~mouth_tokens(model.config.data.size, model.config.codebook.downsampling).numpy()
 
 
 def _encode(model: LipFormer, clip: Clip, frames: Sequence[int] | NDArray) -> Reference:

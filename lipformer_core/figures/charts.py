@@ -7,13 +7,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from .plots import side_by_side
+
 Interval = tuple[float, float, float]  # value, low, high
 
 
-def histograms(panels: Mapping[str, Mapping[str, ArrayLike]], *, title: str = "") -> Figure:
+def histograms(panels: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
     """One panel a quantity, one outline a group: panel title to group to values, drawn as densities."""
-    figure = Figure(figsize=(2.7 * len(panels), 2.3), layout="constrained")
-    for axis, (name, groups) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
+    figure, axes = side_by_side(len(panels), 2.7 * len(panels), 2.3)
+    for axis, (name, groups) in zip(axes, panels.items(), strict=True):
         joined = np.concatenate([np.ravel(values) for values in groups.values()])
         edges = np.linspace(joined.min(), joined.max() + 1e-6, 31)
         for group, values in groups.items():
@@ -21,22 +23,18 @@ def histograms(panels: Mapping[str, Mapping[str, ArrayLike]], *, title: str = ""
         axis.set_xlabel(name, fontsize=8)
         axis.set_yticks([])
     axis.legend(fontsize=7, frameon=False)
-    if title:
-        figure.suptitle(title, fontsize=9)
     return figure
 
 
-def landmarks_over(images: NDArray | Sequence[NDArray], landmarks: NDArray, *, title: str = "") -> Figure:
+def landmarks_over(images: NDArray | Sequence[NDArray], landmarks: NDArray) -> Figure:
     """Landmarks (n, 68, 2) drawn on crops (n, S, S, 3), mouth in another colour; the dashed line splits the halves."""
-    figure = Figure(figsize=(1.5 * len(images), 1.6), layout="constrained")
-    for axis, image, points in zip(np.atleast_1d(figure.subplots(1, len(images))), images, landmarks, strict=True):
+    figure, axes = side_by_side(len(images), 1.5 * len(images), 1.6)
+    for axis, image, points in zip(axes, images, landmarks, strict=True):
         axis.imshow(image)
         axis.scatter(*points[:48].T, s=1.5, color="cyan")
         axis.scatter(*points[48:].T, s=1.5, color="yellow")
         axis.axhline(len(image) / 2 - 0.5, color="white", linewidth=0.8, linestyle="--")
         axis.set(xticks=[], yticks=[], xlim=(-0.5, len(image) - 0.5), ylim=(len(image) - 0.5, -0.5))
-    if title:
-        figure.suptitle(title, fontsize=9)
     return figure
 
 
@@ -50,9 +48,9 @@ def correspondence_sheet(frame_a: NDArray, frame_b: NDArray, flow: NDArray, visi
     pulled = cv2.remap(frame_b, flow[..., 0], flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     hidden = np.where(visible[..., None], pulled, 0)
     apart = np.abs(hidden.astype(int) - np.where(visible[..., None], frame_a, 0)).mean(axis=-1)
-    figure = Figure(figsize=(9, 2.1), layout="constrained")
     panels = {"frame a": frame_a, "frame b": frame_b, "b in a's pose": hidden, "difference to a": apart}
-    for axis, (name, picture) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    figure, axes = side_by_side(len(panels), 9, 2.1)
+    for axis, (name, picture) in zip(axes, panels.items(), strict=True):
         axis.imshow(picture, **({"cmap": "magma", "vmin": 0, "vmax": 64} if picture.ndim == 2 else {}))
         axis.set_title(name, fontsize=8)
         axis.set(xticks=[], yticks=[])
@@ -61,8 +59,8 @@ def correspondence_sheet(frame_a: NDArray, frame_b: NDArray, flow: NDArray, visi
 
 def usage_bars(counts: Mapping[str, NDArray]) -> Figure:
     """How often each code of a codebook is used, the most frequent first: name to (K,) counts."""
-    figure = Figure(figsize=(4 * len(counts), 2.2), layout="constrained")
-    for axis, (name, counted) in zip(np.atleast_1d(figure.subplots(1, len(counts))), counts.items(), strict=True):
+    figure, axes = side_by_side(len(counts), 4 * len(counts), 2.2)
+    for axis, (name, counted) in zip(axes, counts.items(), strict=True):
         share = np.sort(counted)[::-1] / counted.sum()
         axis.bar(np.arange(len(share)), share, width=1.0)
         axis.axhline(1 / len(share), color="black", linewidth=0.8, linestyle="--")
@@ -71,11 +69,11 @@ def usage_bars(counts: Mapping[str, NDArray]) -> Figure:
     return figure
 
 
-def ratio_bars(groups: Mapping[str, Mapping[str, Interval]], *, ylabel: str = "", title: str = "") -> Figure:
+def ratio_bars(groups: Mapping[str, Mapping[str, Interval]], *, ylabel: str = "") -> Figure:
     """Bars with intervals around 1: group to label to (value, low, high); a missing interval is left out."""
     labels = list(next(iter(groups.values())))
-    figure = Figure(figsize=(2.2 + 1.3 * len(labels), 2.6), layout="constrained")
-    axis, width = figure.subplots(), 0.8 / len(groups)
+    figure, (axis,) = side_by_side(1, 2.2 + 1.3 * len(labels), 2.6)
+    width = 0.8 / len(groups)
     for number, (group, rows) in enumerate(groups.items()):
         values, low, high = np.array([rows[label] for label in labels], float).T
         at = np.arange(len(labels)) + (number - (len(groups) - 1) / 2) * width
@@ -87,33 +85,30 @@ def ratio_bars(groups: Mapping[str, Mapping[str, Interval]], *, ylabel: str = ""
     axis.set_xticks(range(len(labels)), labels, fontsize=8)
     axis.set_ylabel(ylabel, fontsize=8)
     axis.legend(fontsize=8, frameon=False, ncols=len(groups), loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    if title:
-        figure.suptitle(title, fontsize=9)
     return figure
 
 
-def cumulative(groups: Mapping[str, ArrayLike], *, xlabel: str, title: str = "") -> Figure:
+def cumulative(groups: Mapping[str, ArrayLike], *, xlabel: str) -> Figure:
     """Share of the values below x, one curve a group, its median in the legend."""
-    figure = Figure(figsize=(4.6, 2.6), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = side_by_side(1, 4.6, 2.6)
     for name, values in groups.items():
         ordered = np.sort(np.ravel(values))
         below = (np.arange(len(ordered)) + 1) / len(ordered)
         axis.plot(ordered, below, label=f"{name}: median {np.median(ordered):.2f}")
-    axis.set(xlabel=xlabel, ylabel="share", title=title, xlim=(0, max(np.quantile(v, 0.98) for v in groups.values())))
+    axis.set(xlabel=xlabel, ylabel="share", xlim=(0, max(np.quantile(v, 0.98) for v in groups.values())))
     axis.legend(fontsize=8, frameon=False)
     return figure
 
 
-def sync_training(log: Mapping[str, Sequence[float]], *, title: str = "") -> Figure:
+def sync_training(log: Mapping[str, Sequence[float]]) -> Figure:
     """The sync expert's curves beside what guessing gives; log: `training.journal.read_log` of RUN/sync."""
-    figure = Figure(figsize=(6.4, 2.4), layout="constrained")
+    figure, axes = side_by_side(2, 6.4, 2.4)
     step = np.asarray(log["step"])
     panels = (
         ("loss", {"loss": "training", "val_loss": "validation", "chance": "chance"}),
         ("won", {"val_shift_wins": "against moved sound", "val_foreign_wins": "against foreign sound"}),
     )
-    for axis, (label, curves) in zip(figure.subplots(1, 2), panels, strict=True):
+    for axis, (label, curves) in zip(axes, panels, strict=True):
         for name, text in curves.items():
             values = np.asarray(log[name])
             known = np.isfinite(values)
@@ -123,18 +118,15 @@ def sync_training(log: Mapping[str, Sequence[float]], *, title: str = "") -> Fig
         axis.legend(fontsize=8, frameon=False)
     axis.axhline(0.5, color="black", linestyle="--", linewidth=0.8)
     axis.text(0.02, 0.51, "chance", fontsize=8, transform=axis.get_yaxis_transform())
-    if title:
-        figure.suptitle(title, fontsize=9)
     return figure
 
 
-def sync_offsets(curves: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
+def sync_offsets(curves: Mapping[str, ArrayLike]) -> Figure:
     """How often the sync expert is right, by offset, with the chance line: label to `SyncAccuracy.curves`' values.
 
     The last value of a curve, against other people's sound, stands apart from the offsets.
     """
-    figure = Figure(figsize=(6.4, 2.8), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = side_by_side(1, 6.4, 2.8)
     for label, values in curves.items():
         moved, foreign = np.split(100 * np.asarray(values, float), [-1])
         reach = len(moved) // 2
@@ -145,19 +137,18 @@ def sync_offsets(curves: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     axis.axhline(50, color="black", linewidth=0.8, linestyle="--")
     axis.text(-reach, 50.5, "chance", fontsize=8)
     axis.set_xticks([*offsets[known], reach + 2], [*(f"{k:+d}" for k in offsets[known]), "foreign"], fontsize=8)
-    axis.set(xlabel="sound moved by so many frames (40 ms)", ylabel="right, %", ylim=(40, 101), title=title)
+    axis.set(xlabel="sound moved by so many frames (40 ms)", ylabel="right, %", ylim=(40, 101))
     axis.legend(fontsize=8, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
-def distance_curves(curves: Mapping[str, ArrayLike], *, reach: int, title: str = "") -> Figure:
+def distance_curves(curves: Mapping[str, ArrayLike], *, reach: int) -> Figure:
     """Distances to sounds moved from -reach to reach frames: label to (2 reach + 1,)."""
-    figure = Figure(figsize=(4.6, 2.6), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = side_by_side(1, 4.6, 2.6)
     for label, values in curves.items():
         axis.plot(np.arange(-reach, reach + 1), values, label=label)
     axis.axvline(0, color="black", linewidth=0.8, linestyle="--")
-    axis.set(xlabel="sound moved by so many frames (40 ms)", ylabel="distance", title=title)
+    axis.set(xlabel="sound moved by so many frames (40 ms)", ylabel="distance")
     axis.legend(fontsize=8, frameon=False)
     return figure
 
@@ -205,10 +196,10 @@ def _cell(results: Mapping[str, object], key: str, column: str) -> str:
     return f"{mean:.{digits}f}{interval}"
 
 
-def stacked_bars(rows: Mapping[str, Mapping[str, float]], *, xlabel: str, title: str = "") -> Figure:
+def stacked_bars(rows: Mapping[str, Mapping[str, float]], *, xlabel: str) -> Figure:
     """One bar a row, made of its parts one after another: row to part to value; all rows have the same parts."""
-    figure = Figure(figsize=(6.4, 1.2 + 0.35 * len(rows)), layout="constrained")
-    axis, left = figure.subplots(), np.zeros(len(rows))
+    figure, (axis,) = side_by_side(1, 6.4, 1.2 + 0.35 * len(rows))
+    left = np.zeros(len(rows))
     for part in next(iter(rows.values())):
         values = np.array([row[part] for row in rows.values()])
         axis.barh(list(rows), values, left=left, height=0.6, label=part)
@@ -216,6 +207,4 @@ def stacked_bars(rows: Mapping[str, Mapping[str, float]], *, xlabel: str, title:
     axis.invert_yaxis()
     axis.set_xlabel(xlabel, fontsize=8)
     axis.legend(fontsize=7, frameon=False, ncols=len(rows[next(iter(rows))]), loc="lower left", bbox_to_anchor=(0, 1))
-    if title:
-        figure.suptitle(title, fontsize=9)
     return figure

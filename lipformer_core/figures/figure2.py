@@ -78,18 +78,10 @@ def figure2(part: str | None = None) -> Figure:
     axis.set_axis_off()
     for name, box in BOXES.items():
         lit = part in (box.part, *(p for p, names in ACROSS.items() if name in names))
-        axis.add_patch(
-            FancyBboxPatch(
-                (box.x - box.width / 2, box.y - HEIGHT / 2),
-                box.width,
-                HEIGHT,
-                boxstyle="round,pad=0.02,rounding_size=0.07",
-                facecolor=LIT if lit else GREY,
-                edgecolor=LIT_EDGE if lit else INK,
-                linewidth=1.8 if lit else 0.8,
-                gid=name,
-            )
-        )
+        corner, rounded = (box.x - box.width / 2, box.y - HEIGHT / 2), "round,pad=0.02,rounding_size=0.07"
+        colours = {"facecolor": LIT, "edgecolor": LIT_EDGE} if lit else {"facecolor": GREY, "edgecolor": INK}
+        style = {"boxstyle": rounded, "linewidth": 1.8 if lit else 0.8, "gid": name, **colours}
+        axis.add_patch(FancyBboxPatch(corner, box.width, HEIGHT, **style))
         axis.text(box.x, box.y, box.text, ha="center", va="center", fontsize=8.5, color=INK)
     for start, end in ARROWS:
         _arrow(axis, BOXES[start], BOXES[end])

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,6 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from ..timing import FPS, MEL_PER_FRAME
 
 CELL = 1.05  # inches of a picture in a sheet
+
+
+def side_by_side(count: int, width: float, height: float) -> tuple[Figure, list]:
+    """A figure of so many inches in all, and its axes in one row."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
 def contact_sheet(rows: Mapping[str, Sequence[NDArray]], *, title: str = "", columns: Sequence[str] = ()) -> Figure:
@@ -29,7 +36,7 @@ def contact_sheet(rows: Mapping[str, Sequence[NDArray]], *, title: str = "", col
             axis.set_frame_on(False)
         for axis, image in zip(line, images, strict=False):
             axis.imshow(image)
-        line[0].set_ylabel(_wrapped(label), rotation=0, ha="right", va="center", fontsize=8)
+        line[0].set_ylabel("\n".join(wrap(label, 18)), rotation=0, ha="right", va="center", fontsize=8)
     for axis, heading in zip(axes[0], columns, strict=False):
         axis.set_title(heading, fontsize=8)
     if title:
@@ -39,8 +46,7 @@ def contact_sheet(rows: Mapping[str, Sequence[NDArray]], *, title: str = "", col
 
 def opening_curves(curves: Mapping[str, ArrayLike], *, title: str = "") -> Figure:
     """Lip openings over time at 25 frames/s: label to (n,) in inter-ocular distances; the first is drawn bold."""
-    figure = Figure(figsize=(8, 2.4), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = side_by_side(1, 8, 2.4)
     for number, (label, values) in enumerate(curves.items()):
         values = np.asarray(values)
         style = {"color": "black", "linewidth": 2} if number == 0 else {"linewidth": 1.3}
@@ -63,7 +69,7 @@ def sound_and_lips(samples: NDArray, rate: int, opening: ArrayLike, fps: float, 
     return figure
 
 
-def training_curves(log: Path | str, names: Sequence[str] | None = None, *, title: str = "") -> Figure:
+def training_curves(log: Path | str, names: Sequence[str] | None = None) -> Figure:
     """Curves of a training log, one panel a name. log: a CSV with the columns step, name, value.
 
     names: what to draw, in order; None: everything. Raises ValueError naming what is not in the log.
@@ -87,12 +93,10 @@ def training_curves(log: Path | str, names: Sequence[str] | None = None, *, titl
             axis.set_ylim(0, 1.05)  # a share
     for axis in axes[len(names) :]:
         axis.set_axis_off()
-    if title:
-        figure.suptitle(title, fontsize=9)
     return figure
 
 
-def mel_under_mouths(frames: NDArray, mel: NDArray, *, first_frame: int = 0, title: str = "") -> Figure:
+def mel_under_mouths(frames: NDArray, mel: NDArray, *, first_frame: int = 0) -> Figure:
     """Crops over the sound they belong to: (n, S, S, 3) uint8 at 25 frames/s and the clip's whole log-mel (T, 80)."""
     n = len(frames)
     start = first_frame * MEL_PER_FRAME
@@ -110,12 +114,10 @@ def mel_under_mouths(frames: NDArray, mel: NDArray, *, first_frame: int = 0, tit
     for frame in range(1, n):
         axis.axvline((first_frame + frame) / FPS, color="white", linewidth=0.4)
     axis.set(xlabel="time in s", ylabel="mel band")
-    if title:
-        figure.suptitle(title, fontsize=9)
     return figure
 
 
-def mouth_heat_maps(groups: Mapping[str, tuple[NDArray, NDArray]], *, title: str = "") -> Figure:
+def mouth_heat_maps(groups: Mapping[str, tuple[NDArray, NDArray]]) -> Figure:
     """What alignment is worth: a column a group with its mean crop, and where the lips and the chin lie on it.
 
     groups: label to crops (n, S, S, 3) uint8 and landmarks (n, 68, 2) in crop pixels. A sharp mean face is a good
@@ -138,8 +140,6 @@ def mouth_heat_maps(groups: Mapping[str, tuple[NDArray, NDArray]], *, title: str
         for axis in column:
             axis.axhline(size / 2 - 0.5, color="white", linewidth=0.8, linestyle="--")
             axis.set(xticks=[], yticks=[])
-    if title:
-        figure.suptitle(title, fontsize=9)
     return figure
 
 
@@ -152,7 +152,7 @@ def _density(points: NDArray, size: int) -> NDArray:
     return heat / max(heat.max(), 1e-9)
 
 
-def warp_grid(image: NDArray, grid: NDArray, *, title: str = "") -> Figure:
+def warp_grid(image: NDArray, grid: NDArray) -> Figure:
     """A sampling grid drawn on the picture it samples, and how far it moves each place.
 
     image (H, W, 3) uint8, the reference's bottom half; grid (h, w, 2) x and y in [-1, 1] with -1 and 1 at the outer
@@ -165,8 +165,7 @@ def warp_grid(image: NDArray, grid: NDArray, *, title: str = "") -> Figure:
     x, y = (np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows
     own = np.stack(np.meshgrid(x, y), axis=-1) * scale - 0.5
     moved = taken - own
-    figure = Figure(figsize=(9, 2.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = side_by_side(2, 9, 2.6)
     left.imshow(image)
     left.plot(taken[..., 0], taken[..., 1], color="cyan", linewidth=0.8)
     left.plot(taken[..., 0].T, taken[..., 1].T, color="cyan", linewidth=0.8)
@@ -177,12 +176,4 @@ def warp_grid(image: NDArray, grid: NDArray, *, title: str = "") -> Figure:
     right.set_title(f"displacement, mean {np.linalg.norm(moved, axis=-1).mean():.1f} pixels", fontsize=9)
     for axis in (left, right):
         axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    if title:
-        figure.suptitle(title, fontsize=9)
     return figure
-
-
-def _wrapped(label: str, width: int = 18) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(label, width))

@@ -1,11 +1,22 @@
 """Enc and Dec of Figure 2a: ONE encoder for each half of the face, ONE decoder over the two halves stacked."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import CodebookSettings, Config
 from .codebook import Codebook
+
+
+def to_tensor(images: np.ndarray | Tensor) -> Tensor:
+    """uint8 (B, S, S, 3) to float (B, 3, S, S) in [-1, 1], channels last in memory."""
+    return (torch.as_tensor(images).float() / 127.5 - 1).permute(0, 3, 1, 2)
+
+
+def to_images(batch: Tensor) -> np.ndarray:
+    """float (B, 3, S, S) in [-1, 1] to uint8 (B, S, S, 3)."""
+    return ((batch.detach().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 class ChannelNorm(nn.Module):

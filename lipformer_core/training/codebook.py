@@ -8,17 +8,15 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import Config
-from ..data.prepared.clips import PreparedCorpus
-from ..data.prepared.joined import Data, JoinedCorpora, open_corpus
+from ..data.prepared.joined import Corpus, Data, open_corpus
 from ..model.autoencoder import FaceAutoencoder, split_halves
 from ..model.codebook import kmeans, perplexity, usage
-from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from ..model.regions import mouth_pixels
 from .looks import Looks, draw_looks
 from .loop import finished, run_stage
 from .losses import perceptual_loss, random_windows, reconstruction_loss
 from .sampling import FrameSampler, sample_rng
-from .stage import Stage, as_configured, describe_frames
+from .stage import Stage, describe_frames
 
 REVIVE_EVERY = 100  # steps over which a code must have been used
 REVIVE_UNTIL = 0.8  # share of the steps; later the codes settle
@@ -32,7 +30,6 @@ WINDOW = 128  # pixels; side of the windows that the perceptual and the adversar
 HALVES = ("upper", "bottom")
 
 
-@as_configured
 def train_codebook(
     config: Config, data: Data, run: Path | str, progress: bool = True, start: Path | str | None = None
 ) -> FaceAutoencoder:
@@ -66,22 +63,22 @@ class CodebookStage(Stage):
 
     score = "val_psnr"
 
-    def __init__(self, config: Config, corpus: PreparedCorpus | JoinedCorpora):
+    def __init__(self, config: Config, corpus: Corpus):
         super().__init__(config)
         settings, size = config.stage1, config.data.size
         self.settings, self.steps = settings, settings.steps
         self.autoencoder = FaceAutoencoder(config).to(memory_format=torch.channels_last)
         self.train, self.val = FrameSampler(corpus, "train"), FrameSampler(corpus, "val")
-        self.model = nn.ModuleDict({"autoencoder": self.autoencoder, "used": CodesInUse(config.codebook.size)})
+        # how often each code was chosen since the unused ones were moved; a state's part, so that resuming is exact
+        used = nn.ParameterDict({half: nn.Parameter(torch.zeros(config.codebook.size), False) for half in HALVES})
+        self.model = nn.ModuleDict({"autoencoder": self.autoencoder, "used": used})
         betas = (0.9, 0.95)
         trained = [p for p in self.autoencoder.parameters() if p.requires_grad]
         optimisers = [torch.optim.Adam(trained, lr=settings.lr, betas=betas, fused=self.fused)]
         self.wrapped = [self.wrap(self.autoencoder)]
         if settings.adversarial_weight:
-            self.model["discriminator"] = PatchDiscriminator(min(64, config.codebook.widths[-1] // 4))
-            trained = self.model["discriminator"].parameters()
-            optimisers.append(torch.optim.Adam(trained, lr=settings.lr, betas=(0.5, 0.9), fused=self.fused))
-            self.wrapped.append(self.wrap(self.model["discriminator"]))
+            optimisers.append(self.add_discriminator(settings.lr, min(64, config.codebook.widths[-1] // 4)))
+            self.model["discriminator"] = self.discriminator
         self.model.to(self.device)
         self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
         self.perceptual = perceptual_loss(settings.perceptual, settings.perceptual_weight)
@@ -134,13 +131,11 @@ class CodebookStage(Stage):
             logged["perceptual"] = perceptual.detach()
             loss = loss + settings.perceptual_weight * perceptual
         if number >= self.sharpen_from:
-            fooled = generator_loss(self.model["discriminator"], seen)
-            weight = adaptive_weight(loss, fooled, self.autoencoder.decoder.last)
             self.sharpened = number - self.sharpen_from + 1
             grown = min(1.0, self.sharpened / (ADVERSARIAL_RAMP * (self.steps - self.sharpen_from)))
-            loss = loss + grown * settings.adversarial_weight * weight * fooled
-            judged = discriminator_loss(self.wrapped[1], truth, seen)
-            logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
+            given = loss, grown * settings.adversarial_weight, self.autoencoder.decoder.last, seen, truth
+            loss, judged, figures = self.adversarial(*given)
+            logged |= figures
         if quantise:
             self.encodings = {half: out[half].detach() for half in HALVES}
             self.tallies.append([self.codebook(half).tally(out[f"{half}_indices"]) for half in HALVES])
@@ -199,21 +194,6 @@ class CodebookStage(Stage):
             likest = figures["val_psnr" if self.perceptual is None else "val_likeness"]
             figures["val_score"] = SHARPENED + self.sharpened if self.sharpened else likest
         return figures
-
-
-class CodesInUse(nn.Module):
-    """How often each code was chosen since the unused ones were moved; a state's part, so that resuming is exact."""
-
-    def __init__(self, size: int):
-        super().__init__()
-        for half in HALVES:
-            self.register_buffer(half, torch.zeros(size))
-
-    def __getitem__(self, half: str) -> Tensor:
-        return getattr(self, half)
-
-    def __setitem__(self, half: str, counts: Tensor) -> None:
-        getattr(self, half).copy_(counts)
 
 
 @torch.no_grad()

@@ -22,7 +22,6 @@ from ..data.prepared.joined import Data, open_corpus
 from ..errors import ConfigError
 from ..model.autoencoder import FaceAutoencoder
 from ..model.build import build
-from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from ..model.lipformer import LipFormer
 from ..model.syncnet import FRAMES, SyncNet
 from ..model.warping import require_sampling
@@ -30,18 +29,15 @@ from .codebook import train_codebook
 from .judges import Judges
 from .loop import finished, run_stage, take_over
 from .objectives import ApartObjective, CodeObjective, ImageObjective, lower_face
-from .pairs import PairBatch, PairSampler, without_speech
-from .stage import Stage, as_configured, describe_frames, make_accelerator, mean_figures
+from .pairs import Material, PairSampler
+from .stage import Stage, make_accelerator
 
-VALIDATION_ROUNDS = 4  # batches of 64 fixed pairs
 APART_LR = 2e-3
 DECODER_LR = 0.05  # share of the last phase's rate; at half of it reconstructions lost a decibel
 WEIGHT_DECAY = 0.01
-Material = tuple[PairBatch, tuple[Tensor | None, Tensor | None]]
 TAU = (1.0, 0.3)  # temperature of the Gumbel-softmax at the first and at the last step; geometric between them
 
 
-@as_configured
 def train_lipformer(
     config: Config,
     data: Data,
@@ -162,7 +158,7 @@ class Trained(nn.Module):
 class LipFormerStage(Stage):
     """The state and the steps of one phase of stage 2."""
 
-    score = "val_score"
+    rounds = 4  # of 64 fixed pairs
 
     def __init__(
         self, trained: Trained, phase: str, train: PairSampler, val: PairSampler, expert: SyncNet | None = None
@@ -202,10 +198,7 @@ class LipFormerStage(Stage):
                 group = {"params": tuned, "lr": DECODER_LR * rate, "weight_decay": 0.0}
                 optimisers[0].add_param_group(group)
             if stage2.joint.adversarial_weight:
-                self.discriminator = PatchDiscriminator().to(self.device)
-                judging = self.discriminator.parameters()
-                optimisers.append(torch.optim.Adam(judging, lr=rate, betas=(0.5, 0.9), fused=self.fused))
-                self.wrapped.append(self.wrap(self.discriminator))
+                optimisers.append(self.add_discriminator(rate))
         if phase == "lipformer" or config.lips.design == "ours":
             train.frames.keep(self.device)
         self.optimisers = [self.accelerator.prepare(o) for o in optimisers]
@@ -217,35 +210,21 @@ class LipFormerStage(Stage):
         batch = self.train.draw((self.config.seed, number), count, self.accelerator.process_index * count, self.run)
         return batch, self.train.pixels(batch, self.phase == "lipformer")
 
-    def describe(self, material: Material) -> str:
-        return describe_frames(material[0].frames)
-
     def losses(self, number: int, material: Material) -> tuple[list, dict[str, Tensor]]:
         """Losses of the generator and, where there is one, of the discriminator."""
         batch = self.train.show(*material, self.device)
-        if self.config.audio.speech_encoder != "none":
-            batch.audio = without_speech(batch.audio)
         tau = TAU[0] * (TAU[1] / TAU[0]) ** (number / self.steps)
         loss, logged, generated = self.wrapped[0](batch, tau)
         if self.discriminator is None:
             return [loss], logged
-        seen = lower_face(generated)
-        fooled = generator_loss(self.discriminator, seen)
         last = self.model.lipformer.autoencoder.decoder.last
-        weight = adaptive_weight(loss, fooled, last if last.requires_grad else generated)
-        judged = discriminator_loss(self.wrapped[1], lower_face(batch.image), seen)
-        logged |= {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": weight}
-        return [loss + self.config.stage2.joint.adversarial_weight * weight * fooled, judged], logged
+        given = loss, self.config.stage2.joint.adversarial_weight, last if last.requires_grad else generated
+        loss, judged, figures = self.adversarial(*given, lower_face(generated), lower_face(batch.image))
+        return [loss, judged], logged | figures
 
-    @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """The phase's losses on fixed validation pairs, without any chance in them; val_score is minus the loss."""
-        self.model.eval()
-        rounds = []
-        for number in range(VALIDATION_ROUNDS):
-            batch = self.val.draw((number,), 64 // self.run * self.run, run=self.run)
-            batch = self.val.show(batch, self.val.pixels(batch, self.phase == "lipformer"), self.device)
-            loss, logged, _ = self.objective.forward(batch, None)  # not as compiled, which is for training
-            rounds.append({**logged, "score": -loss})
-        self.model.train()
-        return mean_figures(rounds)
+    def validate(self, number: int) -> dict[str, Tensor]:
+        """The phase's figures on fixed validation pairs; `score` is minus the loss."""
+        batch = self.val.draw((number,), 64 // self.run * self.run, run=self.run)
+        batch = self.val.show(batch, self.val.pixels(batch, self.phase == "lipformer"), self.device)
+        loss, logged, _ = self.objective.forward(batch, None)  # not as compiled, which is for training
+        return {**logged, "score": -loss}

@@ -11,7 +11,8 @@ import os
 import shutil
 import time
 import warnings
-from contextlib import ExitStack, closing, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,19 +87,13 @@ def run_stage(folder: Path, stage: Stage, data_hash: str, progress: bool = True)
     seen: list[tuple[int, dict]] = []
     began, waited = time.monotonic(), 0.0
     with ExitStack() as opened:  # closed when a step fails, too
+        opened.enter_context(_deterministic(config.engine.deterministic))
         numbers = range(start * accumulate, steps * accumulate)
         makers = partial(prefetched_by_processes, processes=workers) if workers else prefetched
         materials = opened.enter_context(closing(makers(stage.material, numbers)))
         journal = opened.enter_context(closing(Journal(folder, start))) if accelerator.is_main_process else None
-        bar = tqdm(
-            range(start, steps),
-            desc=folder.name,
-            unit="step",
-            disable=not progress or not accelerator.is_local_main_process,
-            mininterval=2,
-            initial=start,
-            total=steps,
-        )
+        shown = {"desc": folder.name, "unit": "step", "mininterval": 2, "initial": start, "total": steps}
+        bar = tqdm(range(start, steps), disable=not (progress and accelerator.is_local_main_process), **shown)
         for number in opened.enter_context(bar):
             asked = time.monotonic()
             made = [next(materials) for _ in range(accumulate)]
@@ -129,6 +124,18 @@ def run_stage(folder: Path, stage: Stage, data_hash: str, progress: bool = True)
                 keep.state(done, best)
     keep.finish()
     stage.model.load_state_dict(checkpoint.model_tensors(checkpoint.load(folder / FINISHED)[1]))
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Deterministic algorithms alone, where that is wanted; afterwards torch's switch is as it was."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted:
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def optimise(stage: Stage, number: int, materials: list[Any]) -> dict[str, torch.Tensor]:
@@ -172,6 +179,8 @@ def _validate(
     """
     with average.in_place() if average else nullcontext():
         figures = broadcast_object_list([stage.evaluate()])[0]
+        if not math.isfinite(figures[stage.score]):
+            raise _diverged(keep.folder, f"step {step}: the validation gave {stage.score} = {figures[stage.score]}.")
         if figures[stage.score] > best:
             best = figures[stage.score]
             keep.best(step, best, figures)
@@ -194,17 +203,19 @@ def _means(seen: list[tuple[int, dict]], stage: Stage, folder: Path) -> dict[str
     everywhere = gather_object([(sums, trouble)])
     trouble = [words for _, own in everywhere for words in own]
     if trouble:
-        good = max(folder.glob(STATES), default=None)
-        raise TrainingDiverged(
-            f"{folder}: {' '.join(trouble)} "
-            + (f"{good.name} holds the last good state" if good else "There is no earlier state")
-            + "; the same command goes on from there, and a lower learning rate or other data may help"
-        )
+        raise _diverged(folder, " ".join(trouble))
     means = {}
     for name in dict.fromkeys(name for own, _ in everywhere for name in own):
         values = [value for own, _ in everywhere for value in own.get(name, [])]
         means[name] = sum(values) / len(values)
     return means
+
+
+def _diverged(folder: Path, trouble: str) -> TrainingDiverged:
+    good = max(folder.glob(STATES), default=None)
+    state = f"{good.name} holds the last good state" if good else "There is no earlier state"
+    words = "the same command goes on from there, and a lower learning rate or other data may help"
+    return TrainingDiverged(f"{folder}: {trouble} {state}; {words}")
 
 
 def _not_finite(number: int, values: dict[str, float], stage: Stage) -> str:

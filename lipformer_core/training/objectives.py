@@ -67,7 +67,8 @@ class Objective(nn.Module):
         points = [bottom_coordinates(p, size) for p in (batch.target_points, batch.reference_points)]
         if batch.lent is None:
             warped, grid = self.model.warp(seen.pose, seen.reference)
-            terms = {"feature": feature_error(warped, seen.truth, ~self.mouth)}
+            apart = (warped - seen.truth).square().mean(1)
+            terms = {"feature": mean_where(apart, ~self.mouth)}  # away from the mouth
             which = RIGID_POINTS
         else:
             reference = PicturedReference(*seen.reference, batch.lent)
@@ -147,8 +148,8 @@ class CodeObjective(Objective):
         weight = self.token_weights(batch)
         each = F.cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="none").view_as(truth)
         right = (logits.argmax(-1) == truth).float()
-        figures = {"cross_entropy": each.mean(), "mouth_cross_entropy": each[:, mouth].mean()}
-        figures |= {"accuracy": right.mean(), "mouth_accuracy": right[:, mouth].mean()}
+        figures = {"cross_entropy": each.mean(), "mouth_cross_entropy": mean_where(each, mouth)}
+        figures |= {"accuracy": right.mean(), "mouth_accuracy": mean_where(right, mouth)}
         return (each * weight).sum() / weight.sum(), {k: v.detach() for k, v in figures.items()}
 
     def forward(self, batch: PairBatch, tau: None) -> tuple[Tensor, Figures, None]:
@@ -210,6 +211,6 @@ def look_up(model: LipFormer, batch: PairBatch) -> Lookup:
     return Lookup(target, pose, reference, bottom.lookup(batch.target_bottom))
 
 
-def feature_error(features: Tensor, truth: Tensor, where: Tensor) -> Tensor:
-    """Mean squared distance of feature maps (B, d, h/2, w) over the tokens `where` (h/2, w)."""
-    return (features - truth).square().mean(1)[:, where].mean()
+def mean_where(values: Tensor, where: Tensor) -> Tensor:
+    """The mean of values (B, …) over the tokens `where` (…), without indices whose number a compiler cannot know."""
+    return (values * where).sum() / (len(values) * where.sum())

@@ -9,12 +9,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from .. import checkpoint
-from ..data.prepared.clips import Clip, ClipInfo, PreparedCorpus
-from ..data.prepared.joined import JoinedCorpora
+from ..data.prepared.clips import Clip, ClipInfo
+from ..data.prepared.joined import Corpus
 from ..data.prepared.references import draw_nearest, draw_reference, draw_twin
 from ..errors import DataError
 from ..model.lipformer import LipFormer
 from ..model.syncnet import AUDIO_WINDOW
+from ..model.wav2lip import Wav2Lip
 from ..timing import N_MELS
 from .cache import cache_codes
 from .looks import Looks, clip_looks
@@ -30,15 +31,14 @@ WITHOUT_SPEECH = 0.3  # share without the speech encoder's features, so that the
 class PairBatch:
     """One step's material. Shapes: codes (B, h/2, w) int64; audio (B, window, columns); points (B, 68, 2) pixels."""
 
-    target_upper: Tensor
-    target_bottom: Tensor
-    pose_upper: Tensor  # what the warping sees of the target: its own upper half, or a pose twin's
-    reference_upper: Tensor
-    reference_bottom: Tensor
+    target_upper: Tensor | None  # as all codes, None where none are cached
+    target_bottom: Tensor | None
+    pose_upper: Tensor | None  # what the warping sees of the target: its own upper half, or a pose twin's
+    reference_upper: Tensor | None
+    reference_bottom: Tensor | None
     audio: Tensor
     target_points: Tensor
     reference_points: Tensor
-    yaw_gap: Tensor  # (B,) degrees
     lips: Tensor  # (B, 2) opening, and width less the clip's mean width, in units of LIP_SCALE
     frames: list  # (ClipInfo, target frame)
     lenders: list  # (ClipInfo, reference frame)
@@ -48,8 +48,11 @@ class PairBatch:
     lent: Tensor | None = None  # the references, likewise
 
 
+Material = tuple[PairBatch, tuple[Tensor | None, Tensor | None]]  # and the pixels of targets and references
+
+
 class PairSampler:
-    """Draws targets with references and sound from cached codes.
+    """Draws targets with references and sound, and cached codes of them.
 
     Only the training split is augmented. Other splits ask what dubbing asks: frames as filmed, the frame's own upper
     half before the warping, and the sound that was recorded with it. Pose twins and silence over closed lips are
@@ -59,21 +62,23 @@ class PairSampler:
 
     def __init__(
         self,
-        model: LipFormer,
-        corpus: PreparedCorpus | JoinedCorpora,
+        model: LipFormer | Wav2Lip,
+        corpus: Corpus,
         split: str,
-        folder: Path,
+        folder: Path | None,
         accelerator: Accelerator | None = None,
         progress: bool = False,
     ):
-        self.config, self.corpus = model.config, corpus
-        lessons = split == "train"
-        stage2 = self.config.stage2
-        self.looks = stage2.looks if lessons else 1
+        """folder : where codes are cached; None, for the baseline: there are none, nor lessons but the looks."""
+        self.config, self.corpus, self.cache = model.config, corpus, None
+        self.trains = split == "train"
+        stage2, lessons = self.config.stage2, self.trains and folder is not None
+        self.looks = stage2.looks if self.trains else 1
         self.pose_twins, self.silence = stage2.pose_twins and lessons, stage2.silence and lessons
         self.frames = FrameSampler(corpus, split, stills=False)
-        key = f"{corpus.hash} {checkpoint.fingerprint(model.autoencoder.encoder)}"
-        self.cache = cache_codes(model.autoencoder, corpus, split, folder, key, self.looks, accelerator, progress)
+        if folder is not None:
+            key = f"{corpus.hash} {checkpoint.fingerprint(model.autoencoder.encoder)}"
+            self.cache = cache_codes(model.autoencoder, corpus, split, folder, key, self.looks, accelerator, progress)
 
     def draw(self, key: Key, count: int, first: int = 0, run: int = 1) -> PairBatch:
         """Samples `first` to `first + count` of a key; the reference is another frame of the same clip.
@@ -82,7 +87,7 @@ class PairSampler:
         raises DataError for a clip that shows the face in fewer frames in a row
         """
         anchors = self.frames.draw(key, count // run, first // run)
-        pairs, lenders, codes, points, audio, gaps, lips, looks, heard = [], [], [], [], [], [], [], [], []
+        pairs, lenders, codes, points, audio, lips, looks, heard = [], [], [], [], [], [], [], []
         for sample, (info, anchor) in enumerate(anchors, first // run):
             rng, clip = sample_rng(key, sample, use=1), self.corpus.open(info.clip_id)
             look = int(rng.integers(self.looks))
@@ -96,25 +101,24 @@ class PairSampler:
                 pairs.append((info, target))
                 lenders.append((info, reference))
                 looks.append(look)
-                codes.append([self.cache.read(info.clip_id, frame, look) for frame in (target, reference, twin)])
+                if self.cache is not None:
+                    codes.append([self.cache.read(info.clip_id, frame, look) for frame in (target, reference, twin)])
                 points.append(clip.landmarks[[target, reference]])
                 audio.append(self._sound(clip, target, rng))
-                gaps.append(abs(clip.pose[target, 0] - clip.pose[reference, 0]))
                 width = clip.width[target] - clip.width[clip.valid].mean()
                 lips.append([clip.opening[target] / LIP_SCALE, width / LIP_SCALE])
-        indices = torch.from_numpy(np.asarray(codes).astype(np.int64))  # (B, 3, 2, h/2, w)
-        target, reference, twin = indices.unbind(1)
+        indices = [None] * 5
+        if self.cache is not None:  # (B, 3, 2, h/2, w)
+            target, reference, twin = torch.from_numpy(np.asarray(codes).astype(np.int64)).unbind(1)
+            indices = [*target.unbind(1), twin[:, 0], *reference.unbind(1)]
         seen = clip_looks([info.clip_id for info, _ in pairs], looks, self.config.stage1)
         both = seen.points(torch.from_numpy(np.stack(points)).float().flatten(1, 2), self.config.data.size)
         target_points, reference_points = both.unflatten(1, (2, -1)).unbind(1)
         return PairBatch(
-            *target.unbind(1),
-            twin[:, 0],
-            *reference.unbind(1),
+            *indices,
             torch.from_numpy(np.stack(audio)),
             target_points,
             reference_points,
-            torch.tensor(gaps),
             torch.tensor(np.asarray(lips, np.float32)),
             pairs,
             lenders,
@@ -123,17 +127,19 @@ class PairSampler:
         )
 
     def pixels(self, batch: PairBatch, generated: bool) -> tuple[Tensor | None, Tensor | None]:
-        """What `show` needs: the targets' where faces are `generated`, by our design all frames' always."""
-        ours = self.config.lips.design == "ours"
+        """What `show` needs: the targets' where faces are `generated`; by our design, or without codes, all frames'."""
+        ours = self.config.lips.design == "ours" or self.cache is None
         frames = ((batch.frames, ours or generated), (batch.lenders, ours))
         return tuple(self.frames.material(which) if wanted else None for which, wanted in frames)
 
     def show(
         self, batch: PairBatch, pixels: tuple[Tensor | None, Tensor | None], device: torch.device | str = "cpu"
     ) -> PairBatch:
-        """The batch on the device, with its pictures in its looks."""
+        """The batch on the device, with its pictures in its looks; in training `without_speech` in some samples."""
         values = [v.to(device) if isinstance(v, Tensor) else v for v in vars(batch).values()]
         shown = PairBatch(*values)
+        if self.trains and self.config.audio.speech_encoder != "none":
+            shown.audio = without_speech(shown.audio)
         shown.image, shown.lent = (None if p is None else self._pictures(p, batch.looks, device) for p in pixels)
         return shown
 

@@ -10,23 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.prepared.clips import ClipInfo, PreparedCorpus
-from ..data.prepared.joined import JoinedCorpora
+from ..data.prepared.clips import ClipInfo
+from ..data.prepared.joined import Corpus
 from ..data.prepared.prefetch import READERS, prefetched
 from ..errors import DataError
+from ..model.autoencoder import to_images, to_tensor  # noqa: F401 - notebooks have both from here
 
 ROOM = 0.3  # share of a GPU's free memory that frames may take
 Key = tuple[int, ...]  # names an endless row of samples: (seed, step)
-
-
-def to_tensor(images: np.ndarray | Tensor) -> Tensor:
-    """uint8 (B, S, S, 3) to float (B, 3, S, S) in [-1, 1], channels last in memory."""
-    return (torch.as_tensor(images).float() / 127.5 - 1).permute(0, 3, 1, 2)
-
-
-def to_images(batch: Tensor) -> np.ndarray:
-    """float (B, 3, S, S) in [-1, 1] to uint8 (B, S, S, 3)."""
-    return ((batch.detach().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 class FrameSampler:
@@ -36,7 +27,7 @@ class FrameSampler:
     raises DataError for a split without such clips
     """
 
-    def __init__(self, corpus: PreparedCorpus | JoinedCorpora, split: str, stills: bool = True):
+    def __init__(self, corpus: Corpus, split: str, stills: bool = True):
         self.corpus, self.kept = corpus, None
         self.parts: list[list[list[ClipInfo]]] = []  # corpora, persons, clips
         for part in corpus.parts:

@@ -1,8 +1,7 @@
 """What a stage of training gives to the loop, and the one Accelerator setup of all stages."""
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -11,9 +10,8 @@ from torch import Tensor, nn
 
 from ..config import Config
 from ..errors import ConfigError
+from ..model.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from .averaging import WeightAverage
-
-P, T = ParamSpec("P"), TypeVar("T")
 
 
 class Stage:
@@ -22,8 +20,9 @@ class Stage:
     A step sees `optimiser.accumulate` materials a process, numbered on from step to step.
     """
 
-    score: str  # the validation figure that is maximised
+    score = "val_score"  # the validation figure that is maximised
     steps: int
+    rounds: int  # fixed batches of a validation
     start: str | None = None  # fingerprint of the model whose weights it went on from
     average: WeightAverage | None = None  # the loop's, where it keeps one
     made_by: Sequence[dict] = ()  # the code that trained the state which it resumed, as of `provenance.joined`
@@ -52,7 +51,7 @@ class Stage:
 
     def describe(self, material: Any) -> str:
         """Which clips and frames a material holds, for the message about a step that went wrong."""
-        raise NotImplementedError
+        return describe_frames(material[0].frames)
 
     def before(self, number: int) -> None:
         """Called before each step."""
@@ -64,9 +63,40 @@ class Stage:
     def after(self, number: int) -> None:
         """Called after each step."""
 
+    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Validation figures, of the weights that the model holds now."""
+        """Validation figures of the weights that the model holds now: means over `rounds`, named `val_…`."""
+        self.model.eval()
+        seen: dict[str, list[float]] = {}
+        for number in range(self.rounds):
+            for name, value in self.validate(number).items():
+                seen.setdefault(f"val_{name}", []).append(float(value))
+        self.model.train()
+        return {name: sum(values) / len(values) for name, values in seen.items()}
+
+    def validate(self, number: int) -> Mapping[str, Tensor | float]:
+        """The figures of one fixed validation batch, without any chance in them."""
         raise NotImplementedError
+
+    def add_discriminator(self, lr: float, width: int = 64) -> torch.optim.Optimizer:
+        """Give the stage a `discriminator`, its second network, of so many channels at first; returns its optimiser."""
+        self.discriminator = PatchDiscriminator(width).to(self.device)
+        self.wrapped.append(self.wrap(self.discriminator))
+        return torch.optim.Adam(self.discriminator.parameters(), lr=lr, betas=(0.5, 0.9), fused=self.fused)
+
+    def adversarial(
+        self, loss: Tensor, weight: float, last: Tensor, seen: Tensor, truth: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """A loss with VQGAN's adversarial term, the discriminator's own loss, and figures to log.
+
+        last : the last weights, where both losses' gradients are compared
+        seen, truth : the part of the picture, and of the true one, that is judged
+        """
+        fooled = generator_loss(self.discriminator, seen)
+        adaptive = adaptive_weight(loss, fooled, last)
+        judged = discriminator_loss(self.wrapped[1], truth, seen)
+        figures = {"discriminator": judged.detach(), "adversarial": fooled.detach(), "adaptive_weight": adaptive}
+        return loss + weight * adaptive * fooled, judged, figures
 
 
 def make_accelerator(config: Config) -> Accelerator:
@@ -88,32 +118,6 @@ def make_accelerator(config: Config) -> Accelerator:
     if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
         raise ConfigError(f"precision: fp16 needs a GPU, and this device is {accelerator.device.type}; take bf16 or no")
     return accelerator
-
-
-def as_configured(train: Callable[Concatenate[Config, P], T]) -> Callable[Concatenate[Config, P], T]:
-    """Give a training, whose first argument is its Config, Torch's global switches; they are restored after it."""
-
-    @functools.wraps(train)
-    def switched(config: Config, *args: P.args, **kwargs: P.kwargs) -> T:
-        if not config.engine.deterministic:
-            return train(config, *args, **kwargs)
-        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-        torch.use_deterministic_algorithms(True)
-        try:
-            return train(config, *args, **kwargs)
-        finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-    return switched
-
-
-def mean_figures(rounds: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Validation figures of several rounds, each figure's mean over the rounds that have it, as `val_` and its name."""
-    seen: dict[str, list[float]] = {}
-    for figures in rounds:
-        for name, value in figures.items():
-            seen.setdefault(f"val_{name}", []).append(float(value))
-    return {name: sum(values) / len(values) for name, values in seen.items()}
 
 
 def describe_frames(pairs: list) -> str:

@@ -15,20 +15,17 @@ from torch.nn import functional as F
 
 from .. import checkpoint
 from ..config import Config
-from ..data.prepared.clips import PreparedCorpus
-from ..data.prepared.joined import Data, JoinedCorpora, open_corpus
+from ..data.prepared.joined import Corpus, Data, open_corpus
 from ..model.precision import full_precision
 from ..model.syncnet import FRAMES, SyncNet, windows
 from .loop import finished, run_stage
-from .stage import Stage, as_configured, mean_figures
+from .stage import Stage
 from .sync_sampling import Stretches, StretchSampler, augment_pictures, augment_sounds, seen_frames, soften
 
-VALIDATION_ROUNDS = 12  # fixed batches
 WEIGHT_DECAY = 0.01
 SCALE_RATE = 10.0  # how much faster the temperature learns than the towers
 
 
-@as_configured
 def train_sync(config: Config, data: Data, run: Path | str, progress: bool = True) -> SyncNet:
     """Train the sync expert on a prepared corpus into `run`/sync; resumes, and returns at once if it is finished.
 
@@ -45,9 +42,9 @@ def train_sync(config: Config, data: Data, run: Path | str, progress: bool = Tru
 class SyncStage(Stage):
     """The state and the step of the expert's training."""
 
-    score = "val_wins"
+    score, rounds = "val_wins", 12
 
-    def __init__(self, config: Config, corpus: PreparedCorpus | JoinedCorpora):
+    def __init__(self, config: Config, corpus: Corpus):
         super().__init__(config)
         self.steps = config.sync.steps
         self.model = SyncObjective(config.sync.width).to(self.device, memory_format=torch.channels_last)
@@ -75,17 +72,11 @@ class SyncStage(Stage):
         loss, figures = self.wrapped[0](*(x.to(self.device) for x in (seen, sounds, lips)))
         return [loss], figures
 
-    @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """The figures on fixed stretches of the validation split, means over them."""
-        self.model.eval()
-        rounds = []
-        for number in range(VALIDATION_ROUNDS):
-            drawn = self.val.draw(np.random.default_rng(number), self.config.sync.batch)
-            tensors = seen_frames(drawn.pixels), torch.from_numpy(drawn.sounds), torch.from_numpy(drawn.lips)
-            rounds.append(self.model.forward(*(x.to(self.device) for x in tensors))[1])
-        self.model.train()
-        return mean_figures(rounds)
+    def validate(self, number: int) -> dict[str, Tensor | float]:
+        """The figures on fixed stretches of the validation split."""
+        drawn = self.val.draw(np.random.default_rng(number), self.config.sync.batch)
+        tensors = seen_frames(drawn.pixels), torch.from_numpy(drawn.sounds), torch.from_numpy(drawn.lips)
+        return self.model.forward(*(x.to(self.device) for x in tensors))[1]
 
 
 class SyncObjective(nn.Module):

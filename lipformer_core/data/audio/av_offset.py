@@ -2,12 +2,11 @@
 
 A ridge regression reads from the sound the opening that belongs to it; where the measured opening, moved in time,
 follows it best, there lies the offset. Both are taken without their slow changes, which a turning head or a louder
-sentence brings. `prepared.av_offset_fit` fitted the coefficients that ship.
+sentence brings. `papermill_runs/shipped.py` fitted the coefficients that ship.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,15 +22,11 @@ CONTEXT = 5  # frames of sound before and after a moment that the regression rea
 BANDS = 20  # of the mel, each the mean of four
 STEP = exact_div(MEL_PER_FRAME, 2)  # mel frames that are averaged: half a picture
 SLOW = 12.0  # frames; sigma of the Gaussian that tells slow changes from speech
-RIDGE = 300.0
-EXACT_WEIGHT = 0.05  # of a clip that is exactly in step beside a filmed one: real voices teach more, these set the zero
 SHORTEST = 25  # frames, at least, that are compared at each offset
 PEAK = 2  # frames around the best offset that belong to it
 CONFIDENT = 3.5  # standard deviations; below, another offset may be the right one
 LEAST_SOUND = 0.01  # mean deviation of the bands over time; below there is nothing to go by
 LEAST_MOTION = 0.003  # deviation of the opening, in eye distances; below the mouth rests
-
-Pair = tuple[np.ndarray, np.ndarray]  # opening (n,), NaN where there is no face; mel (T, 80), frame 4 i at picture i
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ def estimate_offset(opening: np.ndarray, mel: np.ndarray, weights: np.ndarray | 
     Args:
         opening: `(n,)` by `alignment.mouth_opening`; NaN where there is no face.
         mel: `(T, 80)` from `log_mel`; frame 4 i belongs to picture i.
-        weights: from `fit`; the shipped ones by default.
+        weights: the shipped ones by default.
     """
     scores = offset_scores(opening, mel, load_weights() if weights is None else weights)
     if not np.isfinite(scores).all():
@@ -81,10 +76,10 @@ def offset_scores(opening: np.ndarray, mel: np.ndarray, weights: np.ndarray) -> 
     known = np.isfinite(opening)
     if known.sum() < SHORTEST or opening[known].std() < LEAST_MOTION:
         return scores
-    sound = _features(mel, len(opening))
+    sound = sound_features(mel, len(opening))
     if sound.std(0).mean() < LEAST_SOUND:
         return scores
-    measured, expected = _lively(opening), _lively(sound @ weights)
+    measured, expected = lively(opening), lively(sound @ weights)
     for lag in range(-REACH, REACH + 1):
         a = measured[max(lag, 0) : len(measured) + min(lag, 0)]
         b = expected[max(-lag, 0) : len(expected) - max(lag, 0)]
@@ -92,26 +87,6 @@ def offset_scores(opening: np.ndarray, mel: np.ndarray, weights: np.ndarray) -> 
         if known.sum() >= SHORTEST:
             scores[lag + REACH] = np.corrcoef(a[known], b[known])[0, 1]
     return scores
-
-
-def fit(exact: Iterable[Pair], filmed: Iterable[Pair] = ()) -> np.ndarray:
-    """Fit the regression.
-
-    Args:
-        exact: clips whose sound and picture are in step; they define what offset 0 is.
-        filmed: clips that have one offset in common, whichever: it is estimated from `exact` and taken out.
-
-    Returns:
-        `(F,)` float32 weights.
-    """
-    exact, filmed = list(exact), list(filmed)
-    weights = _regress(exact)
-    if not filmed:
-        return weights
-    scores = np.array([offset_scores(opening, mel, weights) for opening, mel in filmed])
-    late = int(np.nanmean(scores, axis=0).argmax()) - REACH
-    in_step = [(_earlier(opening, late), mel) for opening, mel in filmed]
-    return _regress(exact + in_step, [EXACT_WEIGHT] * len(exact) + [1.0] * len(in_step))
 
 
 @lru_cache(maxsize=1)
@@ -122,26 +97,7 @@ def load_weights() -> np.ndarray:
     return load_file(COEFFICIENTS)["weights"]
 
 
-def save_weights(weights: np.ndarray, path: Path | str = COEFFICIENTS) -> None:
-    """Write weights from `fit`."""
-    from safetensors.numpy import save_file
-
-    save_file({"weights": weights}, path)
-
-
-def _regress(clips: list[Pair], weights: list[float] | None = None) -> np.ndarray:
-    size = 4 * CONTEXT * BANDS
-    squares, products = RIDGE * np.eye(size), np.zeros(size)
-    for (opening, mel), weight in zip(clips, weights or [1.0] * len(clips), strict=True):
-        x, y = _features(mel, len(opening)), _lively(np.asarray(opening, np.float64))
-        known = np.isfinite(y)
-        x, y = (x - x.mean(0))[known].astype(np.float64), y[known] / max(float(np.nanstd(y)), 1e-9)
-        squares += weight * (x.T @ x)
-        products += weight * (x.T @ y)
-    return np.linalg.solve(squares, products).astype(np.float32)
-
-
-def _features(mel: np.ndarray, n: int) -> np.ndarray:
+def sound_features(mel: np.ndarray, n: int) -> np.ndarray:
     """Sound around each of n pictures, `(n, F)` float32: bands over half pictures."""
     around = CONTEXT * MEL_PER_FRAME
     padded = np.full((MEL_PER_FRAME * n + 2 * around, BANDS), SILENCE, np.float32)
@@ -152,7 +108,7 @@ def _features(mel: np.ndarray, n: int) -> np.ndarray:
     return halves[index].reshape(n, -1)
 
 
-def _lively(series: np.ndarray) -> np.ndarray:
+def lively(series: np.ndarray) -> np.ndarray:
     """A series `(n,)` without its slow changes; NaN stays NaN and counts for nothing."""
     from scipy.ndimage import gaussian_filter1d
 
@@ -160,11 +116,3 @@ def _lively(series: np.ndarray) -> np.ndarray:
     share = gaussian_filter1d(known.astype(np.float64), SLOW, mode="nearest")
     slow = gaussian_filter1d(np.where(known, series, 0.0), SLOW, mode="nearest") / np.maximum(share, 1e-9)
     return np.where(known, series - slow, np.nan)
-
-
-def _earlier(series: np.ndarray, frames: int) -> np.ndarray:
-    """Series moved to an earlier time by so many frames; NaN fills up."""
-    moved = np.full(len(series), np.nan)
-    first, last = max(frames, 0), len(series) + min(frames, 0)
-    moved[first - frames : last - frames] = series[first:last]
-    return moved

@@ -1,6 +1,6 @@
 """Readers of corpora: each lists the clips of one layout as ClipSources, in a fixed order.
 
-A reader is one file with one function, `read`; the table below names them. Identities and official splits are kept
+A reader is a function, most in a file of its own; the table below names them. Identities and official splits are kept
 where a corpus has them; everything else is split by person (see `splits`).
 """
 
@@ -10,9 +10,8 @@ from pathlib import Path
 
 from ...config import DataSettings
 from ...errors import DataError
-from . import celebahq, clip_list, ffhq, folder, grid, hdtf, images, lrs2, mead, person, splits, synthetic, voxceleb2
-from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, printable, safe_ids
-from .source import ClipSource
+from . import celebahq, clip_list, ffhq, grid, hdtf, lrs2, mead, own, splits, synthetic, voxceleb2
+from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, ClipSource, printable, safe_ids
 
 __all__ = [
     "CORPORA",
@@ -44,7 +43,7 @@ class Corpus:
 
 CORPORA: dict[str, Corpus] = {
     "synthetic": Corpus("none: the package draws it", synthetic.read, "by person", needs=""),
-    "folder": Corpus("a folder of videos, a sub-folder a person", folder.read),
+    "folder": Corpus("a folder of videos, a sub-folder a person", own.videos),
     "list": Corpus(
         "a CSV file: videos and pictures in its column `file`; optional columns person, split, start_s, end_s",
         clip_list.read,
@@ -53,7 +52,7 @@ CORPORA: dict[str, Corpus] = {
     ),
     "person": Corpus(
         "a video of one person, of which the end is held out",
-        person.read,
+        own.person,
         "by time: the first usable frames train, the last are test, with gaps between",
         needs=VIDEO_FILE,
     ),
@@ -87,7 +86,7 @@ CORPORA: dict[str, Corpus] = {
         "official: CelebA's partition",
         still=True,
     ),
-    "images": Corpus("a folder of pictures, a sub-folder a person", images.read, still=True),
+    "images": Corpus("a folder of pictures, a sub-folder a person", own.pictures, still=True),
 }
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from ...config import DataSettings
 from ...errors import DataError
-from .layout import IMAGE_ENDINGS, files, name_of, unusable
-from .source import ClipSource
+from .layout import IMAGE_ENDINGS, ClipSource, files, name_of, unusable
 from .splits import split
 
 MAPPING, IDENTITY, PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "identity_CelebA.txt", "list_eval_partition.txt"

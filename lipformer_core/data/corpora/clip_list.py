@@ -15,8 +15,7 @@ from pathlib import Path
 
 from ...config import DataSettings
 from ...errors import ConfigError, DataError
-from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, name_of, unusable
-from .source import ClipSource
+from .layout import IMAGE_ENDINGS, VIDEO_ENDINGS, ClipSource, name_of, unusable
 from .splits import HELD_OUT, split
 
 SPLITS = {"train", *HELD_OUT}

@@ -7,8 +7,7 @@ is not published: each counts as a person, named by its number.
 from pathlib import Path
 
 from ...config import DataSettings
-from .layout import IMAGE_ENDINGS, files, name_of, unusable
-from .source import ClipSource
+from .layout import IMAGE_ENDINGS, ClipSource, files, name_of, unusable
 
 TRAINING, ALL = 60_000, 70_000
 FOLDER = "images1024x1024"

@@ -7,8 +7,7 @@ s1/video/mpg_vcd/. What lies beside them (audio_25k/, alignments/, *.align) is n
 from pathlib import Path
 
 from ...config import DataSettings
-from .layout import VIDEO_ENDINGS, files, name_of, unusable
-from .source import ClipSource
+from .layout import VIDEO_ENDINGS, ClipSource, files, name_of, unusable
 from .splits import split
 
 BETWEEN = {"video", "mpg_6000", "mpg_vcd"}  # folders that may lie between a speaker's and the files

@@ -17,8 +17,7 @@ from urllib.parse import parse_qs, urlparse
 
 from ...config import DataSettings
 from ...errors import DataError, MediaError
-from .layout import VIDEO_ENDINGS, files, name_of, unusable
-from .source import ClipSource
+from .layout import VIDEO_ENDINGS, ClipSource, files, name_of, unusable
 from .splits import FEWEST_PERSONS, split
 
 TIMES = "_annotion_time.txt"  # as its publishers spell it

@@ -1,4 +1,4 @@
-"""Walking a corpus's folders, and names that are safe as file names."""
+"""The row that every reader gives, walking a corpus's folders, and names that are safe as file names."""
 
 import hashlib
 import os
@@ -6,10 +6,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from .source import ClipSource
 
 VIDEO_ENDINGS = {
     ".mp4", ".mkv", ".mov", ".avi", ".webm", ".mpg", ".mpeg", ".m4v", ".flv", ".ts", ".mts", ".m2ts", ".m2t", ".3gp",
@@ -17,6 +15,38 @@ VIDEO_ENDINGS = {
 }  # fmt: skip
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif"}
 LONGEST_ID = 80  # with an ending it still fits the 100 characters of a tar header
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """A clip before preparation: a stretch of a video file, a picture, or a clip number of the synthetic corpus.
+
+    A row with `missing` stands for something that the corpus's annotations or folders promise and that cannot be
+    used; it has neither path nor synthetic clip, and preparation reports it as dropped for that reason.
+    """
+
+    clip_id: str  # unique without regard to case; ASCII letters, digits, _ and -; at most 80 characters
+    person: str  # as the corpus calls him or her, in any script
+    split: str  # train, val or test; `splits.BY_TIME`: its frames are divided
+    path: str | None = None
+    synthetic: tuple[int, int, int] | None = None  # person, clip, frames
+    start_s: float = 0.0  # where the clip begins in the file, seconds
+    end_s: float | None = None  # and where it ends; None: at the file's end
+    crop: tuple[int, int, int, int] | None = None  # left, top, right, bottom in the file's pixels; None: all of it
+    still: bool = False  # a picture without sound, for stage 1 alone
+    audio_path: str | None = None  # the sound, where it is a file of its own; None: it is in `path`
+    missing: str | None = None  # why there is no clip
+    foreign: bool = False  # missing, and nothing of the corpus: a file of another kind that lies in its folder
+
+    @property
+    def files(self) -> list[str]:
+        """Those that it is read from, and that can be read."""
+        return [p for p in (self.path, self.audio_path) if p and os.path.isfile(p) and os.access(p, os.R_OK)]
+
+    @property
+    def stretch(self) -> list:
+        """Which part of its file it is, for comparisons: seconds from and to, and box."""
+        return [self.start_s, self.end_s, self.crop and list(self.crop)]
 
 
 def files(root: Path, endings: Iterable[str] | None = None) -> list[Path]:
@@ -43,26 +73,6 @@ def name_of(path: Path, root: Path) -> str:
 def unusable(name: str, person: str, reason: str) -> ClipSource:
     """The row of something that is not there or cannot be used."""
     return ClipSource(name, person, "train", missing=reason)
-
-
-def foreign(path: Path, root: Path, what: str) -> ClipSource:
-    """The row of a file that is no `what` ("video", "picture") by its ending."""
-    reason = f"no {what} by its ending: {path.suffix or 'none'}"
-    return ClipSource(path.relative_to(root).as_posix(), path.stem, "train", missing=reason, foreign=True)
-
-
-def every_file(root: Path, endings: set[str], what: str, still: bool = False) -> list[ClipSource]:
-    """A row of every file below `root`, ordered by path; a first-level sub-folder is a person, else a file is.
-
-    what : "video" or "picture", which files with these endings are; the others are `foreign`
-    """
-    rows = []
-    for path in files(root):
-        first, *below = path.relative_to(root).parts
-        person = first if below else path.stem
-        made = ClipSource(name_of(path, root), person, "train", str(path), still=still)
-        rows.append(made if path.suffix.lower() in endings else foreign(path, root, what))
-    return rows
 
 
 def printable(text: str) -> str:

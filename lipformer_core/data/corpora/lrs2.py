@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...config import DataSettings
-from .layout import files, name_of, unusable
-from .source import ClipSource
+from .layout import ClipSource, files, name_of, unusable
 from .splits import split
 
 PARTS = {"train": "main", "val": "main", "test": "main", "pretrain": "pretrain"}  # of mvlrs_v1, by list

@@ -6,8 +6,7 @@ video.tar and audio.tar).
 from pathlib import Path
 
 from ...config import DataSettings
-from .layout import files, name_of, unusable
-from .source import ClipSource
+from .layout import ClipSource, files, name_of, unusable
 from .splits import split
 
 FRONT, OTHERS = "front", {"down", "top", "left_30", "left_60", "right_30", "right_60"}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ...config import DataSettings
 from ...errors import DataError
 from ...timing import FPS
-from .source import ClipSource
+from .layout import ClipSource
 
 FEWEST_PERSONS = 5  # below this a split by person leaves too little to train on
 HELD_OUT_CLIPS = 30  # of a person, at most, where the split is by clip

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...config import DataSettings
-from .source import ClipSource
+from .layout import ClipSource
 
 SPLITS = ("train", "val", "test")
 

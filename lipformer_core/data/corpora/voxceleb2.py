@@ -8,8 +8,7 @@ import re
 from pathlib import Path
 
 from ...config import DataSettings
-from .layout import files, name_of, unusable
-from .source import ClipSource
+from .layout import ClipSource, files, name_of, unusable
 from .splits import split
 
 
@@ -34,9 +33,5 @@ def _utterance(path: Path, root: Path) -> ClipSource:
     official = re.fullmatch(r"(vox2_)?test(_mp4)?", parts[-5])
     sound = Path(*parts[:-4], "aac", *parts[-3:]).with_suffix(".m4a")
     return ClipSource(
-        name,
-        parts[-3],
-        "test" if official else "train",
-        str(path),
-        audio_path=str(sound) if sound.is_file() else None,
+        name, parts[-3], "test" if official else "train", str(path), audio_path=str(sound) if sound.is_file() else None
     )

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ...errors import DataError
+from ...timing import N_MELS
 
 SOUND = ("mel", "speech")  # and the same with _before and _after
 AROUND = ("_before", "", "_after")
@@ -55,29 +56,26 @@ def unpack(content: memoryview) -> dict[str, np.ndarray]:
 class SoundRows:
     """Rows of a clip's sound and its surroundings, as one array (n, columns) would be indexed; float32 when taken.
 
-    before : rows that lie before the clip's own
-    raises KeyError without one of the `kinds`
+    columns : 80 of the mel and those of the speech features, 0 where the clip has none; before : rows that lie before
+        the clip's own
     """
 
-    def __init__(self, arrays: dict[str, np.ndarray], kinds: tuple[str, ...]):
+    def __init__(self, arrays: dict[str, np.ndarray], columns: int):
+        kinds = SOUND if columns > N_MELS and "speech" in arrays else ("mel",)
         self._parts = [[arrays[kind + where] for kind in kinds] for where in AROUND]
         self._ends = list(itertools.accumulate(len(part[0]) for part in self._parts))
-        self.before = self._ends[0]
-        self.shape = self._ends[-1], sum(array.shape[1] for array in self._parts[0])
+        self.before, self.shape = self._ends[0], (self._ends[-1], columns)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """The rows of an integer array (k,): float32 (k, columns)."""
-        rows = np.empty((len(index), self.shape[1]), np.float32)
+        rows = np.zeros((len(index), self.shape[1]), np.float32)
         first, last = (index.min(), index.max()) if len(index) else (0, -1)
         for part, begin, end in zip(self._parts, [0, *self._ends], self._ends, strict=False):
             if first < end and last >= begin:
                 inside = slice(None) if begin <= first and last < end else (begin <= index) & (index < end)
-                at = index[inside] - begin
-                column = 0
-                for array in part:
-                    rows[inside, column : column + array.shape[1]] = array[at]
-                    column += array.shape[1]
+                found = np.concatenate([array[index[inside] - begin] for array in part], axis=1)
+                rows[inside, : found.shape[1]] = found
         return rows

@@ -6,7 +6,6 @@ are not compressed, so a frame is one seek away and a window of sound is read wh
 held in memory but the small arrays of open clips.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,6 +16,9 @@ import numpy as np
 
 from ...config import AudioSettings
 from ...errors import DataError
+from ...timing import FPS, MEL_RATE, N_MELS
+from ..audio.mel import band_means, mel_windows, silent_rows
+from ..audio.speech import sound_width
 from .archive import SoundRows, mapped, unpack
 
 FORMAT = 2
@@ -49,8 +51,21 @@ class ClipInfo:
         return np.concatenate([np.arange(0), *(np.arange(first, last) for first, last in self.runs)])
 
 
+def _array(name: str, doc: str) -> property:
+    return property(lambda clip: clip.arrays[name], doc=doc)
+
+
 class Clip:
     """One prepared clip: 25 frames/s aligned crops, log-mel, landmarks, transforms, pose."""
+
+    mel = _array("mel", "Log-mel, float32 (n_mel, 80); mel frame 4 i is centred on video frame i.")
+    landmarks = _array("landmarks", "68 points in CROP pixels, float32 (n, 68, 2).")
+    transforms = _array("transforms", "Source pixels to crop pixels, float64 (n, 2, 3).")
+    pose = _array("pose", "Degrees (yaw, pitch, roll), float32 (n, 3).")
+    opening = _array("opening", "Inner-lip gap over inter-ocular distance, float32 (n,).")
+    width = _array("width", "Mouth width over inter-ocular distance, float32 (n,).")
+    valid = _array("valid", "Frames with a found (or interpolated) face, bool (n,).")
+    crop_offsets = _array("crop_offsets", "First byte of each crop in the file of crops, and its end, int64 (n + 1,).")
 
     def __init__(self, info: ClipInfo, folder: Path):
         self.info = info
@@ -59,12 +74,6 @@ class Clip:
     def _open(self, ending: str) -> tuple[BinaryIO, int, int]:
         """A file that holds a member, the member's first byte in it, and its length."""
         return self._path.open("rb"), *self.info.offsets[ending]
-
-    def _read(self, ending: str) -> bytes:
-        file, start, length = self._open(ending)
-        with file:
-            file.seek(start)
-            return file.read(length)
 
     def _mapped(self, ending: str) -> memoryview:
         """A member that is read as it is looked at. DataError if the shard is too short."""
@@ -75,47 +84,15 @@ class Clip:
     @cached_property
     def metadata(self) -> dict:
         """What the clip says of itself: names, split, source, rate, offset that was corrected."""
-        return json.loads(self._read("json"))
+        return json.loads(bytes(self._mapped("json")))
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays; see `shards.ARRAYS` and `SPEECH_ARRAYS` for names and shapes. Those of sound are read-only."""
+        """All arrays by name: those above, `mel_before` and `mel_after` around the clip; those of sound are read-only.
+
+        With a speech encoder also `speech`, `speech_before`, `speech_after`: float16 (k, 288) beside the mel's rows.
+        """
         return unpack(self._mapped("npz"))
-
-    @property
-    def mel(self) -> np.ndarray:
-        """Log-mel, float32 (n_mel, 80); mel frame 4 i is centred on video frame i."""
-        return self.arrays["mel"]
-
-    @property
-    def landmarks(self) -> np.ndarray:
-        """68 points in CROP pixels, float32 (n, 68, 2)."""
-        return self.arrays["landmarks"]
-
-    @property
-    def transforms(self) -> np.ndarray:
-        """Source pixels to crop pixels, float64 (n, 2, 3)."""
-        return self.arrays["transforms"]
-
-    @property
-    def pose(self) -> np.ndarray:
-        """Degrees (yaw, pitch, roll), float32 (n, 3)."""
-        return self.arrays["pose"]
-
-    @property
-    def opening(self) -> np.ndarray:
-        """Inner-lip gap over inter-ocular distance, float32 (n,)."""
-        return self.arrays["opening"]
-
-    @property
-    def width(self) -> np.ndarray:
-        """Mouth width over inter-ocular distance, float32 (n,)."""
-        return self.arrays["width"]
-
-    @property
-    def valid(self) -> np.ndarray:
-        """Frames with a found (or interpolated) face, bool (n,)."""
-        return self.arrays["valid"]
 
     @cached_property
     def source_landmarks(self) -> np.ndarray:
@@ -127,7 +104,7 @@ class Clip:
         """Crops of the frames asked for, as they are stored: JPEG or WebP files. IndexError outside the clip."""
         file, start, length = self._open("crops")
         still = self.info.n_frames == 1  # its only crop is the whole member
-        bounds = (0, length) if still else self.arrays["crop_offsets"]  # (n + 1,)
+        bounds = (0, length) if still else self.crop_offsets
         pictures = []
         with file:
             for i in np.asarray(indices, dtype=int):
@@ -146,7 +123,7 @@ class Clip:
 
         Where the clip was cut out of a longer one its sound goes on for a second; beyond that there is silence.
         """
-        return self._windows(self._sound("none"), indices, window)
+        return self._windows("none", indices, window)
 
     def heard(self, indices: np.ndarray | list[int], settings: AudioSettings, needed: bool = False) -> np.ndarray:
         """What a model with these settings hears around the frames asked for: float32 (k, window, columns).
@@ -155,60 +132,27 @@ class Clip:
 
         needed : raise DataError for a clip that was prepared without the speech encoder's features; else they are 0
         """
-        windows = self._windows(self._rows(settings, needed), indices, settings.window)
-        windows = _padded(windows, settings)
-        return self._normalised(windows) if settings.mean_normalise else windows
+        encoder = settings.speech_encoder
+        if needed and encoder != "none" and "speech" not in self.arrays:
+            raise DataError(f"{self.info.clip_id}: prepared without audio.speech_encoder={encoder}; prepare it anew")
+        return self._normalised(self._windows(encoder, indices, settings.window), settings)
 
     def silence(self, settings: AudioSettings) -> np.ndarray:
         """What a model with these settings hears while the clip's speaker is silent: float32 (window, columns)."""
-        from ..audio.mel import silent_rows
+        return self._normalised(silent_rows(settings.window, sound_width(settings.speech_encoder)), settings)
 
-        silent = _padded(silent_rows(settings.window, self._rows(settings).shape[1]), settings)
-        return self._normalised(silent) if settings.mean_normalise else silent
-
-    def _windows(self, rows: SoundRows, indices: np.ndarray | list[int], window: int) -> np.ndarray:
-        from ...timing import FPS, MEL_RATE
-        from ..audio.mel import mel_windows
-
+    def _windows(self, encoder: str, indices: np.ndarray | list[int], window: int) -> np.ndarray:
+        rows = SoundRows(self.arrays, sound_width(encoder))
         return mel_windows(rows, np.asarray(indices) / FPS + rows.before / MEL_RATE, window)
 
-    def _normalised(self, rows: np.ndarray) -> np.ndarray:
-        rows[..., : len(self._band_means)] -= self._band_means  # speech features keep their mean
+    def _normalised(self, rows: np.ndarray, settings: AudioSettings) -> np.ndarray:
+        if settings.mean_normalise:
+            rows[..., :N_MELS] -= self._band_means  # speech features keep their mean
         return rows
 
     @cached_property
     def _band_means(self) -> np.ndarray:
-        from ..audio.mel import band_means
-
         return band_means(self.mel)
-
-    def _rows(self, settings: AudioSettings, needed: bool = False) -> SoundRows:
-        """Rows of the sound, without the features that the clip lacks unless they are needed."""
-        absent = "speech" not in self.arrays and not needed
-        return self._sound("none" if absent else settings.speech_encoder)
-
-    def _sound(self, encoder: str) -> SoundRows:
-        """Rows of the clip's sound and its surroundings, of as many columns as a model with this encoder hears."""
-        if encoder not in self._sounds:
-            kinds = ("mel",) if encoder == "none" else ("mel", "speech")
-            if kinds[-1] not in self.arrays:
-                raise DataError(
-                    f"{self.info.clip_id}: prepared without audio.speech_encoder={encoder}; prepare it anew"
-                )
-            self._sounds[encoder] = SoundRows(self.arrays, kinds)
-        return self._sounds[encoder]
-
-    @cached_property
-    def _sounds(self) -> dict[str, SoundRows]:
-        return {}
-
-
-def _padded(rows: np.ndarray, settings: AudioSettings) -> np.ndarray:
-    """Rows (…, columns) with zeros for features that are not there."""
-    from ..audio.speech import sound_width
-
-    lacking = sound_width(settings.speech_encoder) - rows.shape[-1]
-    return np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, lacking)]) if lacking else rows
 
 
 class PreparedCorpus:
@@ -241,16 +185,6 @@ class PreparedCorpus:
     def open(self, clip_id: str) -> Clip:
         """A clip by its name; KeyError if the manifest does not list it."""
         return Clip(self._infos[clip_id], self.folder)
-
-    def verify(self) -> None:
-        """Compare every shard with its hash in the manifest; DataError names the first that differs or is missing."""
-        for name, expected in self.manifest["shards"].items():
-            path = self.folder / name
-            if not path.is_file():
-                raise DataError(f"{path}: missing; copy the corpus again or prepare it anew")
-            with path.open("rb") as f:
-                if hashlib.file_digest(f, "sha256").hexdigest() != expected:
-                    raise DataError(f"{path}: damaged, not what was written; copy the corpus again or prepare it anew")
 
 
 def decode(picture: bytes) -> np.ndarray:

@@ -38,17 +38,8 @@ def _synthetic(settings: DataSettings, folder: Path) -> Example:
     from ..synthetic import synthesise_clip
     from ..synthetic.export import write_clip
 
-    files = [
-        write_clip(
-            synthesise_clip(
-                settings.synthetic.seed,
-                held_out_person(settings, number),
-                0,
-                settings.synthetic.frames[1],
-                2 * settings.synthetic.size,
-            ),
-            folder,
-        )
-        for number in tqdm(range(2), desc="draw an example", unit="clip")
-    ]
-    return Example(files[0].video, files[1].audio, files[0].landmarks)
+    made = settings.synthetic
+    persons = (held_out_person(settings, number) for number in tqdm(range(2), desc="draw an example", unit="clip"))
+    clips = (synthesise_clip(made.seed, person, 0, made.frames[1], 2 * made.size) for person in persons)
+    first, second = (write_clip(clip, folder) for clip in clips)
+    return Example(first.video, second.audio, first.landmarks)

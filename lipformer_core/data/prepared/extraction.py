@@ -44,7 +44,7 @@ OFFSET_FRAMES = 60 * FPS  # of which the offset between picture and sound is est
 
 @dataclass(frozen=True)
 class Material:
-    """All of a source. Arrays as in `shards.ARRAYS`, but landmarks (n, 68, 2) in source pixels."""
+    """All of a source. Arrays as of `clips.Clip`, but landmarks (n, 68, 2) in source pixels."""
 
     landmarks: np.ndarray
     pose: np.ndarray
@@ -120,7 +120,7 @@ def _prepare(source: ClipSource, part: Path, scratch: Path, config: Config, row:
                 row["reason"] = f"too short: {usable / FPS:.1f} s are usable, {SHORTEST / FPS:g} s are needed"
         placed = [(split, cut) for split, *ends in stretches for cut in pieces(*ends, CLIP_FRAMES)]
         cuts = [cut for _, cut in placed]
-        clips = [_metadata(source, s, material, config, number, cut, cuts) for number, (s, cut) in enumerate(placed)]
+        clips = [_metadata(source, s, material, number, cut, cuts) for number, (s, cut) in enumerate(placed)]
         if clips:
             write_part(part, (_part_clip(m, material, cut) for m, cut in zip(clips, cuts, strict=True)), crops)
         row["clips"] = [m | {"bytes": _length(material, *cut)} for m, cut in zip(clips, cuts, strict=True)]
@@ -214,7 +214,7 @@ def _cut(
 
 
 def _metadata(
-    source: ClipSource, split: str, material: Material, config: Config, number: int, cut: tuple[int, int], cuts: list
+    source: ClipSource, split: str, material: Material, number: int, cut: tuple[int, int], cuts: list
 ) -> dict:
     return {
         "clip_id": source.clip_id if len(cuts) == 1 else f"{source.clip_id}-{number:03d}",

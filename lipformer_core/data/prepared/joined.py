@@ -51,7 +51,10 @@ class JoinedCorpora:
         return self._owner[clip_id].open(clip_id)
 
 
-def open_corpus(data: Data) -> PreparedCorpus | JoinedCorpora:
+Corpus = PreparedCorpus | JoinedCorpora  # what training reads
+
+
+def open_corpus(data: Data) -> Corpus:
     """One prepared corpus, or several joined. DataError as of both classes."""
     if isinstance(data, (str, Path)):
         return PreparedCorpus(data)

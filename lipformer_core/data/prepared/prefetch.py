@@ -54,36 +54,16 @@ def prefetched_by_processes(
 
     ahead : batches that each process holds ready at most
     """
+    import cv2
     from torch.utils.data import DataLoader
 
-    loader = DataLoader(
-        _Made(make),
-        batch_size=None,
-        sampler=numbers,
-        num_workers=processes,
-        prefetch_factor=ahead,
-        collate_fn=_as_it_is,
-        worker_init_fn=_one_thread,
-        multiprocessing_context="fork",
-    )
-    yield from loader
+    class Made:  # `make` as a data set
+        def __getitem__(self, number: int) -> Batch:
+            return make(number)
 
+    def one_thread(_: int) -> None:
+        cv2.setNumThreads(0)  # its threads do not survive a fork
 
-class _Made:
-    """`make(number)` as the items of a data set."""
-
-    def __init__(self, make: Callable[[int], Any]):
-        self.make = make
-
-    def __getitem__(self, number: int) -> Any:
-        return self.make(number)
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
-
-
-def _one_thread(_: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(0)  # its threads do not survive a fork
+    workers = {"num_workers": processes, "worker_init_fn": one_thread, "multiprocessing_context": "fork"}
+    as_it_is = {"batch_size": None, "collate_fn": lambda item: item}
+    yield from DataLoader(Made(), sampler=numbers, prefetch_factor=ahead, **as_it_is, **workers)

@@ -8,8 +8,8 @@ which order, and after how many interruptions leaves no trace in shards and mani
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -60,9 +60,10 @@ def prepare(
             remove_unfinished(out)
             versions = _versions(sources)
             makers = _check_unfinished(parts / "settings.json", settings | {"versions": versions}, out)
-            _run(sources, parts, config, progress, _workers(workers, backend, scheduler))
-            origin = {"settings": settings, "versions": versions, "made_by": makers}
-            _finish(corpus, source, sources, parts, out, config, origin)
+            rows = _run(sources, parts, config, progress, _workers(workers, backend, scheduler))
+            facts = {"settings": settings, "versions": versions, "made_by": makers, "crop_size": config.data.size}
+            facts |= {"split_rule": split_rule(corpus, sources, config.data), "sources": _fingerprint(sources)}
+            _finish(rows, facts, source, parts, out)
         remove_folder(parts)
     return PreparedCorpus(out)
 
@@ -82,9 +83,9 @@ def prepare_for_training(
 
 
 def _run(
-    sources: list[ClipSource], parts: Path, config: Config, progress: bool, workers: Callable[[], Iterator]
-) -> None:
-    """Prepare every source that has no row yet, or whose file has changed since."""
+    sources: list[ClipSource], parts: Path, config: Config, progress: bool, workers: AbstractContextManager[dict]
+) -> list[dict]:
+    """Prepare every source that has no row yet, or whose file has changed since; returns the rows of all."""
     from joblib import Parallel, delayed
 
     from ...progress import tqdm
@@ -92,7 +93,7 @@ def _run(
     for left in parts.glob("scratch-*"):
         remove_folder(left)
     todo = [s for s in sources if not _is_done(s, parts)]
-    with workers() as options:
+    with workers as options:
         jobs = Parallel(return_as="generator_unordered", **options)(
             delayed(prepare_source)(s, parts, config) for s in todo
         )
@@ -102,18 +103,10 @@ def _run(
             kept, dropped = kept + bool(row["clips"]), dropped + (not row["clips"])
             video += row["video_seconds"]
             bar.set_postfix(kept=kept, dropped=dropped, video=f"{video / 60:.1f} min", refresh=False)
+    return [json.loads((parts / f"{part_name(s.clip_id)}.json").read_text()) for s in sources]
 
 
-def _finish(
-    corpus: str,
-    source: str | Path | None,
-    sources: list[ClipSource],
-    parts: Path,
-    out: Path,
-    config: Config,
-    origin: dict,
-) -> None:
-    rows = [_row(s, parts) for s in sources]
+def _finish(rows: list[dict], facts: dict, source: str | Path | None, parts: Path, out: Path) -> None:
     kept = [(part_name(row["clip_id"]), clip) for row in rows for clip in row["clips"]]
     write_report(out, rows)
     if not kept:
@@ -122,11 +115,8 @@ def _finish(
     infos, shards = join(kept, parts, out, SHARD_BYTES)
     manifest = {
         "format": FORMAT,
-        **origin,
-        "crop_size": config.data.size,
-        "split_rule": split_rule(corpus, sources, config.data),
+        **facts,
         "hash": hashlib.sha256("".join(shards.values()).encode()).hexdigest(),
-        "sources": _fingerprint(sources),
         "files": {_below(path, source): state for row in rows for path, state in row["files"].items()},
         "shards": shards,
         "clips": [asdict(info) for info in infos],
@@ -235,10 +225,6 @@ def _is_done(source: ClipSource, parts: Path) -> bool:
     return "files" in row and row["state"] == source_state(source)
 
 
-def _row(source: ClipSource, parts: Path) -> dict:
-    return json.loads((parts / f"{part_name(source.clip_id)}.json").read_text())
-
-
 @contextmanager
 def _alone(parts: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system frees when this process ends, however it ends."""
@@ -251,28 +237,25 @@ def _alone(parts: Path) -> Iterator[None]:
         raise DataError(f"{parts.parent}: another run is preparing into this folder; wait for it") from error
 
 
-def _workers(workers: int, backend: str, scheduler: str | None) -> Callable[[], Iterator]:
-    """A context that gives joblib's options."""
+@contextmanager
+def _workers(workers: int, backend: str, scheduler: str | None) -> Iterator[dict]:
+    """joblib's options; a cluster is at work as long as the block lasts."""
     if backend == "local":
-        return lambda: nullcontext({"n_jobs": workers})
-    if backend != "dask":
+        yield {"n_jobs": workers}
+        return
+    if backend not in BACKENDS:
         raise ConfigError(f"backend: {backend!r} is none of {', '.join(map(repr, BACKENDS))}")
     if not scheduler:
         raise ConfigError("backend dask: name the cluster's scheduler, such as tcp://192.0.2.1:8786")
+    import joblib
 
-    @contextmanager
-    def cluster() -> Iterator[dict]:
-        import joblib
-
-        try:
-            from distributed import Client
-        except ImportError as error:
-            raise ConfigError("backend dask needs dask and distributed: pip install 'lipformer-core[scale]'") from error
-        try:
-            client = Client(scheduler, timeout=60, set_as_default=True)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"scheduler {scheduler}: no Dask scheduler answers there ({error})") from error
-        with client, joblib.parallel_config(backend="dask"):
-            yield {}
-
-    return cluster
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError("backend dask needs dask and distributed: pip install 'lipformer-core[scale]'") from error
+    try:
+        client = Client(scheduler, timeout=60, set_as_default=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"scheduler {scheduler}: no Dask scheduler answers there ({error})") from error
+    with client, joblib.parallel_config(backend="dask"):
+        yield {}

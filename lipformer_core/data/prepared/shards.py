@@ -25,23 +25,6 @@ from .clips import ClipInfo
 
 SPLITS = ("train", "val", "test")
 FRAMES_PER_SHARD = 4_096  # at most, so that small corpora too have shards for several readers
-ARRAYS = {
-    "mel": "float32 (n_mel, 80)",
-    "mel_before": "float32 (k, 80), sound of up to a second before the clip, where it was cut out of a longer one",
-    "mel_after": "float32 (k, 80), the same after it",
-    "landmarks": "float32 (n, 68, 2), crop pixels",
-    "transforms": "float64 (n, 2, 3), source pixels to crop pixels",
-    "pose": "float32 (n, 3), degrees",
-    "opening": "float32 (n,)",
-    "width": "float32 (n,)",
-    "valid": "bool (n,)",
-    "crop_offsets": "int64 (n + 1,)",
-}
-SPEECH_ARRAYS = {  # further ones where the settings name a `speech_encoder`
-    "speech": "float16 (n_mel, 288), its features at the mel frames",
-    "speech_before": "float16 (k, 288), beside mel_before",
-    "speech_after": "float16 (k, 288), beside mel_after",
-}
 ENDINGS = ("json", "npz", "crops")
 IN_MANIFEST = ("clip_id", "person", "split", "n_frames", "source", "first_frame", "still", "runs")
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,

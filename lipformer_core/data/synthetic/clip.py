@@ -85,8 +85,7 @@ def _build(seed: int, person: int) -> _Person:
     follow, jaw, eyes, at = [neck], [np.zeros(rows * columns)], [], rows * columns
     skin_rows = (rows - 1) * UP + 1
     tongue = slice(0, 0)
-    parts = assemble(identity)
-    for part in parts:
+    for part in assemble(identity):
         n = len(part.points)
         if part.eye:
             eyes.append((part.eye, at, at + n))
@@ -106,11 +105,7 @@ def _build(seed: int, person: int) -> _Person:
         fields.astype(np.float32),
         np.concatenate(points),
         np.ascontiguousarray(np.concatenate(triangles), np.int32),
-        np.concatenate(uv),
-        np.concatenate(colours),
-        np.concatenate(gloss),
-        np.concatenate(follow),
-        np.concatenate(jaw),
+        *(np.concatenate(parts) for parts in (uv, colours, gloss, follow, jaw)),
         tuple(eyes),
         tongue,
         paint(identity),
@@ -130,13 +125,7 @@ def _background(identity: Identity, size: int) -> np.ndarray:
         + c[3] * (u * v)[..., None]
     )
     for _ in range(int(rng.integers(1, 5))):
-        cx, cy, w, h, soft = (
-            rng.uniform(0, 1),
-            rng.uniform(0, 0.7),
-            rng.uniform(0.05, 0.3),
-            rng.uniform(0.1, 0.5),
-            rng.uniform(0.03, 0.1),
-        )
+        cx, cy, w, h, soft = rng.uniform((0, 0, 0.05, 0.1, 0.03), (1, 0.7, 0.3, 0.5, 0.1))
         mask = 1 / (1 + np.exp((np.abs(u - cx) - w) / soft)) / (1 + np.exp((np.abs(v - cy) - h) / soft))
         colour = np.clip(c.mean(0) * rng.uniform(0.3, 1.9) * (1 + rng.normal(0, 0.15, 3)), 0, 0.9)
         image += (colour - image) * (mask * identity.light["blobs"] * 0.8)[..., None]
@@ -217,6 +206,11 @@ def _project(points: np.ndarray, identity: Identity, size: int) -> np.ndarray:
     )
 
 
+def _buffers(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `rasterise` fills: triangles' numbers, depths, and places within the triangles."""
+    return np.empty((side, side), np.int32), np.empty((side, side)), np.empty((side, side, 2), np.float32)
+
+
 def synthesise_clip(
     seed: int, person: int, clip: int = 0, n_frames: int = 50, size: int = 128, *, speech: str = "script"
 ) -> SyntheticClip:
@@ -233,20 +227,14 @@ def synthesise_clip(
         )
     p, m = _build(seed, person), _motion(seed, person, clip, n_frames, speech)
     ident = p.identity
-    audio = synthesise(
-        m.script,
-        n_frames * SAMPLES_PER_FRAME,
-        _rng(seed, 4, person, clip),
-        pitch_hz=ident.pitch_hz,
-        tract=ident.tract,
-        breath=ident.breath,
-    )
+    voice = {"pitch_hz": ident.pitch_hz, "tract": ident.tract, "breath": ident.breath}
+    audio = synthesise(m.script, n_frames * SAMPLES_PER_FRAME, _rng(seed, 4, person, clip), **voice)
     side, one_sided = size * SUPERSAMPLING, grid().one_sided
-    ids, depth = np.empty((side, side), np.int32), np.empty((side, side))
-    bary, normals = np.empty((side, side, 2), np.float32), np.empty_like(p.points)
+    (ids, depth, bary), normals = _buffers(side), np.empty_like(p.points)
     background = _background(ident, size)
     rng = _rng(seed, 5, person, clip)
     grain = rng.normal(0, 1.1, (size + 64, size + 64, 3)).astype(np.float32)
+    surface = p.uv, p.colours, p.gloss, p.atlas
     lights = np.array([ident.light["key"], ident.light["ambient"], ident.light["warm"]])
     frames, landmarks = np.empty((n_frames, size, size, 3), np.uint8), np.empty((n_frames, 68, 2), np.float32)
     picture = np.empty((size, size, 3), np.float32)
@@ -255,20 +243,7 @@ def synthesise_clip(
         screen = _project(points, ident, size)
         rasterise(screen, p.triangles, one_sided, side, float(SUPERSAMPLING), ids, depth, bary)
         vertex_normals(points, p.triangles, normals)
-        shade(
-            ids,
-            bary,
-            p.triangles,
-            normals,
-            p.uv,
-            p.colours,
-            p.gloss,
-            p.atlas,
-            background,
-            ident.key_light,
-            lights,
-            picture,
-        )
+        shade(ids, bary, p.triangles, normals, *surface, background, ident.key_light, lights, picture)
         oy, ox = rng.integers(0, 64, 2)
         frames[k] = np.clip(picture + grain[oy : oy + size, ox : ox + size] + 0.5, 0, 255)
         landmarks[k] = screen[p.landmarks, :2]
@@ -298,14 +273,9 @@ def correspondence(
     screens, buffers = [], []
     for k in (frame_a, frame_b):
         screen = _project(_posed(p, m, k), p.identity, size)
-        ids, depth, bary = (
-            np.empty((size, size), np.int32),
-            np.empty((size, size)),
-            np.empty((size, size, 2), np.float32),
-        )
-        rasterise(screen, p.triangles, grid().one_sided, size, 1.0, ids, depth, bary)
         screens.append(screen)
-        buffers.append((ids, depth, bary))
+        buffers.append(_buffers(size))
+        rasterise(screen, p.triangles, grid().one_sided, size, 1.0, *buffers[-1])
     (ids_a, _, bary_a), (ids_b, depth_b, _) = buffers
     v, u = np.mgrid[0:size, 0:size].astype(np.float32)
     flow = np.stack([u, v], -1)

@@ -193,20 +193,9 @@ def synthesise(
     source = np.diff(opened, n=2, prepend=(0.0, 0.0)) * 5 + np.diff(opened, prepend=0.0)  # lifts the upper formants
     noise = rng.normal(0, 1, samples)
     out = np.zeros(samples)
-    _resonate(
-        source,
-        noise,
-        voice,
-        aspirate * 0.35 + voice * breath * 0.12,
-        centres,
-        widths,
-        fric,
-        fric_hz,
-        fric_width,
-        float(SAMPLE_RATE),
-        SAMPLE_RATE / CONTROL_RATE,
-        out,
-    )
+    breathing, frication = aspirate * 0.35 + voice * breath * 0.12, (fric, fric_hz, fric_width)
+    rates = float(SAMPLE_RATE), SAMPLE_RATE / CONTROL_RATE
+    _resonate(source, noise, voice, breathing, centres, widths, *frication, *rates, out)
     out = out * (0.18 / (np.sqrt(np.mean(out**2)) + 0.02))
     out = np.tanh(out * 1.2) / 1.2 + rng.normal(0, 1, samples) * rng.uniform(0.0004, 0.0015)
     return out.astype(np.float32)

@@ -1,0 +1,32 @@
+"""The README's first picture, small and by a tiny model."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import wavfile
+
+import lipformer_core as lf
+from lipformer_core import weights
+from lipformer_core.errors import WeightsMissing
+from papermill_runs import film_strip
+
+
+def test_a_row_of_frames_for_every_face(tiny_run, tmp_path, monkeypatch):
+    try:
+        weights.find("face_landmarker.task")
+    except WeightsMissing as error:
+        pytest.skip(str(error))
+    (tmp_path / "assets").mkdir()
+    noise = np.random.default_rng(0).normal(0, 3000, 16_000).astype(np.int16)
+    wavfile.write(tmp_path / "assets/beckett.wav", 16_000, noise)
+    monkeypatch.setattr(film_strip, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    monkeypatch.setattr(film_strip, "lf", SimpleNamespace(load=lambda device: lf.load(tiny_run), dub=lf.dub))
+    for name, value in {"FRAMES": 3, "FIRST": 4, "SIDE": 32}.items():
+        monkeypatch.setattr(film_strip, name, value)
+    film_strip.film_strip(tmp_path / "strip.jpg")
+    with Image.open(tmp_path / "strip.jpg") as strip:
+        assert strip.size == (3 * 32, (1 + film_strip.PERSONS) * 32)
+        faces = np.asarray(strip, float)
+    assert all(face.std() > 20 for row in np.split(faces, 2) for face in np.split(row, 3, axis=1)), "no black cell"

@@ -66,6 +66,7 @@ class Clip:
         self.images[:, :4, :4] = self.images[:, 42:43, 22:23]
         self.mel = np.full((FRAMES * MEL_PER_FRAME, 80), -1.0, np.float32)
         self.mel += np.repeat(self.opening, MEL_PER_FRAME)[:, None].astype(np.float32)
+        self.sound = np.repeat(self.opening * 1e4, 640).astype(np.int16)
         self.mel[:, 1] = np.repeat(REST + 0.1 * timing + 0.06, MEL_PER_FRAME) - 1  # and one band, the timing alone
 
     def frames(self, indices: np.ndarray) -> np.ndarray:
@@ -395,6 +396,61 @@ def test_the_sync_expert_judges_rows_by_the_sound_that_drives_them(corpus):
     results, _ = _evaluate(Perfect(), Corpus([gapped]), scorers=Scorers(sync=BarExpert()))
     assert "ground_truth.sync_expert_distance" not in results
     assert "sync_expert_distance" not in " ".join(_evaluate(Perfect(), corpus)[0])
+
+
+class Original:
+    """In the place of SyncNet and its detector: the bar's brightness against the sound's loudness, as openings."""
+
+    def detect(self, images: np.ndarray) -> np.ndarray:
+        return np.tile([8.0, 10, 56, 58], (len(images), 1))
+
+    def embed_lips(self, crops: np.ndarray) -> np.ndarray:
+        side = 224 / 1.4 / 48  # pixels of SyncNet's crop to one of ours, whose rows 44 to 48 the bar has for certain
+        rows = slice(round(34 * side), round(38 * side))
+        level = crops[:, rows, 105:120].mean((1, 2, 3)) / 500
+        return np.lib.stride_tricks.sliding_window_view(level, 5)
+
+    def embed_sounds(self, sound: np.ndarray) -> np.ndarray:
+        level = sound.reshape(-1, 640).mean(1) / 1e4
+        return np.lib.stride_tricks.sliding_window_view(level, 5)[:-1]
+
+
+class Brightness:
+    """In the place of the recognition network: how bright each third of the face is."""
+
+    def embed(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        found = np.stack([part.mean((1, 2, 3)) for part in np.split(images[:, 1:], 3, axis=1)], 1)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+class Late(Perfect):
+    """Says everything ten frames too late."""
+
+    def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        return super().opening(upper, audio).roll(10)
+
+
+class Random(Perfect):
+    """Says what a sound would say that nobody gave it."""
+
+    def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        return REST + 0.2 * torch.rand(len(audio), generator=torch.Generator().manual_seed(len(audio)))
+
+
+def test_sound_ten_frames_late_lowers_every_score_and_a_strangers_gives_none(corpus, monkeypatch):
+    monkeypatch.setattr("lipformer_core.evaluation.clip_judge.BATCH", FRAMES)
+    scorers = {"lse": Original(), "sync": BarExpert(), "identity": Brightness()}
+    timely, late, random = (_evaluate(m, corpus, Scorers(**scorers))[0] for m in (Perfect(), Late(), Random()))
+    assert timely["lipformer.opening_corr_self"] > 0.99
+    assert abs(random["lipformer.opening_corr_self"]) < 0.3 and abs(late["lipformer.opening_corr_self"]) < 0.6
+    assert random["lipformer.lse_c"] < 0.5 * timely["lipformer.lse_c"]  # which looks 15 frames to either side
+    for worse in (late, random):
+        assert worse["lipformer.sync_expert_confidence"] < timely["lipformer.sync_expert_confidence"]
+    for results in (timely, late, random):  # and no row beats the film in any of these columns
+        for row in ("lipformer", "copy_reference", "warped_reference"):
+            assert results[f"{row}.lse_d"] >= results["ground_truth.lse_d"] - 1e-3
+            assert results[f"{row}.lse_c"] <= results["ground_truth.lse_c"] + 1e-3
+            assert results[f"{row}.identity"] <= 1 + 1e-9
 
 
 def test_a_run_without_a_sync_expert_says_how_to_get_one(tmp_path):

@@ -16,7 +16,10 @@ from lipformer_core.model.wav2lip import Wav2Lip
 from lipformer_core.training.judges import Judges
 
 from .cases import Puppet
+from .identity import Identity
 from .landmark_check import LandmarkReader
+from .lse import COLUMNS as LSE
+from .lse import LONG, Lse, Watched
 from .metrics import (
     MOUTH,
     border_step,
@@ -38,6 +41,7 @@ FEWEST_MOTION = 1e-3  # deviation of the true opening below which a clip asks no
 SPEAKERS = ("lipformer", "wav2lip")  # rows that any sound can drive; the second where the run has trained it
 SCORED = ("ceiling", "copy_reference", "warped_reference", *SPEAKERS)
 SYNC = "sync_expert_distance", "sync_expert_confidence"  # our own expert's; not LSE-D and LSE-C
+YAWS = {"0_10": (0, 10), "10_20": (10, 20), "20_up": (20, 180)}  # bins of |yaw|, degrees
 
 
 @dataclass
@@ -59,7 +63,9 @@ class Scorers:
 
     lpips: Lpips | None = None
     fid: Fid | None = None
+    identity: Identity | None = None
     landmarks: LandmarkReader | None = None
+    lse: Lse | None = None
     sync: SyncNet | None = None
     judges: Judges | None = None
     wav2lip: Wav2Lip | None = None  # the baseline
@@ -83,6 +89,7 @@ class ClipJudge:
         self.edges: dict[str, list] = defaultdict(list)  # row to gradient energies
         self.landmarks: dict[str, list] = defaultdict(list)
         self.mouths: dict[str, list] = defaultdict(list)  # row or case to what the sync expert sees
+        self.lse: Watched | None = None
         self.pictures: dict[str, list] = defaultdict(list)
 
     def score(self, clip: Any, driver: Any | None, *, keep_pictures: bool, strangers: Sequence[Any] = ()) -> ClipScores:
@@ -100,13 +107,15 @@ class ClipJudge:
         gap = min(REFERENCE_GAP, len(frames) // 6)
         scored = frames[np.abs(frames - puppet.lender[frames]) > gap]
         shown = _spread_over_opening(clip, frames) if keep_pictures else frames[:0]
+        if self.scorers.lse is not None and len(frames) >= LONG and len(clip.sound):
+            self.lse = Watched(self.scorers.lse, clip, frames)
         for start in range(0, len(frames), BATCH):
             self._batch(puppets, frames[start : start + BATCH], scored, shown, driver, both)
         lips = {case: np.concatenate(readings) for case, readings in self.lips.items()}
         values = {name: float(np.concatenate(parts).mean()) for name, parts in self.scores.items()}
         values |= self._movement(clip, driver, strangers, frames, both, lips)
         values |= self._landmark_values(clip, frames)
-        values |= self._sync_values(clip, driver, frames, both)
+        values |= self._sync_values(clip, driver, frames, both) | self._lse_values(clip, driver, frames, both)
         for row, puppet in puppets.items():
             timed = puppet.seconds[1:] or puppet.seconds  # the first call also pays for warming up
             values[f"{row}.generate_fps"] = sum(n for n, _ in timed) / max(sum(s for _, s in timed), 1e-9)
@@ -144,14 +153,17 @@ class ClipJudge:
                 cases[_case(row, "shifted")] = puppet.say(seen, puppet.sound(clip, frames + self.shift))
         for name, images in (rows | cases).items():
             self.lips[name].append(self.meter.read(images))
-        if self.scorers.sync is not None:
-            for name, images in (rows | cases).items():
-                if name in rows or name.endswith("exchanged"):
+        for name, images in (rows | cases).items():
+            if name in rows or name.endswith("exchanged"):
+                if self.scorers.sync is not None:
                     self.mouths[name].append(mouths(images))
+                if self.lse is not None:
+                    self.lse.add(name, images, frames if name in rows else frames[exchanged])
         for name, images in rows.items():
             self.steps[name].append(border_step(images))
             self.edges[name].append(gradient_energy(images))
-        self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames])
+        yaw = np.abs(np.asarray(clip.pose)[frames, 0])
+        self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames], yaw)
         if self.scorers.landmarks is not None:
             for name in ("ground_truth", *puppets):
                 self.landmarks[name].append(self.scorers.landmarks.read(rows[name]))
@@ -162,15 +174,22 @@ class ClipJudge:
             if "exchanged" in cases and exchanged[at]:
                 self.pictures["exchanged"].append(cases["exchanged"][exchanged[:at].sum()])
 
-    def _score_pictures(self, rows: dict[str, NDArray], use: NDArray, landmarks: NDArray) -> None:
+    def _score_pictures(self, rows: dict[str, NDArray], use: NDArray, landmarks: NDArray, yaw: NDArray) -> None:
         if not use.any():
             return
         truth = rows["ground_truth"][use]
         boxes = mouth_boxes(landmarks[use], truth.shape[1])
+        identity = self.scorers.identity
+        known = None if identity is None else identity.embed(truth, landmarks[use])
         for row in self.scorers.rows:
             columns = picture_scores(rows[row][use], truth, boxes)
             if self.scorers.lpips is not None:
                 columns["lpips"] = self.scorers.lpips(rows[row][use], truth)
+            if known is not None:
+                columns["identity"] = (identity.embed(rows[row][use], landmarks[use]) * known).sum(1)
+            for name, (low, high) in YAWS.items():
+                if (inside := (low <= yaw[use]) & (yaw[use] < high)).any():
+                    columns[f"mouth_psnr_yaw_{name}"] = columns["mouth_psnr"][inside]
             for column, numbers in columns.items():
                 self.scores[f"{row}.{column}"].append(numbers)
         if self.scorers.fid is not None:
@@ -264,6 +283,17 @@ class ClipJudge:
             ending = "_exchanged" if exchanged else ""
             for column, value in zip(SYNC, (reading.distance, reading.confidence), strict=True):
                 values[f"{row}.{column}{ending}"] = value
+        return values
+
+    def _lse_values(self, clip: Any, driver: Any | None, frames: NDArray, both: NDArray) -> dict[str, float]:
+        """LSE-D and LSE-C of every row, and under the other's sound."""
+        values: dict[str, float] = {}
+        for name in () if self.lse is None else self.lse.windows:
+            exchanged = name.endswith("exchanged")
+            source, shown = (driver, both) if exchanged else (clip, frames)
+            row = name.removesuffix("exchanged").removesuffix("_") or "lipformer"
+            for column, value in zip(LSE, self.lse.scores(name, shown, source.sound), strict=False):
+                values[f"{row}.{column}{'_exchanged' if exchanged else ''}"] = value
         return values
 
 

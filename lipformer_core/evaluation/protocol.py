@@ -8,6 +8,7 @@ What the mouth does is read from pixels by the mouth meter; its own agreement wi
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, Weight
 from ..model.syncnet import SyncNet
 from ..progress import tqdm
 from ..training.lipformer import Trained
+from . import lse
 from .cases import exchange_partner, strangers_of
 from .clip_judge import SCORED, SYNC, ClipJudge, ClipScores, Scorers
+from .identity import SFACE, Identity
 from .landmark_check import LandmarkReader
 from .mouth_meter import train_meter
 from .pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, Fid, Lpips, why_not
@@ -81,9 +84,9 @@ def evaluate(
     results, clips = evaluate_model(model, meter, corpus, clip_ids, device=target, scorers=scorers, progress=progress)
     if scorers.sync is not None:
         results |= _expert_accuracy(scorers.sync, corpus, split, progress)
-        absent = [f"{row}.{column}" for row in ("ground_truth", *scorers.rows) for column in SYNC]
-        for key in (key for key in absent if key not in results):
-            results |= {key: None, f"{key}.why": "no clip is long enough for the sync expert"}
+    for columns, why in ((SYNC, "for the sync expert"), (lse.COLUMNS, "for SyncNet, or has its sound: prepare anew")):
+        for key in (f"{row}.{column}" for row in ("ground_truth", *scorers.rows) for column in columns):
+            results |= {} if key in results else {key: None, f"{key}.why": f"no clip is long enough {why}"}
     for row, speaker in (("lipformer", model), ("wav2lip", scorers.wav2lip)):
         results |= {} if speaker is None else {f"{row}.{name}": value for name, value in cost(speaker).items()}
     results |= {"split": split, "split_rule": corpus.manifest["split_rule"], "data_hash": corpus.hash}
@@ -107,14 +110,19 @@ def open_scorers(run: Path, device: torch.device, landmark_check: bool) -> Score
         why = f"not available: {run.name} has no sync expert; lipformer train sync"
         scorers.missing |= {f"{row}.{column}": why for row in ("ground_truth", *SCORED) for column in SYNC}
         scorers.missing |= dict.fromkeys(ACCURACY, why)
-    try:
-        scorers.lpips = Lpips(device)
-    except (WeightsMissing, WeightsCorrupt) as error:
-        scorers.missing |= {f"{row}.lpips": why_not(LPIPS_TRUNK, error) for row in SCORED}
-    try:
-        scorers.fid = Fid(device)
-    except (WeightsMissing, WeightsCorrupt) as error:
-        scorers.missing |= {f"{row}.fid": why_not(FID_INCEPTION, error) for row in SCORED}
+    optional: dict[str, tuple] = {  # attribute to what opens it, its files, and its columns
+        "lpips": (partial(Lpips, device), (LPIPS_TRUNK,), ("lpips",)),
+        "fid": (partial(Fid, device), (FID_INCEPTION,), ("fid",)),
+        "identity": (Identity, (SFACE,), ("identity",)),
+        "lse": (partial(lse.Lse, device), (lse.SYNCNET, lse.DETECTOR), lse.COLUMNS),
+    }
+    for name, (opened, files, columns) in optional.items():
+        try:
+            setattr(scorers, name, opened())
+        except (WeightsMissing, WeightsCorrupt) as error:
+            why = why_not(next((file for file in files if file in str(error)), files[0]), error)
+            rows = ("ground_truth", *SCORED) if name == "lse" else SCORED
+            scorers.missing |= {f"{row}.{column}": why for row in rows for column in columns}
     if (run / "wav2lip" / "model.safetensors").is_file():
         scorers.wav2lip = load_wav2lip(run, device)
     else:

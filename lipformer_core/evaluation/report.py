@@ -8,7 +8,7 @@ import numpy as np
 
 from lipformer_core.results import write_results
 
-from .clip_judge import SCORED, SPEAKERS, ClipScores
+from .clip_judge import SCORED, SPEAKERS, YAWS, ClipScores
 from .metrics import bootstrap_interval
 
 ENDINGS = ("", ".low", ".high", ".why", ".low.why", ".high.why")
@@ -54,11 +54,15 @@ COLUMNS = {
     "mouth_ssim": "SSIM mouth",
     "lpips": "LPIPS",
     "fid": "FID",
+    "identity": "identity",
+    "lmd": "LMD",
     "opening_corr_self": "opening, own audio",
     "opening_corr_exchanged": "opening, other's audio",
     "leak": "leak",
     "leak_floor": "leak, floor",
     "silence_motion": "motion in silence",
+    "lse_d": "LSE-D",
+    "lse_c": "LSE-C",
     "sync_expert_distance": "sync expert, distance",
     "sync_expert_confidence": "sync expert, confidence",
     "motion": "motion, over the truth's",
@@ -67,6 +71,10 @@ COLUMNS = {
     "seam": "seam",
     "parameters": "parameters, millions",
     "gflop": "GFLOP a frame",
+}
+BY_YAW = {
+    f"mouth_psnr_yaw_{name}": f"PSNR mouth, yaw {low} to {high}°" if high < 90 else f"PSNR mouth, yaw above {low}°"
+    for name, (low, high) in YAWS.items()
 }
 LABELS = ROWS | {"lipformer": "LipFormer, own audio", "exchanged": "LipFormer, other's audio", "silence": "silence"}
 

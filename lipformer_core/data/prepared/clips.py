@@ -88,6 +88,11 @@ class Clip:
         return self.arrays["mel"]
 
     @property
+    def sound(self) -> np.ndarray:
+        """The clip's sound, int16 at 16 kHz; sample 640 i belongs to video frame i. Empty in older data."""
+        return self.arrays.get("sound", np.zeros(0, np.int16))
+
+    @property
     def landmarks(self) -> np.ndarray:
         """68 points in CROP pixels, float32 (n, 68, 2)."""
         return self.arrays["landmarks"]

@@ -29,6 +29,7 @@ ARRAYS = {
     "mel": "float32 (n_mel, 80)",
     "mel_before": "float32 (k, 80), sound of up to a second before the clip, where it was cut out of a longer one",
     "mel_after": "float32 (k, 80), the same after it",
+    "sound": "int16 (160 n_mel,), 16 kHz, from the first picture on",
     "landmarks": "float32 (n, 68, 2), crop pixels",
     "transforms": "float64 (n, 2, 3), source pixels to crop pixels",
     "pose": "float32 (n, 3), degrees",

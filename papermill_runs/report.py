@@ -9,11 +9,16 @@ from pathlib import Path
 import jinja2
 import nbformat
 
+from lipformer_core.evaluation.report import BY_YAW, COLUMNS, score_cells
+
 from .experiment import HERE, Experiment, Step
 from .gather import KEYS, variant_table
 
 EMBED_BYTES = 4_000_000  # videos up to this size travel inside the page, larger ones are linked
 IMAGES = ("image/png", "image/jpeg")
+# of an evaluation's folder: the paper's two figures of results, and short videos
+FIGURES = {"strip_*.png": "Frames in order of time; the widest mouth large", "exchange.png": "Exchanged sound"}
+FILMS = {"film_own_sound.mp4": "filmed, and generated", "film_exchanged_sound.mp4": "another person's sound"}
 
 
 @dataclass
@@ -38,8 +43,10 @@ def write_report(experiment: Experiment, steps: list[Step], state: dict, numbers
         numbers=numbers,
         others=_others(numbers),
         ablation=variant_table(steps, numbers),
+        tables=_tables(steps, numbers),
+        pictures=_pictures(steps, out),
         notebooks=[_notebook(step, state, out) for step in steps],
-        videos=_videos(numbers, out),
+        videos=_videos(numbers, out) + _films(steps, out),
         facts={k.removeprefix("run."): v for k, v in numbers.items() if k.startswith("run.") and v is not None
                and not k.endswith(".why")},
     )  # fmt: skip
@@ -88,6 +95,44 @@ def _notebook(step: Step, state: dict, out: Path) -> dict:
     }
 
 
+def _tables(steps: list[Step], numbers: dict) -> list[dict]:
+    """Every row and column of each evaluation, and the mouths by yaw: caption, headings, rows of cells."""
+    tables = []
+    for label in dict.fromkeys([step.label if step.variant else "" for step in steps]):
+        prefix = f"{label}." if label else ""
+        for columns in (COLUMNS, BY_YAW) if f"{prefix}n_clips" in numbers else ():
+            headings, rows = score_cells(numbers, columns, prefix)
+            count = {key: numbers.get(prefix + key) for key in ("n_clips", "n_persons", "n_frames", "data_hash")}
+            caption = f"{label}: " if label else ""
+            caption += "{n_clips} clips of {n_persons} people, {n_frames} frames, data {data_hash:.12}".format_map(
+                count | {"data_hash": str(count["data_hash"])}
+            )
+            if rows:
+                tables.append({"caption": caption, "headings": headings, "rows": rows})
+    return tables
+
+
+def _evaluated(steps: list[Step], out: Path, patterns: dict[str, str]) -> list[tuple[str, Path]]:
+    """Files of the run's evaluations, by pattern: caption and path."""
+    works = dict.fromkeys(Path(step.parameters.get("work", out / "work")) for step in steps)
+    folders = [folder for work in works for folder in sorted(work.glob("evaluation*"))]
+    return [(text, path) for folder in folders for name, text in patterns.items() for path in sorted(folder.glob(name))]
+
+
+def _pictures(steps: list[Step], out: Path) -> list[dict]:
+    found = _evaluated(steps, out, FIGURES)
+    return [{"caption": text, "source": _data_url(path, "image/png")} for text, path in found]
+
+
+def _films(steps: list[Step], out: Path) -> list[dict]:
+    found = _evaluated(steps, out, FILMS)
+    return [{"name": text, "source": _data_url(path, "video/mp4"), "path": path.name} for text, path in found]
+
+
+def _data_url(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
 def _videos(numbers: dict, out: Path) -> list[dict]:
     """Videos under `video.<name>`; paths are absolute or relative to the run folder or its work folder."""
     videos = []
@@ -98,7 +143,7 @@ def _videos(numbers: dict, out: Path) -> list[dict]:
         path = next((p for p in candidates if p.is_file()), None)
         source = None
         if path and path.stat().st_size <= EMBED_BYTES:
-            source = f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
+            source = _data_url(path, "video/mp4")
         elif path:
             source = Path(os.path.relpath(path, out)).as_posix()
         videos.append({"name": key.removeprefix("video."), "source": source, "path": value})

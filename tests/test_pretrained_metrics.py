@@ -1,4 +1,4 @@
-"""The loading code of LPIPS, FID and identity, on networks of random weights; and that nothing passes for what is missing."""
+"""The loading code of LPIPS, FID and identity, on random weights; and that nothing passes for what is missing."""
 
 import numpy as np
 import pytest

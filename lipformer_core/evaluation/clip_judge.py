@@ -106,7 +106,7 @@ class ClipJudge:
         both = _shared_frames(clip, driver)
         gap = min(REFERENCE_GAP, len(frames) // 6)
         scored = frames[np.abs(frames - puppet.lender[frames]) > gap]
-        shown = _spread_over_opening(clip, frames) if keep_pictures else frames[:0]
+        shown = frames[spread_over_opening(np.asarray(clip.opening)[frames])] if keep_pictures else frames[:0]
         if self.scorers.lse is not None and len(frames) >= LONG and len(clip.sound):
             self.lse = Watched(self.scorers.lse, clip, frames)
         for start in range(0, len(frames), BATCH):
@@ -331,7 +331,7 @@ def _shared_frames(clip: Any, driver: Any | None) -> NDArray[np.int64]:
     return np.flatnonzero(np.asarray(clip.valid)[:common] & np.asarray(driver.valid)[:common])
 
 
-def _spread_over_opening(clip: Any, frames: NDArray, count: int = 6) -> NDArray[np.int64]:
-    """A few frames from the most closed to the most open mouth, in order of time."""
-    order = frames[np.argsort(np.asarray(clip.opening)[frames], kind="stable")]
+def spread_over_opening(opening: NDArray, count: int = 6) -> NDArray[np.int64]:
+    """Which of (n,) openings to show: a few from the most closed to the most open one, in order of time."""
+    order = np.argsort(opening, kind="stable")
     return np.unique(order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)])

@@ -32,6 +32,7 @@ from .landmark_check import LandmarkReader
 from .mouth_meter import train_meter
 from .pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, Fid, Lpips, why_not
 from .report import summarise, write_report
+from .showcase import illustrate
 from .sync import sync_accuracy
 
 SHIFT = 5  # frames: 0.2 s
@@ -57,8 +58,8 @@ def evaluate(
     run: folder of a training run; None: the weights that come with the package. data: folder of a prepared corpus.
     max_clips: the first so many clips, all if None.
     landmark_check: also read the lips by a landmark network; None: on real footage only.
-    Writes results.json, table.csv, summary.md, series.npz and pictures; returns the results. The mouth meter of the
-    data is trained once and kept beside them, or in `out` where their folder cannot be written; nothing is written
+    Writes results.json, table.csv, summary.md, series.npz, pictures and short videos; returns the results. The mouth
+    meter of the data is trained once and kept beside them, or in `out` where their folder cannot be written; nothing is written
     into the run. Where the run has a sync expert (`lipformer train sync`), it judges every row, and its own accuracy
     on the split stands beside; where it has a Wav2Lip-style generator, that has its row. device: as of
     `load_lipformer`. Raises CheckpointError, ConfigError, DataError.
@@ -89,6 +90,8 @@ def evaluate(
             results |= {} if key in results else {key: None, f"{key}.why": f"no clip is long enough {why}"}
     for row, speaker in (("lipformer", model), ("wav2lip", scorers.wav2lip)):
         results |= {} if speaker is None else {f"{row}.{name}": value for name, value in cost(speaker).items()}
+    if clips:
+        illustrate(model, [corpus.open(clip.clip_id) for clip in clips], Path(out))
     results |= {"split": split, "split_rule": corpus.manifest["split_rule"], "data_hash": corpus.hash}
     return write_report(Path(out), results, clips)
 

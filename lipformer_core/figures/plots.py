@@ -29,7 +29,7 @@ def contact_sheet(rows: Mapping[str, Sequence[NDArray]], *, title: str = "", col
             axis.set_frame_on(False)
         for axis, image in zip(line, images, strict=False):
             axis.imshow(image)
-        line[0].set_ylabel(_wrapped(label), rotation=0, ha="right", va="center", fontsize=8)
+        line[0].set_ylabel(wrapped(label), rotation=0, ha="right", va="center", fontsize=8)
     for axis, heading in zip(axes[0], columns, strict=False):
         axis.set_title(heading, fontsize=8)
     if title:
@@ -169,7 +169,8 @@ def warp_grid(image: NDArray, grid: NDArray, *, title: str = "") -> Figure:
     return figure
 
 
-def _wrapped(label: str, width: int = 18) -> str:
+def wrapped(label: str, width: int = 18) -> str:
+    """A label in lines."""
     import textwrap
 
     return "\n".join(textwrap.wrap(label, width))

@@ -96,19 +96,16 @@ def _notebook(step: Step, state: dict, out: Path) -> dict:
 
 
 def _tables(steps: list[Step], numbers: dict) -> list[dict]:
-    """Every row and column of each evaluation, and the mouths by yaw: caption, headings, rows of cells."""
+    """Every row and column of each evaluation, and the mouths by yaw: label, caption, headings, rows of cells."""
     tables = []
-    for label in dict.fromkeys([step.label if step.variant else "" for step in steps]):
+    for label in dict.fromkeys(step.label for step in steps):
         prefix = f"{label}." if label else ""
         for columns in (COLUMNS, BY_YAW) if f"{prefix}n_clips" in numbers else ():
             headings, rows = score_cells(numbers, columns, prefix)
-            count = {key: numbers.get(prefix + key) for key in ("n_clips", "n_persons", "n_frames", "data_hash")}
-            caption = f"{label}: " if label else ""
-            caption += "{n_clips} clips of {n_persons} people, {n_frames} frames, data {data_hash:.12}".format_map(
-                count | {"data_hash": str(count["data_hash"])}
-            )
+            clips, people, frames = (numbers[f"{prefix}n_{what}"] for what in ("clips", "persons", "frames"))
+            caption = f"{clips} clips of {people} people, {frames} frames, data {numbers[f'{prefix}data_hash'][:12]}"
             if rows:
-                tables.append({"caption": caption, "headings": headings, "rows": rows})
+                tables.append({"label": label, "caption": caption, "headings": headings, "rows": rows})
     return tables
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from lipformer_core.cli import app
 from lipformer_core.config import AudioSettings, preset
 from lipformer_core.data.audio import mel_windows, silent_rows
+from lipformer_core.data.media import iter_audio, iter_frames
 from lipformer_core.errors import DataError, NoFaceFound
 from lipformer_core.evaluation import protocol
 from lipformer_core.evaluation.cases import Puppet, exchange_partner, strangers_of
@@ -348,12 +349,17 @@ def test_exchange_prefers_another_person():
 
 def test_report_is_complete_and_says_what_is_missing(corpus, tmp_path):
     scorers = Scorers(missing={"lipformer.lpips": "not available: alexnet"})
+    for clip in corpus.clips.values():
+        clip.pose[::3, 0], clip.pose[1::3, 0], clip.pose[2::3, 0] = 0, -15, 30
     results, clips = _evaluate(Perfect(), corpus, scorers=scorers, sheets=1)
+    yaws = [results[f"copy_reference.mouth_psnr_yaw_{name}"] for name in ("0_10", "10_20", "20_up")]
+    assert min(yaws) <= results["copy_reference.mouth_psnr"] <= max(yaws)
     written = write_report(tmp_path, results, clips)
     assert written["lipformer.lpips"] is None and "alexnet" in written["lipformer.lpips.why"]
-    names = {"results.json", "table.csv", "summary.md", "series.npz", "sheet_0.png", "opening_0.png"}
+    names = {"results.json", "table.csv", "summary.md", "series.npz", "sheet_0.png", "strip_0.png", "opening_0.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + len(clips)
+    assert "PSNR mouth, yaw above 20°" in (tmp_path / "summary.md").read_text()
     table = summary_table(results)
     assert "LipFormer" in table and "4 clips of 4 people" in table and "LPIPS" not in table
 
@@ -498,6 +504,10 @@ def test_the_same_command_twice_gives_the_same_numbers(tiny_run, tiny_corpus, tm
         assert done.exit_code == 0, done.output
         found = json.loads((tmp_path / "out/results.json").read_text())
         results.append({key: value for key, value in found.items() if "generate_fps" not in key})
+    assert (tmp_path / "out/exchange.png").is_file()
+    film = tmp_path / "out/film_exchanged_sound.mp4"
+    assert [frame.shape for _, frame in iter_frames(film)] == [(32, 64, 3)] * 16
+    assert np.abs(np.concatenate(list(iter_audio(film)), 1)).max() > 0.01
     first, second, threaded = results
     assert len(first) > 100 and first == second
     numbers = {key: value for key, value in first.items() if isinstance(value, float)}

@@ -59,9 +59,9 @@ def evaluate(
     max_clips: the first so many clips, all if None.
     landmark_check: also read the lips by a landmark network; None: on real footage only.
     Writes results.json, table.csv, summary.md, series.npz, pictures and short videos; returns the results. The mouth
-    meter of the data is trained once and kept beside them, or in `out` where their folder cannot be written; nothing is written
-    into the run. Where the run has a sync expert (`lipformer train sync`), it judges every row, and its own accuracy
-    on the split stands beside; where it has a Wav2Lip-style generator, that has its row. device: as of
+    meter of the data is trained once and kept beside them, or in `out` where their folder cannot be written; nothing is
+    written into the run. Where the run has a sync expert (`lipformer train sync`), it judges every row, and its own
+    accuracy on the split stands beside; where it has a Wav2Lip-style generator, that has its row. device: as of
     `load_lipformer`. Raises CheckpointError, ConfigError, DataError.
     """
     corpus = PreparedCorpus(data)

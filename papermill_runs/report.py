@@ -17,7 +17,11 @@ from .gather import KEYS, variant_table
 EMBED_BYTES = 4_000_000  # videos up to this size travel inside the page, larger ones are linked
 IMAGES = ("image/png", "image/jpeg")
 # of an evaluation's folder: the paper's two figures of results, and short videos
-FIGURES = {"strip_*.png": "Frames in order of time; the widest mouth large", "exchange.png": "Exchanged sound"}
+FIGURES = {
+    "strip_*.png": "Frames in order of time; the widest mouth large",
+    "exchange.png": "Exchanged sound",
+    "opening_*.png": "Lip opening over time",
+}
 FILMS = {"film_own_sound.mp4": "filmed, and generated", "film_exchanged_sound.mp4": "another person's sound"}
 
 

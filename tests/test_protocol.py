@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from lipformer_core.cli import app
 from lipformer_core.config import AudioSettings, preset
 from lipformer_core.data.audio import mel_windows, silent_rows
-from lipformer_core.data.media import iter_audio, iter_frames
+from lipformer_core.data.media import iter_frames
+from lipformer_core.data.media.soundtrack import iter_audio
 from lipformer_core.errors import DataError, NoFaceFound
 from lipformer_core.evaluation import protocol
 from lipformer_core.evaluation.cases import Puppet, exchange_partner, strangers_of

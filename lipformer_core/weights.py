@@ -133,6 +133,12 @@ FILES = (
         "the original SyncNet of LSE-C and LSE-D", 55,
         "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
     ),
+    KnownFile(
+        "face_recognition_sface_2021dec.onnx", "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
+        "face recognition of the column identity (OpenCV zoo, Apache-2.0)", 39,
+        "https://github.com/opencv/opencv_zoo/raw/47534e27c9851bb1128ccc0102f1145e27f23f98/models/"
+        "face_recognition_sface/face_recognition_sface_2021dec.onnx",
+    ),
 )  # fmt: skip
 KNOWN = {file.name: file for file in FILES}
 

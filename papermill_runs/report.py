@@ -9,11 +9,20 @@ from pathlib import Path
 import jinja2
 import nbformat
 
+from lipformer_core.evaluation.report import BY_YAW, COLUMNS, score_cells
+
 from .experiment import HERE, Experiment, Step
 from .gather import KEYS, variant_table
 
 EMBED_BYTES = 4_000_000  # videos up to this size travel inside the page, larger ones are linked
 IMAGES = ("image/png", "image/jpeg")
+# of an evaluation's folder: the paper's two figures of results, and short videos
+FIGURES = {
+    "strip_*.png": "Frames in order of time; the widest mouth large",
+    "exchange.png": "Exchanged sound",
+    "opening_*.png": "Lip opening over time",
+}
+FILMS = {"film_own_sound.mp4": "filmed, and generated", "film_exchanged_sound.mp4": "another person's sound"}
 
 
 @dataclass
@@ -38,8 +47,10 @@ def write_report(experiment: Experiment, steps: list[Step], state: dict, numbers
         numbers=numbers,
         others=_others(numbers),
         ablation=variant_table(steps, numbers),
+        tables=_tables(steps, numbers),
+        pictures=_pictures(steps, out),
         notebooks=[_notebook(step, state, out) for step in steps],
-        videos=_videos(numbers, out),
+        videos=_videos(numbers, out) + _films(steps, out),
         facts={k.removeprefix("run."): v for k, v in numbers.items() if k.startswith("run.") and v is not None
                and not k.endswith(".why")},
     )  # fmt: skip
@@ -88,6 +99,41 @@ def _notebook(step: Step, state: dict, out: Path) -> dict:
     }
 
 
+def _tables(steps: list[Step], numbers: dict) -> list[dict]:
+    """Every row and column of each evaluation, and the mouths by yaw: label, caption, headings, rows of cells."""
+    tables = []
+    for label in dict.fromkeys(step.label for step in steps):
+        prefix = f"{label}." if label else ""
+        for columns in (COLUMNS, BY_YAW) if f"{prefix}n_clips" in numbers else ():
+            headings, rows = score_cells(numbers, columns, prefix)
+            clips, people, frames = (numbers[f"{prefix}n_{what}"] for what in ("clips", "persons", "frames"))
+            caption = f"{clips} clips of {people} people, {frames} frames, data {numbers[f'{prefix}data_hash'][:12]}"
+            if rows:
+                tables.append({"label": label, "caption": caption, "headings": headings, "rows": rows})
+    return tables
+
+
+def _evaluated(steps: list[Step], out: Path, patterns: dict[str, str]) -> list[tuple[str, Path]]:
+    """Files of the run's evaluations, by pattern: caption and path."""
+    works = dict.fromkeys(Path(step.parameters.get("work", out / "work")) for step in steps)
+    folders = [folder for work in works for folder in sorted(work.glob("evaluation*"))]
+    return [(text, path) for folder in folders for name, text in patterns.items() for path in sorted(folder.glob(name))]
+
+
+def _pictures(steps: list[Step], out: Path) -> list[dict]:
+    found = _evaluated(steps, out, FIGURES)
+    return [{"caption": text, "source": _data_url(path, "image/png")} for text, path in found]
+
+
+def _films(steps: list[Step], out: Path) -> list[dict]:
+    found = _evaluated(steps, out, FILMS)
+    return [{"name": text, "source": _data_url(path, "video/mp4"), "path": path.name} for text, path in found]
+
+
+def _data_url(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
 def _videos(numbers: dict, out: Path) -> list[dict]:
     """Videos under `video.<name>`; paths are absolute or relative to the run folder or its work folder."""
     videos = []
@@ -98,7 +144,7 @@ def _videos(numbers: dict, out: Path) -> list[dict]:
         path = next((p for p in candidates if p.is_file()), None)
         source = None
         if path and path.stat().st_size <= EMBED_BYTES:
-            source = f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
+            source = _data_url(path, "video/mp4")
         elif path:
             source = Path(os.path.relpath(path, out)).as_posix()
         videos.append({"name": key.removeprefix("video."), "source": source, "path": value})

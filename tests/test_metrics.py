@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.ndimage import convolve, gaussian_filter
+from scipy.spatial.distance import cdist
 from skimage.metrics import peak_signal_noise_ratio
 
 from lipformer_core.evaluation.metrics import (
@@ -113,6 +115,9 @@ def test_the_step_over_the_border_grows_where_the_halves_differ():
     edged[:, 32:] += 20
     np.testing.assert_allclose(border_step(truth), 2)
     np.testing.assert_allclose(border_step(edged), 22)
+    noise = np.random.default_rng(9).integers(0, 256, (2, 64, 64, 3))
+    across = np.abs(convolve(noise.astype(float), np.array([1, -1]).reshape(1, 2, 1, 1)))[:, 31]
+    np.testing.assert_allclose(border_step(noise.astype(np.uint8)), across.mean((1, 2)), rtol=1e-12)
 
 
 def test_gradient_energy_is_that_of_convolved_bottom_halves(pair):
@@ -148,6 +153,9 @@ def test_unrelated_pictures_are_below_12_db_and_the_truth_is_best_in_every_colum
 def test_lmd_ignores_the_place():
     points = np.random.default_rng(4).normal(size=(3, 20, 2))
     assert lmd(points + [3, 4], points) == pytest.approx(0, abs=1e-12)
+    other = np.random.default_rng(5).normal(size=(3, 20, 2))
+    theirs = [np.diag(cdist(a - a.mean(0), b - b.mean(0))).mean() for a, b in zip(points, other, strict=True)]
+    assert lmd(points, other) == pytest.approx(np.mean(theirs), rel=1e-12)
 
 
 def test_partial_correlation_is_the_correlation_of_regression_residuals():
@@ -175,11 +183,15 @@ def test_leak_of_a_copy_is_one_and_of_what_follows_the_audio_none():
 def test_correlation_with_a_still_mouth_does_not_exist():
     assert np.isnan(pearson(np.full(9, 0.1), np.arange(9)))
     assert pearson(np.arange(9), -2 * np.arange(9)) == pytest.approx(-1)
+    x, y = np.random.default_rng(10).normal(size=(2, 40))
+    assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
 
 
 def test_jitter_ignores_steady_motion():
     assert jitter(3 * np.arange(10)) == 0
     assert jitter([0, 1, 0, 1]) == 2
+    series = np.random.default_rng(9).normal(size=50)
+    assert jitter(series) == pytest.approx(np.abs(convolve(series, [1, -2, 1])[1:-1]).mean(), rel=1e-12)
 
 
 def test_bootstrap_is_deterministic_and_covers():

@@ -1,7 +1,9 @@
 """The experiment runner, on tiny notebooks with real kernels, and the numbers that it gathers."""
 
+import base64
 import json
 import math
+import re
 from pathlib import Path
 
 import nbformat
@@ -19,7 +21,7 @@ from papermill_runs import runner
 from papermill_runs.commands import words
 from papermill_runs.experiment import RunError, available, load_experiment, resolve
 from papermill_runs.gather import KEYS
-from papermill_runs.report import sections
+from papermill_runs.report import sections, write_report
 
 PARAMETERS = 'preset: str = "quick"\nseed: int = 0\nfactor = 2.0\noverrides: dict = {}\nwork = ""\nresults = ""'
 MAKE = "from pathlib import Path\nPath(work, 'made').write_text(str(factor))"
@@ -173,6 +175,7 @@ def test_parameters_merge_and_expand(project, monkeypatch):
 
 
 VARIED = """
+import base64
 import json
 from pathlib import Path
 value = overrides["base"] + overrides.get("gain", 0) + seed
@@ -202,6 +205,31 @@ def test_an_ablation_runs_a_notebook_once_for_each_variant_and_seed(tmp_path):
     assert numbers["codebook.psnr"] is None and numbers["codebook.psnr.why"]
     assert "16.00 ± 1.41" in (out / "report.html").read_text()
     assert execute((path, notebooks, out))[1].count("finished before") == 4
+
+
+def test_the_report_holds_the_evaluations_table_figures_and_films(tmp_path):
+    save_experiment(tmp_path / "judged.yaml", parameters={}, notebooks=["05_evaluation"])
+    experiment = load_experiment(str(tmp_path / "judged.yaml"))
+    folder = tmp_path / "work/evaluation"
+    folder.mkdir(parents=True)
+    for name in ("strip_0.png", "exchange.png", "film_own_sound.mp4"):
+        (folder / name).write_bytes(name.encode())
+    numbers: dict = dict.fromkeys(KEYS) | {f"{key}.why": "not measured" for key in KEYS}
+    numbers |= {
+        "n_clips": 7,
+        "n_persons": 3,
+        "n_frames": 525,
+        "data_hash": "0123456789abcdef",
+        "ground_truth.seam": 1.0,
+    }
+    numbers |= {"lipformer.mouth_psnr": 23.5, "lipformer.mouth_psnr.low": 22.25, "lipformer.mouth_psnr.high": 24.75}
+    numbers |= {"lipformer.mouth_psnr_yaw_10_20": 21.5, "run.seed": 4, "run.revision": "c0ffee", "run.seconds": 1.0}
+    page = write_report(experiment, list(experiment.steps), {}, numbers, tmp_path).read_text()
+    assert page.count("7 clips of 3 people, 525 frames, data 0123456789ab<") == 2 and "seed 4" in page
+    assert "<td>23.5 (22.2 to 24.8)</td>" in page and "PSNR mouth, yaw 10 to 20°" in page
+    for name in ("strip_0.png", "exchange.png", "film_own_sound.mp4"):
+        assert base64.b64encode(name.encode()).decode() in page
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page), "self-contained"
 
 
 def test_commands_run_in_their_order_and_stop_at_the_first_that_fails(tmp_path, monkeypatch):

@@ -34,6 +34,8 @@ def test_arrays_and_pictures_belong_together(tiny_corpus, tiny_config):
     made = synthesise_clip(tiny_config.data.synthetic.seed, 0, 0, n, tiny_config.data.synthetic.size)
     np.testing.assert_allclose(clip.source_landmarks, made.landmarks, atol=1e-2)
     np.testing.assert_allclose(clip.opening, made.opening, atol=1e-3)
+    assert len(clip.sound) == 160 * len(clip.mel)
+    np.testing.assert_allclose(clip.sound[: len(made.audio)] / 2**15, made.audio[: len(clip.sound)], atol=2e-5)
 
 
 def test_random_access_reads_the_same_frame_as_the_whole_clip(tiny_corpus):

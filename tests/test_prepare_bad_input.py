@@ -98,7 +98,7 @@ def test_every_bad_file_is_a_row_and_the_good_ones_are_kept(lenient, tmp_path):
 
 @pytest.mark.slow
 def test_a_longer_video_takes_little_more_memory(lenient, tmp_path):
-    """Arrays are seen by tracemalloc; of a frame, a picture has 37 kB here, a crop 3 kB and the sound 1.3 kB.
+    """Arrays are seen by tracemalloc; of a frame, a picture has 37 kB here, a crop 3 kB and the sound 3.8 kB.
 
     The first video imports libraries; the others are longer than the minute of sound that is worked on at once.
     """
@@ -112,7 +112,7 @@ def test_a_longer_video_takes_little_more_memory(lenient, tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert sum(clip["n_frames"] for clip in row["clips"]) == n
-    assert (peaks[2] - peaks[1]) / (lengths[2] - lengths[1]) < 2_000  # bytes a frame
+    assert (peaks[2] - peaks[1]) / (lengths[2] - lengths[1]) < 3_000  # bytes a frame
 
 
 @pytest.mark.parametrize("case", ["odd", "variable rate", "50 fps", "12.5 fps", "unicode", "8-bit 8 kHz"])
@@ -343,9 +343,11 @@ def test_streamed_mel_is_the_mel_of_the_whole_sound(tmp_path, start_s, monkeypat
         mel = write_sound(stream, before, before + mel_frames(n) + 200, file)
         assert isinstance(mel, SoundFile) and mel.first == -before
         expected = log_mel(sound[round(start_s * 16_000) :])
-        got = mel.read(0, mel_frames(n))
+        got = mel.mel(0, mel_frames(n))
         np.testing.assert_allclose(got[2:], expected[2 : mel_frames(n)], atol=1e-5)
         if before:
             whole = log_mel(sound[round(start_s * 16_000) - before * 160 :])
-            np.testing.assert_allclose(mel.read(2 - before, 0), whole[2:before], atol=1e-5)
-        assert (mel.read(300, 310) == -1).all() and (mel.read(-500, -490) == -1).all()
+            np.testing.assert_allclose(mel.mel(2 - before, 0), whole[2:before], atol=1e-5)
+        assert (mel.mel(300, 310) == -1).all() and (mel.mel(-500, -490) == -1).all()
+        beside = mel.read(-before, mel_frames(n))[:, 80:].ravel()
+        np.testing.assert_allclose(beside, sound[round(start_s * 16_000) - before * 160 :][: len(beside)], atol=1e-4)

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from lipformer_core.cli import app
 from lipformer_core.config import AudioSettings, preset
 from lipformer_core.data.audio import mel_windows, silent_rows
+from lipformer_core.data.media import iter_frames
+from lipformer_core.data.media.soundtrack import iter_audio
 from lipformer_core.errors import DataError, NoFaceFound
 from lipformer_core.evaluation import protocol
 from lipformer_core.evaluation.cases import Puppet, exchange_partner, strangers_of
@@ -66,6 +68,7 @@ class Clip:
         self.images[:, :4, :4] = self.images[:, 42:43, 22:23]
         self.mel = np.full((FRAMES * MEL_PER_FRAME, 80), -1.0, np.float32)
         self.mel += np.repeat(self.opening, MEL_PER_FRAME)[:, None].astype(np.float32)
+        self.sound = np.repeat(self.opening * 1e4, 640).astype(np.int16)
         self.mel[:, 1] = np.repeat(REST + 0.1 * timing + 0.06, MEL_PER_FRAME) - 1  # and one band, the timing alone
 
     def frames(self, indices: np.ndarray) -> np.ndarray:
@@ -359,12 +362,17 @@ def test_exchange_prefers_another_person():
 
 def test_report_is_complete_and_says_what_is_missing(corpus, tmp_path):
     scorers = Scorers(missing={"lipformer.lpips": "not available: alexnet"})
+    for clip in corpus.clips.values():
+        clip.pose[::3, 0], clip.pose[1::3, 0], clip.pose[2::3, 0] = 0, -15, 30
     results, clips = _evaluate(Perfect(), corpus, scorers=scorers, sheets=1)
+    yaws = [results[f"copy_reference.mouth_psnr_yaw_{name}"] for name in ("0_10", "10_20", "20_up")]
+    assert min(yaws) <= results["copy_reference.mouth_psnr"] <= max(yaws)
     written = write_report(tmp_path, results, clips)
     assert written["lipformer.lpips"] is None and "alexnet" in written["lipformer.lpips.why"]
-    names = {"results.json", "table.csv", "summary.md", "series.npz", "sheet_0.png", "opening_0.png"}
+    names = {"results.json", "table.csv", "summary.md", "series.npz", "sheet_0.png", "strip_0.png", "opening_0.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 1 + len(clips)
+    assert "PSNR mouth, yaw above 20°" in (tmp_path / "summary.md").read_text()
     table = summary_table(results)
     assert "LipFormer" in table and "4 clips of 4 people" in table and "LPIPS" not in table
 
@@ -407,6 +415,61 @@ def test_the_sync_expert_judges_rows_by_the_sound_that_drives_them(corpus):
     results, _ = _evaluate(Perfect(), Corpus([gapped]), scorers=Scorers(sync=BarExpert()))
     assert "long enough" in results["ground_truth.sync_expert_distance.why"]
     assert "sync_expert_distance" not in " ".join(_evaluate(Perfect(), corpus)[0])
+
+
+class Original:
+    """In the place of SyncNet and its detector: the bar's brightness against the sound's loudness, as openings."""
+
+    def detect(self, images: np.ndarray) -> np.ndarray:
+        return np.tile([8.0, 10, 56, 58], (len(images), 1))
+
+    def embed_lips(self, crops: np.ndarray) -> np.ndarray:
+        side = 224 / 1.4 / 48  # pixels of SyncNet's crop to one of ours, whose rows 44 to 48 the bar has for certain
+        rows = slice(round(34 * side), round(38 * side))
+        level = crops[:, rows, 105:120].mean((1, 2, 3)) / 500
+        return np.lib.stride_tricks.sliding_window_view(level, 5)
+
+    def embed_sounds(self, sound: np.ndarray) -> np.ndarray:
+        level = sound.reshape(-1, 640).mean(1) / 1e4
+        return np.lib.stride_tricks.sliding_window_view(level, 5)[:-1]
+
+
+class Brightness:
+    """In the place of the recognition network: how bright each third of the face is."""
+
+    def embed(self, images: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        found = np.stack([part.mean((1, 2, 3)) for part in np.split(images[:, 1:], 3, axis=1)], 1)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+class Late(Perfect):
+    """Says everything ten frames too late."""
+
+    def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        return super().opening(upper, audio).roll(10)
+
+
+class Random(Perfect):
+    """Says what a sound would say that nobody gave it."""
+
+    def opening(self, upper: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        return REST + 0.2 * torch.rand(len(audio), generator=torch.Generator().manual_seed(len(audio)))
+
+
+def test_sound_ten_frames_late_lowers_every_score_and_a_strangers_gives_none(corpus, monkeypatch):
+    monkeypatch.setattr("lipformer_core.evaluation.clip_judge.BATCH", FRAMES)
+    scorers = {"lse": Original(), "sync": BarExpert(), "identity": Brightness()}
+    timely, late, random = (_evaluate(m, corpus, Scorers(**scorers))[0] for m in (Perfect(), Late(), Random()))
+    assert timely["lipformer.opening_corr_self"] > 0.99
+    assert abs(random["lipformer.opening_corr_self"]) < 0.3 and abs(late["lipformer.opening_corr_self"]) < 0.6
+    assert random["lipformer.lse_c"] < 0.5 * timely["lipformer.lse_c"]  # which looks 15 frames to either side
+    for worse in (late, random):
+        assert worse["lipformer.sync_expert_confidence"] < timely["lipformer.sync_expert_confidence"]
+    for results in (timely, late, random):  # and no row beats the film in any of these columns
+        for row in ("lipformer", "copy_reference", "warped_reference"):
+            assert results[f"{row}.lse_d"] >= results["ground_truth.lse_d"] - 1e-3
+            assert results[f"{row}.lse_c"] <= results["ground_truth.lse_c"] + 1e-3
+            assert results[f"{row}.identity"] <= 1 + 1e-9
 
 
 def test_a_run_without_a_sync_expert_says_how_to_get_one(tmp_path):
@@ -454,6 +517,10 @@ def test_the_same_command_twice_gives_the_same_numbers(tiny_run, tiny_corpus, tm
         assert done.exit_code == 0, done.output
         found = json.loads((tmp_path / "out/results.json").read_text())
         results.append({key: value for key, value in found.items() if "generate_fps" not in key})
+    assert (tmp_path / "out/exchange.png").is_file()
+    film = tmp_path / "out/film_exchanged_sound.mp4"
+    assert [frame.shape for _, frame in iter_frames(film)] == [(32, 64, 3)] * 16
+    assert np.abs(np.concatenate(list(iter_audio(film)), 1)).max() > 0.01
     first, second, threaded = results
     assert len(first) > 100 and first == second
     numbers = {key: value for key, value in first.items() if isinstance(value, float)}

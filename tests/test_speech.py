@@ -77,7 +77,7 @@ def test_long_sound_is_encoded_in_pieces_that_join(encoder, monkeypatch, tmp_pat
     monkeypatch.setattr("lipformer_core.data.media.source_streams.BLOCK", 400)
     with (tmp_path / "sound").open("wb+") as file:
         stored = write_sound(iter(np.array_split(sound, 7)), 0, len(whole), file, "moonshine")
-        np.testing.assert_allclose(stored.read(0, len(whole)), whole, atol=5e-3)
+        np.testing.assert_allclose(stored.read(0, len(whole))[:, :COLUMNS], whole, atol=5e-3)
         beyond = stored.read(len(whole), len(whole) + 3)
         assert (beyond[:, :80] == SILENCE).all() and not beyond[:, 80:].any()
         assert stored.mel(0, 5).shape == (5, 80)

@@ -17,6 +17,9 @@ from lipformer_core.training.judges import Judges
 
 from . import metrics
 from .cases import Puppet
+from .identity import Identity
+from .lse import COLUMNS as LSE
+from .lse import LONG, Lse, Watched
 from .pretrained_metrics import Fid, FidStatistics, LandmarkReader, Lpips
 from .sync import embed_mouths, embed_sounds, mouths, read_sync
 
@@ -27,6 +30,7 @@ FEWEST_MOTION = 1e-3  # deviation of the true opening below which a clip asks no
 SPEAKERS = ("lipformer", "wav2lip")  # rows that any sound can drive; the second where the run has trained it
 SCORED = ("ceiling", "copy_reference", "warped_reference", *SPEAKERS)
 SYNC = "sync_expert_distance", "sync_expert_confidence"  # our own expert's; not LSE-D and LSE-C
+YAWS = {"0_10": (0, 10), "10_20": (10, 20), "20_up": (20, 180)}  # bins of |yaw|, degrees
 
 
 @dataclass
@@ -48,7 +52,9 @@ class Scorers:
 
     lpips: Lpips | None = None
     fid: Fid | None = None
+    identity: Identity | None = None
     landmarks: LandmarkReader | None = None
+    lse: Lse | None = None
     sync: SyncNet | None = None
     judges: Judges | None = None
     wav2lip: Wav2Lip | None = None  # the baseline
@@ -69,6 +75,7 @@ class ClipJudge:
         self.edges: dict[str, list] = defaultdict(list)  # row to gradient energies
         self.landmarks: dict[str, list] = defaultdict(list)
         self.mouths: dict[str, list] = defaultdict(list)  # row or case to what the sync expert sees
+        self.lse: Watched | None = None
         self.pictures: dict[str, list] = defaultdict(list)
 
     def score(
@@ -85,12 +92,14 @@ class ClipJudge:
         puppets = {row: Puppet(model, clip, device) for row, model in models.items() if model is not None}
         gap = min(REFERENCE_GAP, len(frames) // 6)
         scored = frames[np.abs(frames - puppets["lipformer"].lender[frames]) > gap]
-        shown = _spread_over_opening(clip, frames) if keep_pictures else frames[:0]
+        shown = frames[spread_over_opening(np.asarray(clip.opening)[frames])] if keep_pictures else frames[:0]
+        if self.scorers.lse is not None and len(frames) >= LONG and len(clip.sound):
+            self.lse = Watched(self.scorers.lse, clip, frames)
         for start in range(0, len(frames), BATCH):
             self._batch(puppets, frames[start : start + BATCH], scored, shown)
         lips = {case: np.concatenate(readings) for case, readings in self.lips.items()}
         values = {name: float(np.concatenate(parts).mean()) for name, parts in self.scores.items()}
-        values |= self._movement(strangers, lips) | self._landmark_values() | self._sync_values()
+        values |= self._movement(strangers, lips) | self._landmark_values() | self._sync_values() | self._lse_values()
         for row, puppet in puppets.items():
             timed = puppet.seconds[1:] or puppet.seconds  # the first call also pays for warming up
             values[f"{row}.generate_fps"] = sum(n for n, _ in timed) / max(sum(s for _, s in timed), 1e-9)
@@ -120,14 +129,17 @@ class ClipJudge:
                 cases[_case(row, "shifted")] = puppet.say(seen, puppet.sound(clip, frames + self.shift))
         for name, images in (rows | cases).items():
             self.lips[name].append(self.meter.read(images))
-        if self.scorers.sync is not None:
-            for name, images in (rows | cases).items():
-                if name in rows or name.endswith("exchanged"):
+        for name, images in (rows | cases).items():
+            if name in rows or name.endswith("exchanged"):
+                if self.scorers.sync is not None:
                     self.mouths[name].append(mouths(images))
+                if self.lse is not None:
+                    self.lse.add(name, images, frames if name in rows else frames[exchanged])
         for name, images in rows.items():
             self.steps[name].append(metrics.border_step(images))
             self.edges[name].append(metrics.gradient_energy(images))
-        self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames])
+        yaw = np.abs(np.asarray(clip.pose)[frames, 0])
+        self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames], yaw)
         if self.scorers.landmarks is not None:
             for name in ("ground_truth", *puppets):
                 self.landmarks[name].append(self.scorers.landmarks.read(rows[name]))
@@ -138,11 +150,13 @@ class ClipJudge:
             if "exchanged" in cases and exchanged[at]:
                 self.pictures["exchanged"].append(cases["exchanged"][exchanged[:at].sum()])
 
-    def _score_pictures(self, rows: dict[str, NDArray], use: NDArray, landmarks: NDArray) -> None:
+    def _score_pictures(self, rows: dict[str, NDArray], use: NDArray, landmarks: NDArray, yaw: NDArray) -> None:
         if not use.any():
             return
         truth = rows["ground_truth"][use]
         boxes = metrics.mouth_boxes(landmarks[use], truth.shape[1])
+        identity = self.scorers.identity
+        known = None if identity is None else identity.embed(truth, landmarks[use])
         for row, images in rows.items():
             if self.scorers.fid is not None:
                 self.scorers.fid_sets[row].add(self.scorers.fid.features(images[use]))
@@ -151,6 +165,11 @@ class ClipJudge:
             columns = metrics.picture_scores(images[use], truth, boxes)
             if self.scorers.lpips is not None:
                 columns["lpips"] = self.scorers.lpips(images[use], truth)
+            if identity is not None:
+                columns["identity"] = (identity.embed(images[use], landmarks[use]) * known).sum(1)
+            for name, (low, high) in YAWS.items():
+                if (inside := (low <= yaw[use]) & (yaw[use] < high)).any():
+                    columns[f"mouth_psnr_yaw_{name}"] = columns["mouth_psnr"][inside]
             for column, numbers in columns.items():
                 self.scores[f"{row}.{column}"].append(numbers)
 
@@ -242,6 +261,17 @@ class ClipJudge:
                 values[f"{row}.{column}{ending}"] = value
         return values
 
+    def _lse_values(self) -> dict[str, float]:
+        """LSE-D and LSE-C of every row, and under the other's sound."""
+        values: dict[str, float] = {}
+        for name in () if self.lse is None else self.lse.windows:
+            exchanged = name.endswith("exchanged")
+            source, shown = (self.driver, self.both) if exchanged else (self.clip, self.frames)
+            row = name.removesuffix("exchanged").removesuffix("_") or "lipformer"
+            for column, value in zip(LSE, self.lse.scores(name, shown, source.sound), strict=False):
+                values[f"{row}.{column}{'_exchanged' if exchanged else ''}"] = value
+        return values
+
 
 def _case(row: str, case: str) -> str:
     """How a case of a row is called; LipFormer's have the plain names."""
@@ -277,7 +307,7 @@ def _shared_frames(clip: Any, driver: Any | None) -> NDArray[np.int64]:
     return np.flatnonzero(np.asarray(clip.valid)[:common] & np.asarray(driver.valid)[:common])
 
 
-def _spread_over_opening(clip: Any, frames: NDArray, count: int = 6) -> NDArray[np.int64]:
-    """A few frames from the most closed to the most open mouth, in order of time."""
-    order = frames[np.argsort(np.asarray(clip.opening)[frames], kind="stable")]
+def spread_over_opening(opening: NDArray, count: int = 6) -> NDArray[np.int64]:
+    """Which of (n,) openings to show: a few from the most closed to the most open one, in order of time."""
+    order = np.argsort(opening, kind="stable")
     return np.unique(order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)])

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from lipformer_core.errors import DataError
 from lipformer_core.results import write_results
 
-from .report import COLUMNS, RATIOS, ROWS
+from .report import BY_YAW, COLUMNS, RATIOS, ROWS
 
 # what is best in a column: the most, the least, or a figure; None: neither is better
 BEST: dict[str, float | None] = {
     **dict.fromkeys(("psnr", "ssim", "bottom_psnr", "mouth_psnr", "mouth_ssim"), inf),
     **dict.fromkeys(("opening_corr_self", "opening_corr_exchanged", "sync_expert_confidence"), inf),
-    **dict.fromkeys(("lpips", "sync_expert_distance"), -inf),
+    **dict.fromkeys(("identity", "lse_c", *BY_YAW), inf),
+    **dict.fromkeys(("lpips", "lmd", "lse_d", "sync_expert_distance"), -inf),
     **dict.fromkeys(("leak", "silence_motion"), 0.0),
     **dict.fromkeys(("motion", "sharpness", "seam"), 1.0),
     "jitter": None,
@@ -93,7 +94,7 @@ def sentence(column: str, found: Mapping[str, object], clips: int) -> str:
     """What `paired_difference` found of a column, in words."""
     digits = 2 if "psnr" in column else 3
     a, b, difference = (f"{found[key]:.{digits}f}" for key in ("a", "b", "difference"))
-    start = f"{COLUMNS[column]}: A {a}, B {b}"
+    start = f"{(COLUMNS | BY_YAW)[column]}: A {a}, B {b}"
     if found["difference.low"] is None:
         return f"{start}; one clip, so nothing is certain."
     interval = f"{difference} ({found['difference.low']:.{digits}f} to {found['difference.high']:.{digits}f})"

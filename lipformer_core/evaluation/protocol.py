@@ -8,6 +8,7 @@ What the mouth does is read from pixels by the mouth meter; its own agreement wi
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, Weight
 from ..model.syncnet import SyncNet
 from ..progress import tqdm
 from ..training.lipformer import Trained
+from . import lse
 from .cases import exchange_partner, strangers_of
 from .clip_judge import SCORED, SYNC, ClipJudge, ClipScores, Scorers
+from .identity import SFACE, Identity
 from .mouth_meter import train_meter
 from .pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, Fid, LandmarkReader, Lpips, why_not
 from .report import summarise, write_report
+from .showcase import illustrate
 from .sync import sync_accuracy
 
 SHIFT = 5  # frames: 0.2 s
@@ -54,10 +58,10 @@ def evaluate(
     run: folder of a training run; None: the weights that come with the package. data: folder of a prepared corpus.
     max_clips: the first so many clips, all if None.
     landmark_check: also read the lips by a landmark network; None: on real footage only.
-    Writes results.json, table.csv, summary.md, series.npz and pictures; returns the results. The mouth meter of the
-    data is trained once and kept beside them, or in `out` where their folder cannot be written; nothing is written
-    into the run. Where the run has a sync expert (`lipformer train sync`), it judges every row, and its own accuracy
-    on the split stands beside; where it has a Wav2Lip-style generator, that has its row. device: as of
+    Writes results.json, table.csv, summary.md, series.npz, pictures and short videos; returns the results. The mouth
+    meter of the data is trained once and kept beside them, or in `out` where their folder cannot be written; nothing is
+    written into the run. Where the run has a sync expert (`lipformer train sync`), it judges every row, and its own
+    accuracy on the split stands beside; where it has a Wav2Lip-style generator, that has its row. device: as of
     `load_lipformer`. Raises CheckpointError, ConfigError, DataError.
     """
     corpus = PreparedCorpus(data)
@@ -83,6 +87,8 @@ def evaluate(
         results |= _expert_accuracy(scorers.sync, corpus, split, progress)
     for row, speaker in (("lipformer", model), ("wav2lip", scorers.wav2lip)):
         results |= {} if speaker is None else {f"{row}.{name}": value for name, value in cost(speaker).items()}
+    if clips:
+        illustrate(model, [corpus.open(clip.clip_id) for clip in clips], Path(out))
     results |= {"split": split, "split_rule": corpus.manifest["split_rule"], "data_hash": corpus.hash}
     return write_report(Path(out), results, clips)
 
@@ -104,14 +110,19 @@ def open_scorers(run: Path, device: torch.device, landmark_check: bool) -> Score
         why = f"not available: {run.name} has no sync expert; lipformer train sync"
         scorers.missing |= {f"{row}.{column}": why for row in ("ground_truth", *SCORED) for column in SYNC}
         scorers.missing |= dict.fromkeys(ACCURACY, why)
-    try:
-        scorers.lpips = Lpips(device)
-    except (WeightsMissing, WeightsCorrupt) as error:
-        scorers.missing |= {f"{row}.lpips": why_not(LPIPS_TRUNK, error) for row in SCORED}
-    try:
-        scorers.fid = Fid(device)
-    except (WeightsMissing, WeightsCorrupt) as error:
-        scorers.missing |= {f"{row}.fid": why_not(FID_INCEPTION, error) for row in SCORED}
+    optional: dict[str, tuple] = {  # attribute to what opens it, its files, and its columns
+        "lpips": (partial(Lpips, device), (LPIPS_TRUNK,), ("lpips",)),
+        "fid": (partial(Fid, device), (FID_INCEPTION,), ("fid",)),
+        "identity": (Identity, (SFACE,), ("identity",)),
+        "lse": (partial(lse.Lse, device), (lse.SYNCNET, lse.DETECTOR), lse.COLUMNS),
+    }
+    for name, (opened, files, columns) in optional.items():
+        try:
+            setattr(scorers, name, opened())
+        except (WeightsMissing, WeightsCorrupt) as error:
+            why = why_not(next((file for file in files if file in str(error)), files[0]), error)
+            rows = ("ground_truth", *SCORED) if name == "lse" else SCORED
+            scorers.missing |= {f"{row}.{column}": why for row in rows for column in columns}
     if (run / "wav2lip" / "model.safetensors").is_file():
         scorers.wav2lip = load_wav2lip(run, device)
     else:
@@ -186,10 +197,12 @@ def evaluate_model(
             skipped[clip_id] = str(error)
     asked = {HEARD: "not available: trained without stage2.lip_supervision, nothing reads the lips from the sound"}
     asked |= {f"warped_reference.{column}": "not available: no reference was warped" for column in WARPED}
-    if scorers.sync is not None:
-        shown = [row for row in ("ground_truth", *SCORED) if any(f"{row}.deviation" in clip.values for clip in clips)]
-        too_short = "no clip is long enough for the sync expert"
-        asked |= {f"{row}.{column}": too_short for row in shown for column in SYNC}
+    shown = [row for row in ("ground_truth", *SCORED) if any(f"{row}.deviation" in clip.values for clip in clips)]
+    timed = ((scorers.sync, SYNC, "the sync expert"), (scorers.lse, lse.COLUMNS, "SyncNet, or has its sound"))
+    for scorer, columns, whom in timed:
+        if scorer is not None:
+            too_short = f"no clip is long enough for {whom}"
+            asked |= {f"{row}.{column}": too_short for row in shown for column in columns}
     measured = {key for clip in clips for key in clip.values}
     absent = {key: why for key, why in asked.items() if key not in measured}
     results = summarise(clips, skipped, scorers.missing | absent)

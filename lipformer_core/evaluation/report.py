@@ -8,7 +8,7 @@ import numpy as np
 
 from lipformer_core.results import write_results
 
-from .clip_judge import SCORED, SPEAKERS, ClipScores
+from .clip_judge import SCORED, SPEAKERS, YAWS, ClipScores, spread_over_opening
 from .metrics import bootstrap_interval
 
 ENDINGS = ("", ".low", ".high", ".why", ".low.why", ".high.why")
@@ -54,11 +54,15 @@ COLUMNS = {
     "mouth_ssim": "SSIM mouth",
     "lpips": "LPIPS",
     "fid": "FID",
+    "identity": "identity",
+    "lmd": "LMD",
     "opening_corr_self": "opening, own audio",
     "opening_corr_exchanged": "opening, other's audio",
     "leak": "leak",
     "leak_floor": "leak, floor",
     "silence_motion": "motion in silence",
+    "lse_d": "LSE-D",
+    "lse_c": "LSE-C",
     "sync_expert_distance": "sync expert, distance",
     "sync_expert_confidence": "sync expert, confidence",
     "motion": "motion, over the truth's",
@@ -67,6 +71,10 @@ COLUMNS = {
     "seam": "seam",
     "parameters": "parameters, millions",
     "gflop": "GFLOP a frame",
+}
+BY_YAW = {
+    f"mouth_psnr_yaw_{name}": f"PSNR mouth, yaw {low} to {high}°" if high < 90 else f"PSNR mouth, yaw above {low}°"
+    for name, (low, high) in YAWS.items()
 }
 LABELS = ROWS | {"lipformer": "LipFormer, own audio", "exchanged": "LipFormer, other's audio", "silence": "silence"}
 
@@ -116,20 +124,32 @@ def _interval(key: str, pairs: list[tuple[float, float]]) -> dict[str, object]:
     return out
 
 
-def summary_table(results: Mapping[str, object], columns: Mapping[str, str] = COLUMNS) -> str:
-    """The rows and columns of the protocol as a Markdown table: mean and interval, a dash where there is none."""
-    shown = [c for c in columns if any(results.get(f"{row}.{c}") is not None for row in ROWS)]
-    lines = ["| row | " + " | ".join(columns[c] for c in shown) + " |", "| --- |" + " --- |" * len(shown)]
+def score_cells(
+    results: Mapping[str, object], columns: Mapping[str, str] = COLUMNS, prefix: str = ""
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Rows and columns of the protocol in words: headings, and row to its cells: mean, interval; a dash for none.
+
+    What no row has is left out. prefix: of the results' keys.
+    """
+    shown = [c for c in columns if any(results.get(f"{prefix}{row}.{c}") is not None for row in ROWS)]
+    table: dict[str, list[str]] = {}
     for row, title in ROWS.items():
-        if all(results.get(f"{row}.{column}") is None for column in shown):
-            continue
         cells = []
         for column in shown:
-            mean, low, high = (results.get(f"{row}.{column}{end}") for end in ("", ".low", ".high"))
+            mean, low, high = (results.get(f"{prefix}{row}.{column}{end}") for end in ("", ".low", ".high"))
             digits = 1 if "psnr" in column or column == "fid" else 3
             interval = "" if low is None or high is None else f" ({low:.{digits}f} to {high:.{digits}f})"
             cells.append("–" if mean is None else f"{mean:.{digits}f}{interval}")
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        if set(cells) - {"–"}:
+            table[title] = cells
+    return [columns[c] for c in shown], table
+
+
+def summary_table(results: Mapping[str, object], columns: Mapping[str, str] = COLUMNS) -> str:
+    """`score_cells` as a Markdown table, with the number of clips, people and frames."""
+    headings, table = score_cells(results, columns)
+    lines = ["| row | " + " | ".join(headings) + " |", "| --- |" + " --- |" * len(headings)]
+    lines += [f"| {title} | " + " | ".join(cells) + " |" for title, cells in table.items()]
     counts = f"{results['n_clips']} clips of {results['n_persons']} people, {results['n_frames']} frames"
     return "\n".join([*lines, "", f"{counts}; in brackets the 95 % bootstrap interval over clips.", ""])
 
@@ -137,6 +157,7 @@ def summary_table(results: Mapping[str, object], columns: Mapping[str, str] = CO
 def write_report(out: Path, results: dict[str, object], clips: Sequence[ClipScores]) -> dict[str, object]:
     """Write table.csv, summary.md, series.npz and pictures to `out`, results.json last; return what it holds."""
     from lipformer_core.figures import plots
+    from lipformer_core.figures.results import close_ups
 
     out.mkdir(parents=True, exist_ok=True)
     columns = sorted({name for clip in clips for name in clip.values})
@@ -146,12 +167,17 @@ def write_report(out: Path, results: dict[str, object], clips: Sequence[ClipScor
         for clip in clips:
             numbers = [f"{clip.values[c]:.6g}" if c in clip.values else "" for c in columns]
             writer.writerow([clip.clip_id, clip.person, clip.partner or "", clip.n_frames, *numbers])
-    (out / "summary.md").write_text(summary_table(results), encoding="utf-8")
+    tables = [summary_table(results, columns) for columns in (COLUMNS, BY_YAW)]
+    (out / "summary.md").write_text("\n".join(tables), encoding="utf-8")
     series = {f"{clip.clip_id}/{name}": values for clip in clips for name, values in clip.series.items()}
     np.savez_compressed(out / "series.npz", **series)
     for number, clip in enumerate(c for c in clips if c.pictures):
         rows = {LABELS[name]: images for name, images in clip.pictures.items()}
         plots.contact_sheet(rows, title=clip.clip_id).savefig(out / f"sheet_{number}.png", dpi=150)
+        opening = clip.series["truth"]
+        widest = opening[spread_over_opening(opening)].argmax()
+        rows = {title: clip.pictures[row] for row, title in ROWS.items() if row in clip.pictures}
+        close_ups(rows, int(widest), title=clip.clip_id).savefig(out / f"strip_{number}.png", dpi=150)
         curves = {"truth": clip.series["truth"], "generated, own audio": clip.series["lipformer"]}
         curves["generated, silence"] = clip.series["silence"]
         plots.opening_curves(curves, title=clip.clip_id).savefig(out / f"opening_{number}.png", dpi=150)

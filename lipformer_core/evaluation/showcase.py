@@ -8,12 +8,15 @@ import torch
 from numpy.typing import NDArray
 
 from lipformer_core import checkpoint
+from lipformer_core.data.media.writer import VideoWriter
 from lipformer_core.data.prepared.clips import Clip, PreparedCorpus
 from lipformer_core.model.autoencoder import to_images
 from lipformer_core.model.lipformer import LipFormer
+from lipformer_core.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 from .cases import Puppet, exchange_partner
 
+BATCH, PEOPLE = 16, 5  # frames at once; faces of the grid
 FROZEN = ("encoder", "upper_codebook", "bottom_codebook")
 
 
@@ -54,6 +57,58 @@ def overview(model: LipFormer, corpus: PreparedCorpus, people: int = 4, split: s
         for label, images in under_sounds(model, clip, driver, open_and_closed(clip)).items():
             rows.setdefault(label, []).extend(images)
     return rows
+
+
+def exchange(model: LipFormer, clips: Sequence[Clip]) -> tuple[NDArray, NDArray, NDArray]:
+    """Every clip's face under every clip's sound, as `figures.results.exchange_grid` takes them.
+
+    A face is the frame whose mouth is half open; a sound that of the moment when its speaker's mouth is widest open,
+    for every other speaker most closed.
+    """
+    own = [open_and_closed(clip, 3)[1] for clip in clips]
+    moments = [open_and_closed(clip)[number % 2] for number, clip in enumerate(clips)]
+    faces, speakers = (np.concatenate([c.frames([i]) for c, i in zip(clips, at, strict=True)]) for at in (own, moments))
+    generated = []
+    for clip, frame, face in zip(clips, own, faces, strict=True):
+        puppet = Puppet(model, clip, next(model.parameters()).device)
+        seen = puppet.look(face[None], [frame])
+        sounds = (puppet.sound(driver, [moment]) for driver, moment in zip(clips, moments, strict=True))
+        generated.append(np.concatenate([puppet.say(seen, sound) for sound in sounds]))
+    return faces, speakers, np.stack(generated)
+
+
+def film(model: LipFormer, clip: Clip, driver: Clip, path: Path, frames: int = 3 * FPS) -> None:
+    """Write a short video: the clip as filmed beside the same frames under the driver's sound, which is heard."""
+    count = min(frames, len(clip.valid), len(driver.valid))
+    shown = np.flatnonzero(clip.valid[:count])
+    puppet, sound = Puppet(model, clip, next(model.parameters()).device), None
+    if len(driver.sound):
+        sound = driver.sound[: count * SAMPLES_PER_FRAME] / np.float32(2**15), SAMPLE_RATE
+    size = puppet.model.config.data.size
+    with VideoWriter(path, 2 * size, size, FPS, sound, crf=23) as writer:
+        for part in np.split(np.arange(count), range(BATCH, count, BATCH)):
+            pictures = np.tile(clip.frames(part), (1, 1, 2, 1))
+            use = np.isin(part, shown)
+            if use.any():
+                seen = puppet.look(pictures[use, :, :size], part[use])
+                pictures[use, :, size:] = puppet.say(seen, puppet.sound(driver, part[use]))
+            for picture in pictures:
+                writer.write(picture)
+
+
+def illustrate(model: LipFormer, clips: Sequence[Clip], out: Path) -> None:
+    """The grid of exchanged sound and two short videos of the first clip, under its own and the next one's sound."""
+    from ..figures.results import exchange_grid
+
+    first: dict[str, Clip] = {}
+    for clip in clips:
+        first.setdefault(clip.info.person, clip)
+    people = list(first.values())[:PEOPLE]
+    out.mkdir(parents=True, exist_ok=True)
+    exchange_grid(*exchange(model, people)).savefig(out / "exchange.png", dpi=150)
+    film(model, people[0], people[0], out / "film_own_sound.mp4")
+    if len(people) > 1:
+        film(model, people[0], people[1], out / "film_exchanged_sound.mp4")
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import wrap
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -36,7 +35,7 @@ def contact_sheet(rows: Mapping[str, Sequence[NDArray]], *, title: str = "", col
             axis.set_frame_on(False)
         for axis, image in zip(line, images, strict=False):
             axis.imshow(image)
-        line[0].set_ylabel("\n".join(wrap(label, 18)), rotation=0, ha="right", va="center", fontsize=8)
+        line[0].set_ylabel(wrapped(label), rotation=0, ha="right", va="center", fontsize=8)
     for axis, heading in zip(axes[0], columns, strict=False):
         axis.set_title(heading, fontsize=8)
     if title:
@@ -177,3 +176,10 @@ def warp_grid(image: NDArray, grid: NDArray) -> Figure:
     for axis in (left, right):
         axis.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     return figure
+
+
+def wrapped(label: str, width: int = 18) -> str:
+    """A label in lines."""
+    import textwrap
+
+    return "\n".join(textwrap.wrap(label, width))

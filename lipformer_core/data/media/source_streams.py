@@ -81,12 +81,15 @@ def _from(container: object, path: Path, start_s: float, damage: Damage | None) 
 
 @dataclass(frozen=True)
 class SoundFile:
-    """A clip's `speech.sound_rows` in a file: row 0 is centred on the clip's first picture; `first` may be negative."""
+    """A clip's `speech.sound_rows` in a file, and in HOP columns after them the samples from each row's middle on.
+
+    Row 0 is centred on the clip's first picture; `first` may be negative.
+    """
 
     file: BinaryIO
     first: int
     count: int
-    width: int = N_MELS
+    width: int = N_MELS + HOP
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Rows [first, last): float32 (last - first, width), silence where there is no sound."""
@@ -150,11 +153,12 @@ def write_sound(
         if ended and len(held) < wanted:
             held = np.pad(held, (0, wanted - len(held)))
         last = min(done + BLOCK, count)
-        rows = sound_rows(held[:wanted], encoder)
-        file.write(rows[done - at : last - at].astype(ROW).tobytes())
+        rows = sound_rows(held[:wanted], encoder)[done - at : last - at]
+        samples = held[(done - at) * HOP : (last - at) * HOP].reshape(-1, HOP)
+        file.write(np.concatenate([rows, samples], 1).astype(ROW).tobytes())
         held, at, done = held[(last - lead - at) * HOP :], last - lead, last
     file.flush()
-    return SoundFile(file, -before, done, sound_width(encoder))
+    return SoundFile(file, -before, done, sound_width(encoder) + HOP)
 
 
 def crop_box(rgb: np.ndarray, crop: tuple[int, int, int, int] | None) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import DataError
 from ...timing import N_MELS
 
-SOUND = ("mel", "speech")  # and the same with _before and _after
+SOUND = ("mel", "speech", "sound")  # and the same with _before and _after
 AROUND = ("_before", "", "_after")
 
 

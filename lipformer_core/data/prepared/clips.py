@@ -59,6 +59,7 @@ class Clip:
     """One prepared clip: 25 frames/s aligned crops, log-mel, landmarks, transforms, pose."""
 
     mel = _array("mel", "Log-mel, float32 (n_mel, 80); mel frame 4 i is centred on video frame i.")
+    sound = _array("sound", "Its sound, int16 at 16 kHz; sample 640 i belongs to video frame i.")
     landmarks = _array("landmarks", "68 points in CROP pixels, float32 (n, 68, 2).")
     transforms = _array("transforms", "Source pixels to crop pixels, float64 (n, 2, 3).")
     pose = _array("pose", "Degrees (yaw, pitch, roll), float32 (n, 3).")

@@ -164,7 +164,7 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO
     landmarks += corner  # in place: no second copy of a long video's
     transforms = crop_transforms(landmarks, track.valid, config.data.size, shot=track.shot)
     offsets, sharpness = _cut(frames(), transforms, track.valid, crops, config)
-    sound = SoundFile(heard, 0, 0, sound_width(config.audio.speech_encoder))
+    sound = SoundFile(heard, 0, 0, sound_width(config.audio.speech_encoder) + HOP)
     share = offset = None
     if stream is not None:
         count = before + mel_frames(n) + CONTEXT
@@ -245,9 +245,10 @@ def _part_clip(metadata: dict, material: Material, cut: tuple[int, int]) -> Part
         "_after": material.sound.read(end, max(end, min(high, end + CONTEXT))),
     }
     arrays = {f"mel{part}": np.ascontiguousarray(rows[:, :N_MELS]) for part, rows in heard.items()}
-    if material.sound.width > N_MELS:
-        arrays |= {f"speech{part}": rows[:, N_MELS:].astype(np.float16) for part, rows in heard.items()}
+    if material.sound.width > N_MELS + HOP:
+        arrays |= {f"speech{part}": rows[:, N_MELS:-HOP].astype(np.float16) for part, rows in heard.items()}
     arrays |= {
+        "sound": np.clip(np.rint(heard[""][:, -HOP:].ravel() * 2**15), -(2**15), 2**15 - 1).astype(np.int16),
         "landmarks": landmarks.astype(np.float32),
         "transforms": transforms.astype(np.float64),
         "pose": np.asarray(material.pose[first:last], np.float32),

@@ -1,9 +1,10 @@
 """Every filmed person and portrait at hand says what another one says, by one `dub_batch`, and a table of what came.
 
 `LIPFORMER_CLIPS=… python -m papermill_runs.dub_everything OUT` pairs each clip and portrait of the MEDIA.csv beside
-LIPFORMER_CLIPS, and each file of the folder `inputs` there, with the sound of another person half the list away. A
-video longer than LONG_S is dubbed for its first SHORT_S seconds, as `cut` does. OUT then holds what `lipformer
-dub-batch` leaves, and the list; the same command goes on where it was stopped, and one that is finished only reports.
+LIPFORMER_CLIPS, and each file of the folder `inputs` there, with the sound of another person half the list away.
+Where a video or its sound is longer than LONG_S, its first SHORT_S seconds are dubbed with the policy `cut`, and of the
+many clips in the folders below LIPFORMER_CLIPS the first SAMPLE_S; a portrait gets a sound of at most SHORT_S. OUT then
+holds what `lipformer dub-batch` leaves, and the list; the same command goes on where it was stopped.
 """
 
 import csv
@@ -19,7 +20,7 @@ from lipformer_core.data.media import probe
 from lipformer_core.dubbing.batch import dub_batch
 from lipformer_core.errors import LipFormerError
 
-LONG_S, SHORT_S = 10.0, 5.0
+LONG_S, SHORT_S, SAMPLE_S = 10.0, 5.0, 1.0
 COLUMNS = ("video", "audio", "output", "policy", "end")
 
 
@@ -33,18 +34,22 @@ def pairs(media: Path) -> list[dict[str, str]]:
         if row["split"] == "speech":
             continue
         later = (rows[(number + len(rows) // 2 + step) % len(rows)] for step in range(len(rows)))
-        voice = next(r for r in later if r["split"] in {"clip", "speech"} and r["person"] != row["person"])
-        long = float(row["duration_s"].strip("-") or 0) > LONG_S
+        voices = (r for r in later if r["split"] in {"clip", "speech"} and r["person"] != row["person"])
+        voice = next(r for r in voices if row["split"] == "clip" or float(r["duration_s"]) <= SHORT_S)
+        end = ""
+        if row["split"] == "clip":
+            longer = max(float(r["duration_s"]) for r in (row, voice))
+            end = SAMPLE_S if row["file"].count("/") > 1 else SHORT_S if longer > LONG_S else ""
         lines.append(
             {
                 "video": str(media.parent / row["file"]),
                 "audio": str(media.parent / voice["file"]),
                 "output": row["file"].replace("/", "_") + ".mp4",
-                "policy": "cut" if long else "",
-                "end": str(SHORT_S) if long else "",
+                "policy": "cut" if end else "",
+                "end": str(end),
             }
         )
-    return lines
+    return sorted(lines, key=lambda line: line["end"] == str(SAMPLE_S))
 
 
 def summary(table: list[dict]) -> str:
@@ -75,7 +80,7 @@ def _off(line: dict) -> tuple[float, bool]:
     """How many frames longer or shorter than its sound a result is as a player sees it, and whether it was to be cut."""
     made = probe(line["out"])
     cut = line["asked"].get("policy") == "cut"
-    wanted = min(line["audio_s"], SHORT_S) if cut else line["audio_s"]
+    wanted = min(line["audio_s"], line["asked"]["end"], probe(line["video"]).pictures_s) if cut else line["audio_s"]
     return abs(made.pictures_s - wanted) * float(made.fps), cut
 
 

@@ -2,8 +2,8 @@
 
 `LIPFORMER_CLIPS=… python -m papermill_runs.dub_everything OUT` pairs each clip and portrait of the MEDIA.csv beside
 LIPFORMER_CLIPS, and each file of the folder `inputs` there, with the sound of another person half the list away.
-Where a video or its sound is longer than LONG_S, its first SHORT_S seconds are dubbed with the policy `cut`, and of the
-many clips in the folders below LIPFORMER_CLIPS the first SAMPLE_S; a portrait gets a sound of at most SHORT_S. OUT then
+Of a clip the first CLIP_S seconds are dubbed with the policy `cut`, of the many clips in the folders below LIPFORMER_CLIPS
+the first SAMPLE_S; what is not in the CSV as a clip gets a sound of at most CLIP_S and is dubbed to its end. OUT then
 holds what `lipformer dub-batch` leaves, and the list; the same command goes on where it was stopped.
 """
 
@@ -20,7 +20,7 @@ from lipformer_core.data.media import probe
 from lipformer_core.dubbing.batch import dub_batch
 from lipformer_core.errors import LipFormerError
 
-LONG_S, SHORT_S, SAMPLE_S = 10.0, 5.0, 1.0
+CLIP_S, SAMPLE_S = 2.0, 0.4
 COLUMNS = ("video", "audio", "output", "policy", "end")
 
 
@@ -35,21 +35,18 @@ def pairs(media: Path) -> list[dict[str, str]]:
             continue
         later = (rows[(number + len(rows) // 2 + step) % len(rows)] for step in range(len(rows)))
         voices = (r for r in later if r["split"] in {"clip", "speech"} and r["person"] != row["person"])
-        voice = next(r for r in voices if row["split"] == "clip" or float(r["duration_s"]) <= SHORT_S)
-        end = ""
-        if row["split"] == "clip":
-            longer = max(float(r["duration_s"]) for r in (row, voice))
-            end = SAMPLE_S if row["file"].count("/") > 1 else SHORT_S if longer > LONG_S else ""
+        clip = row["split"] == "clip"
+        voice = next(r for r in voices if clip or float(r["duration_s"]) <= CLIP_S)
         lines.append(
             {
                 "video": str(media.parent / row["file"]),
                 "audio": str(media.parent / voice["file"]),
                 "output": row["file"].replace("/", "_") + ".mp4",
-                "policy": "cut" if end else "",
-                "end": str(end),
+                "policy": "cut" if clip else "",
+                "end": str(SAMPLE_S if row["file"].count("/") > 1 else CLIP_S) if clip else "",
             }
         )
-    return sorted(lines, key=lambda line: line["end"] == str(SAMPLE_S))
+    return lines
 
 
 def summary(table: list[dict]) -> str:

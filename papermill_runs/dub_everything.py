@@ -25,7 +25,10 @@ COLUMNS = ("video", "audio", "output", "policy", "end")
 
 
 def pairs(media: Path) -> list[dict[str, str]]:
-    """The list for `dub_batch`: a line a clip, portrait or odd file beside the CSV `media`. DataError as `read_rows`."""
+    """The list for `dub_batch`: a line a clip, portrait or odd file beside the CSV `media`; small folders come first.
+
+    raises DataError as `read_rows`
+    """
     rows = read_rows(media, "file", "person", "split", "duration_s")
     odd = [f for f in sorted((media.parent / "inputs").glob("*")) if f.suffix.lower() in IMAGE_ENDINGS | VIDEO_ENDINGS]
     rows += [{"file": f"inputs/{f.name}", "person": "", "split": "odd", "duration_s": ""} for f in odd]
@@ -46,7 +49,8 @@ def pairs(media: Path) -> list[dict[str, str]]:
                 "end": str(SAMPLE_S if row["file"].count("/") > 1 else CLIP_S) if clip else "",
             }
         )
-    return lines
+    sizes = Counter(Path(line["video"]).parent for line in lines)
+    return sorted(lines, key=lambda line: sizes[Path(line["video"]).parent])
 
 
 def summary(table: list[dict]) -> str:

@@ -1,4 +1,4 @@
-"""Bad inputs of `lipformer dub`, made on the spot: one sentence and exit code 2, or what is documented; no half file."""
+"""Bad inputs of `lipformer dub`, made here: one sentence and exit code 2, or what is documented; no half file."""
 
 import io
 import json

@@ -102,7 +102,7 @@ def dub(
             another process is making the same.
         AudioTooLong: under the policy `error`.
         NoFaceFound: no frame shows the face.
-        ConfigError: an unknown policy; a stretch outside the video; no picture, or no face, where the reference should be.
+        ConfigError: an unknown policy; a stretch outside the video; no face in a picture where the reference should be.
         WeightsMissing: no landmark network is present and no `landmarks` were given.
     """
     started = time.perf_counter()

@@ -141,9 +141,12 @@ def dub(
         if rows[:, :N_MELS].max() == SILENCE:
             warnings.append("the sound is digital silence")
     audio_s = len(samples) / SAMPLE_RATE
+    del samples
     until = min(start + audio_s + 1.0, np.inf if end is None else end)  # nothing later is shown
     size, heard_as = model.config.data.size, model.config.audio
     mean = band_means(rows) if heard_as.mean_normalise else 0.0
+    if rows.shape[1] > N_MELS:
+        rows = rows.astype(np.float16)  # as corpora keep the features; they are most of what grows with length
     own_rate, rate = float(source.fps), float(source.result_fps)
     cover = CoverCheck()
     step = STEP if source.is_image else int(np.clip(frames_held(source.height, source.width) // 2, 1, STEP))

@@ -14,7 +14,7 @@ import torch
 from material import FAKE_CONFIG, FakeModel, draw_face, face_clip, frame_index, tone, write_video, write_wav
 
 from lipformer_core.checkpoint import fingerprint
-from lipformer_core.data.audio import log_mel
+from lipformer_core.data.audio import log_mel, mel_windows
 from lipformer_core.data.faces.tracking import FaceTrack
 from lipformer_core.data.media import frame_times, iter_frames, probe, read_audio
 from lipformer_core.dubbing.dub import COMMENT, dub, output_order
@@ -93,6 +93,18 @@ def test_a_model_of_normalised_sound_hears_it_less_the_recordings_mean(tmp_path)
     plain, less = (torch.cat(heard[k]) for k in (False, True))
     mean = torch.from_numpy(log_mel(read_audio(m.audio)).mean(0))
     torch.testing.assert_close(less, plain - mean, atol=1e-5, rtol=0)
+
+
+def test_features_of_the_speech_encoder_are_held_as_corpora_hold_them(tmp_path, monkeypatch):
+    m, heard = Material(tmp_path), []
+    rows = np.random.default_rng(0).normal(0, 3, (101, 368)).astype(np.float32)
+    monkeypatch.setattr("lipformer_core.dubbing.dub.sound_rows", lambda *_a, **_k: rows)
+    m.model.config = FAKE_CONFIG.replace({"audio.speech_encoder": "moonshine"})
+    say = partial(FakeModel.say, m.model)
+    m.model.say = lambda face, audio, **how: heard.append(audio) or say(face, audio[..., :80], **how)
+    m.dub()
+    expected = mel_windows(rows.astype(np.float16), np.arange(25) / 25, 16)
+    np.testing.assert_array_equal(torch.cat(heard), expected)
 
 
 @pytest.mark.parametrize("fps", RATES)

@@ -129,8 +129,8 @@ def test_a_still_avif_is_a_portrait(tmp_path, frames):
 
 def test_a_picture_in_tiles_is_refused_with_a_hint():
     tiles = [SimpleNamespace(disposition=Disposition.dependent, codec_context=object())] * 4
-    container = SimpleNamespace(name="a.heic", streams=SimpleNamespace(video=tiles))
-    with pytest.raises(UnreadableMedia, match=r"a\.heic.*4 coded parts.*JPEG or PNG"):
+    container = SimpleNamespace(name="file:a.heic", streams=SimpleNamespace(video=tiles))
+    with pytest.raises(UnreadableMedia, match=r"^a\.heic.*4 coded parts.*JPEG or PNG"):
         video_stream(container)
     whole = SimpleNamespace(disposition=Disposition.default, codec_context=object())
     container.streams.video = [tiles[0], whole]

@@ -72,20 +72,22 @@ class CoverCheck:
 def _unlike(pixels: np.ndarray, indices: np.ndarray, near: int) -> np.ndarray:
     """Which crops' lower faces are unlike those of crops with the same upper face; pixels: (n, upper and lower)."""
     among = np.unique(np.linspace(0, len(indices) - 1, AMONG).round().astype(int))
-    upper, lower = (_unit(pixels[:, side]) for side in (slice(UPPER.sum()), slice(UPPER.sum(), None)))
+    sides = slice(UPPER.sum()), slice(UPPER.sum(), None)
     alike, same = np.empty(len(indices), np.float32), np.empty(len(indices), np.float32)
     unlike = np.zeros(len(indices), bool)
     for _ in range(2):  # again without those found: who is free just before or after resembles them in pose and light
         free = among[~unlike[among]]
         if len(free) <= ALIKE:
             break
+        upper, lower = (_unit(pixels[free, side]).T for side in sides)
         for first in range(0, len(indices), BLOCK):
             block = slice(first, first + BLOCK)
-            above = upper[block] @ upper[free].T
+            above, below = (_unit(pixels[block, side]) for side in sides)
+            above, below = above @ upper, below @ lower
             above[np.abs(indices[block, None] - indices[free]) <= near] = -1
             best = np.argpartition(-above, ALIKE, axis=1)[:, :ALIKE]
             alike[block] = np.median(np.take_along_axis(above, best, 1), axis=1)
-            same[block] = np.median(np.take_along_axis(lower[block] @ lower[free].T, best, 1), axis=1)
+            same[block] = np.median(np.take_along_axis(below, best, 1), axis=1)
         unlike = (same < np.median(same) - DROP) & (alike > LEAST)
     return unlike
 

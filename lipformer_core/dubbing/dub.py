@@ -23,7 +23,7 @@ from ..data.audio import SILENCE, band_means
 from ..data.audio.speech import sound_rows, why_absent
 from ..data.faces import Tracker
 from ..data.faces.alignment import TRANSFORM_SIGMA, crop_transforms, transform_points
-from ..data.faces.tracking import appearances
+from ..data.faces.tracking import appearances, load_track
 from ..data.media import Damage, FrameReader, VideoWriter, frames_held, probe, read_audio
 from ..errors import ConfigError, NoAudioStream, NoVideoStream
 from ..files import check_outputs
@@ -102,7 +102,7 @@ def dub(
             another process is making the same.
         AudioTooLong: under the policy `error`.
         NoFaceFound: no frame shows the face.
-        ConfigError: an unknown policy; a stretch outside the video; no face where the reference should be.
+        ConfigError: an unknown policy; a stretch outside the video; no face in a picture where the reference should be.
         WeightsMissing: no landmark network is present and no `landmarks` were given.
     """
     started = time.perf_counter()
@@ -115,6 +115,8 @@ def dub(
         [Path(path) for path in paths if path is not None] for paths in ((out, report), (video, audio, landmarks))
     )
     check_outputs(outputs, inputs)
+    if landmarks is not None:
+        load_track(landmarks)
     source, sound = probe(video), probe(audio)
     if not source.has_video:
         raise NoVideoStream(f"{video}: no pictures inside that can be decoded; give a video or a portrait")
@@ -139,9 +141,12 @@ def dub(
         if rows[:, :N_MELS].max() == SILENCE:
             warnings.append("the sound is digital silence")
     audio_s = len(samples) / SAMPLE_RATE
+    del samples
     until = min(start + audio_s + 1.0, np.inf if end is None else end)  # nothing later is shown
     size, heard_as = model.config.data.size, model.config.audio
     mean = band_means(rows) if heard_as.mean_normalise else 0.0
+    if rows.shape[1] > N_MELS:
+        rows = rows.astype(np.float16)  # as corpora keep the features; they are most of what grows with length
     own_rate, rate = float(source.fps), float(source.result_fps)
     cover = CoverCheck()
     step = STEP if source.is_image else int(np.clip(frames_held(source.height, source.width) // 2, 1, STEP))
@@ -158,6 +163,8 @@ def dub(
                 if landmarks is None:
                     kept.save_track(*found)
         times, track, seen = found
+        if reference is not None and not 0 <= reference < times[-1] + 1 / own_rate:
+            raise ConfigError(f"reference at {reference:g} s: no picture of what is dubbed; name another time")
         order = output_order(times, source, audio_s, policy, start, end)
         sigma = TRANSFORM_SIGMA * own_rate / FPS  # as in training, where a frame lasts 1/25 s
         transforms = crop_transforms(track.landmarks, track.valid, size, sigma, track.shot)

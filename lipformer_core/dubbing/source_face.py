@@ -53,10 +53,11 @@ def follow(
             )
         _check_start(source, start, times[-1])
         shown = (np.arange(len(times)) >= picture_at(times, start)) & (times < end)
+        inside = (track.landmarks >= 0) & (track.landmarks < (source.width, source.height))
         square = transform_points(square_pixels(source)[:2], track.landmarks)
-        track = replace(track, landmarks=square, valid=track.valid & shown)
+        track = replace(track, landmarks=square, valid=track.valid & shown & inside.all(2).any(1))
         if not track.valid.any():
-            raise NoFaceFound(f"{landmarks}: not a single row is valid")
+            raise NoFaceFound(f"{landmarks}: not a single row is valid and in the picture")
         return times, track
     times: list[float] = []
 

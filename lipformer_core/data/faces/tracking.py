@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -54,6 +56,8 @@ class FaceTrack:
 def load_track(path: str | os.PathLike) -> FaceTrack:
     """Read landmarks from an `.npz`: `landmarks` (n, 68, 2), and if present `pose` (n, 3), `valid` and `shot` (n,).
 
+    A row that is not finite, or no wider or higher than a pixel, is not valid.
+
     Raises:
         DataError: no such file, or arrays of other names or shapes.
     """
@@ -64,13 +68,15 @@ def load_track(path: str | os.PathLike) -> FaceTrack:
             pose = file["pose"].astype(np.float32) if "pose" in file else np.zeros((n, 3), np.float32)
             valid = file["valid"].astype(bool) if "valid" in file else np.ones(n, bool)
             shot = file["shot"].astype(np.int32) if "shot" in file else np.zeros(n, np.int32)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: no landmark file (an .npz with `landmarks`): {error}") from error
     if landmarks.shape != (n, 68, 2) or pose.shape != (n, 3) or valid.shape != (n,) or shot.shape != (n,):
         raise DataError(
             f"{path}: needs landmarks (n, 68, 2), pose (n, 3), valid (n,), shot (n,); landmarks are {landmarks.shape}"
         )
-    return FaceTrack(landmarks, pose, valid & np.isfinite(landmarks).all((1, 2)), np.zeros(n, bool), shot)
+    landmarks[~np.isfinite(landmarks).all((1, 2))] = 0
+    valid &= (np.ptp(landmarks, axis=1) > 1).all(1)
+    return FaceTrack(landmarks, pose, valid, np.zeros(n, bool), shot)
 
 
 def appearances(track: FaceTrack) -> np.ndarray:

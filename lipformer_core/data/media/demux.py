@@ -203,8 +203,8 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream | Non
     whole = next((s for s in streams if not s.disposition & Disposition.dependent), None)
     if whole is None and streams:
         raise UnreadableMedia(
-            f"{container.name}: a picture in {len(streams)} coded parts (HEIC or AVIF, as phones write it), which "
-            "cannot be put together here; save it as JPEG or PNG"
+            f"{container.name.removeprefix('file:')}: a picture in {len(streams)} coded parts (HEIC or AVIF, as phones "
+            "write it), which cannot be put together here; save it as JPEG or PNG"
         )
     return whole
 

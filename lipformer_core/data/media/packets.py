@@ -148,7 +148,7 @@ def steady_packets(
             yield packet
     except av.error.FFmpegError as error:
         if isinstance(error, OSError):
-            raise UnreadableMedia(f"{container.name}: reading stops: {error}") from error
+            raise UnreadableMedia(f"{container.name.removeprefix('file:')}: reading stops: {error}") from error
         damage.cut_off = True
 
 

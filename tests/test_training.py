@@ -24,6 +24,7 @@ from lipformer_core.training.objectives import ApartObjective, CodeObjective, Im
 from lipformer_core.training.pairs import CLOSED, LIP_SCALE, PairSampler
 from lipformer_core.training.sampling import FrameSampler
 from lipformer_core.training.sync import train_sync
+from papermill_runs.shipped import halve
 
 
 def test_stage_2_freezes_encoder_and_codebooks_and_trains_the_rest(tiny_run, tiny_config):
@@ -347,6 +348,19 @@ def test_sharpening_an_earlier_run_leaves_its_codes_and_keeps_the_newest_decoder
         assert checkpoint.fingerprint(getattr(sharp, part)) == checkpoint.fingerprint(getattr(earlier, part))
     assert checkpoint.fingerprint(sharp.decoder) != checkpoint.fingerprint(earlier.decoder)
     assert checkpoint.header_of(tmp_path, "codebook")["step"] == config.stage1.steps
+    halve(tiny_run, tmp_path / "shipped", decoder=tmp_path)
+    ours = lf.load(tmp_path / "shipped").autoencoder
+    for name, weight in sharp.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], weight, atol=1e-3, rtol=1e-3, msg=name)
+    sharp.encoder.requires_grad_(False).get_parameter(next(iter(sharp.encoder.state_dict()))).add_(1)
+    header, tensors = checkpoint.load(tmp_path / "codebook/model.safetensors")
+    checkpoint.write(
+        tmp_path / "other/codebook/model.safetensors",
+        tensors | {f"autoencoder.{k}": v.contiguous() for k, v in sharp.state_dict().items()},
+        header,
+    )
+    with pytest.raises(CheckpointError, match="of other codes"):
+        halve(tiny_run, tmp_path / "none", decoder=tmp_path / "other")
     log = read_log(tmp_path / "codebook")
     assert np.isfinite(np.array(log["adversarial"])).all() and np.nanmin(np.array(log["val_sharpness"])) > 0
 

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import DataError
 from ...timing import N_MELS
 
-SOUND = ("mel", "speech", "sound")  # and the same with _before and _after
+ROWS = ("mel", "speech")  # and the same with _before and _after
 AROUND = ("_before", "", "_after")
 
 
@@ -39,7 +39,7 @@ def unpack(content: memoryview) -> dict[str, np.ndarray]:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             with archive.open(member) as file:
-                if not name.startswith(SOUND):
+                if not name.startswith((*ROWS, "sound")):
                     arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
                     continue
                 np.lib.format.read_magic(file)
@@ -61,7 +61,7 @@ class SoundRows:
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], columns: int):
-        kinds = SOUND if columns > N_MELS and "speech" in arrays else ("mel",)
+        kinds = ROWS if columns > N_MELS and "speech" in arrays else ("mel",)
         self._parts = [[arrays[kind + where] for kind in kinds] for where in AROUND]
         self._ends = list(itertools.accumulate(len(part[0]) for part in self._parts))
         self.before, self.shape = self._ends[0], (self._ends[-1], columns)

@@ -326,7 +326,7 @@ REALTIME: dict = {
     "codebook": {"widths": (128,), "res_blocks": 3, "stem": 8, "local": True, "size": 2048, "dim": 32},
     "audio": {"window": 44, "mean_normalise": True},
     "lips": {
-        "design": "ours", "reference": "own", "keep_reference": 2.0, "width": 128, "layers": 2, "ffn_width": 256,
+        "design": "ours", "reference": "own", "keep_reference": 1.0, "width": 128, "layers": 2, "ffn_width": 256,
         "audio_width": 160,
     },
     "stage1": {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...config import HEAD_WIDTH, Config
-from ..autoencoder import FaceAutoencoder, split_halves
+from ..autoencoder import FaceAutoencoder, split_halves, stack_halves
 from ..lipformer import LipFormer, lip_codes
 from ..precision import full_precision
 from ..regions import mouth_tokens, speaking_pixels
@@ -23,10 +23,11 @@ class PicturedReference(NamedTuple):
 
 
 class SeenPictures(NamedTuple):
-    """What `look` gives: H_TU (B, d, h/2, w), the reference and, by the policy `own`, the target's bottom half."""
+    """What `look` gives: H_TU (B, d, h/2, w), the reference, and the target: its bottom half by the policy `own` alone."""
 
     upper: Tensor
     reference: PicturedReference
+    above: Tensor  # (B, 3, S/2, S)
     around: Tensor | None  # (B, 3, S/2, S)
 
 
@@ -111,7 +112,7 @@ class OurLipFormer(LipFormer):
 
     def look(self, target: Tensor, reference: PicturedReference) -> SeenPictures:
         upper, bottom = split_halves(target)
-        return SeenPictures(self.encode_upper(upper), reference, None if self.moving is None else bottom)
+        return SeenPictures(self.encode_upper(upper), reference, upper, None if self.moving is None else bottom)
 
     def hear(self, seen: SeenPictures, audio: Tensor) -> tuple[Tensor, Tensor]:
         picture, condition = self.move(seen, audio)
@@ -127,16 +128,17 @@ class OurLipFormer(LipFormer):
         """With `lips.keep_reference` what codes cannot say of the moved reference is added, outside of training.
 
         Skin, beard and teeth are then the person's own; codes say what changes: I_Gen less the reference by its codes.
+        The upper half is the target's, as dubbing leaves it.
         """
         if self.training or not self.config.lips.keep_reference:
             return super().say(seen, audio, tau, bottom_only)
         picture, condition = self.move(seen, audio)
         warped = self.encode_warped(picture)
         lips = self.choose(self.predict(warped, condition)[0], tau)
-        generated = self.decode(seen.upper, lips, warped, bottom_only)
         upper = seen.upper.expand(len(warped), -1, -1, -1)
-        generated[:, :, -picture.shape[2] :] += picture - self.autoencoder.decode_bottom(upper, self.nearest(warped))
-        return generated
+        bottom = picture + self.decode(upper, lips, warped, bottom_only=True)
+        bottom = bottom - self.autoencoder.decode_bottom(upper, self.nearest(warped))
+        return bottom if bottom_only else stack_halves(seen.above.expand(len(bottom), -1, -1, -1), bottom)
 
     def warped(self, seen: SeenPictures, audio: Tensor) -> Tensor:
         return self.nearest(self.hear(seen, audio)[0])

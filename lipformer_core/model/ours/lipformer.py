@@ -23,7 +23,7 @@ class PicturedReference(NamedTuple):
 
 
 class SeenPictures(NamedTuple):
-    """What `look` gives: H_TU (B, d, h/2, w), the reference, and the target: its bottom half by the policy `own` alone."""
+    """What `look` gives: H_TU (B, d, h/2, w), the reference, and the target, its bottom half by the policy `own`."""
 
     upper: Tensor
     reference: PicturedReference

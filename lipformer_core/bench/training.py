@@ -85,6 +85,6 @@ def _lipformer(config: Config, batch: int, device: torch.device, compiled: bool)
     points = torch.rand(2, batch, 68, 2, device=device) * config.data.size
     nothing = torch.zeros(batch, 2, device=device)
     lent = _faces(config, batch, device) if config.lips.design == "ours" else None
-    told = (sound, *points, nothing[:, 0], nothing, [], [], None, nothing)
+    told = (sound, *points, nothing, [], [], None, nothing)
     pairs = PairBatch(*codes, *told, _faces(config, batch, device), lent)
     return _trained(model, lambda: forward(pairs, 1.0)[0], device)

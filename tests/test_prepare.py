@@ -23,7 +23,10 @@ def test_arrays_and_pictures_belong_together(tiny_corpus, tiny_config):
     corpus = PreparedCorpus(tiny_corpus)
     clip = corpus.open("synthetic00000")
     n = clip.info.n_frames
-    sound, shown = {"mel", "mel_before", "mel_after", "sound"}, {"landmarks", "transforms", "pose", "opening", "width", "valid"}
+    sound, shown = (
+        {"mel", "mel_before", "mel_after", "sound"},
+        {"landmarks", "transforms", "pose", "opening", "width", "valid"},
+    )
     assert set(clip.arrays) == sound | shown | {"crop_offsets"}
     assert clip.frames([0, n - 1]).shape == (2, tiny_config.data.size, tiny_config.data.size, 3)
     assert clip.landmarks.shape == (n, 68, 2) and clip.transforms.shape == (n, 2, 3)

@@ -92,7 +92,7 @@ def _redraw(handle: object, run: Path, names: Sequence[str], seconds: float, sto
             known = read_log(newest.parent)
             shown = [name for name in names if name in known]
             if shown:
-                handle.update(training_curves(newest, shown, title=newest.parent.name))
+                handle.update(training_curves(newest, shown))
                 drawn = times[newest]
 
 

@@ -216,6 +216,8 @@ class Config:
             or self.lips.ablation not in ("none", "frozen_decoder", "trained_codes")
         ):
             raise ValueError("lips.design: the paper's has no other ablation, no keep_reference and no reference=own")
+        if self.lips.keep_reference and self.lips.ablation == "no_reference":
+            raise ValueError("lips.keep_reference: lips.ablation=no_reference leaves none to keep")
         if both := sorted(set(self.data.val_persons) & set(self.data.test_persons)):
             raise ValueError(f"data.val_persons, data.test_persons: {', '.join(both)} in both")
         return self

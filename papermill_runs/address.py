@@ -1,6 +1,6 @@
 """Write the repository's address, which pyproject.toml alone states, wherever a reader meets it: `make address`.
 
-A fork changes `Repository` in pyproject.toml and runs it once: README, Colab badges and install cells then name the fork.
+A fork changes `Repository` in pyproject.toml and runs it once: README, badges and install cells then name the fork.
 """
 
 import re

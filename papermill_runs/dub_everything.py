@@ -2,7 +2,7 @@
 
 `LIPFORMER_CLIPS=… python -m papermill_runs.dub_everything OUT` pairs each clip and portrait of the MEDIA.csv beside
 LIPFORMER_CLIPS, and each file of the folder `inputs` there, with the sound of another person half the list away.
-Of a clip the first CLIP_S seconds are dubbed with the policy `cut`, of the many clips in the folders below LIPFORMER_CLIPS
+Of a clip the first CLIP_S seconds are dubbed with the policy `cut`, of the many clips in folders below LIPFORMER_CLIPS
 the first SAMPLE_S; what is not in the CSV as a clip gets a sound of at most CLIP_S and is dubbed to its end. OUT then
 holds what `lipformer dub-batch` leaves, and the list; the same command goes on where it was stopped.
 """
@@ -72,28 +72,35 @@ def summary(table: list[dict]) -> str:
         warned = Counter(bool(x["warnings"]) for x in done)[True]
         found.append(
             f"| {name} | {len(done)} | {len(lines) - len(done)} | {sum(x['output_s'] for x in done):.0f} | "
-            f"{', '.join(map(str, counts))} | {max(off):.2f} | {sum(cut)} | {frames / max(seconds, 1e-9):.1f} | {warned} |"
+            f"{', '.join(map(str, counts))} | {max(off):.2f} | {sum(cut)} | "
+            f"{frames / max(seconds, 1e-9):.1f} | {warned} |"
         )
     return "\n".join([*found, "", *said])
 
 
 def _off(line: dict) -> tuple[float, bool]:
-    """How many frames longer or shorter than its sound a result is as a player sees it, and whether it was to be cut."""
+    """How many frames longer or shorter than its sound a result is to a player, and whether it was to be cut."""
     made = probe(line["out"])
     cut = line["asked"].get("policy") == "cut"
     wanted = min(line["audio_s"], line["asked"]["end"], probe(line["video"]).pictures_s) if cut else line["audio_s"]
     return abs(made.pictures_s - wanted) * float(made.fps), cut
 
 
-def main(out: Path) -> None:
-    """Write the list, dub it, and print the table."""
+def write_list(out: Path, lines: list[dict[str, str]]) -> Path:
+    """`out`/list.csv for `dub_batch`, a line each; the folder is made."""
     out.mkdir(parents=True, exist_ok=True)
-    lines = pairs(Path(os.environ["LIPFORMER_CLIPS"]).parent / "MEDIA.csv")
-    with (out / "list.csv").open("w", newline="") as file:
+    path = out / "list.csv"
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
-    table = dub_batch(lf.load(device="cpu"), out / "list.csv", out)
+    return path
+
+
+def main(out: Path) -> None:
+    """Write the list, dub it, and print the table."""
+    lines = pairs(Path(os.environ["LIPFORMER_CLIPS"]).parent / "MEDIA.csv")
+    table = dub_batch(lf.load(device="cpu"), write_list(out, lines), out)
     print(summary([line | {"out": out / line["output"]} for line in table]))
 
 

@@ -12,7 +12,7 @@
           plain: {}                               # the parameters that differ
           plain: {overrides: {stage1: {prevent_collapse: false}}}
 
-An experiment may name `commands` before or in place of notebooks: `lipformer` commands, `{work}` in them the run's folder.
+An experiment may name `commands` before or in place of notebooks: `lipformer` commands, in them `{work}`, its folder.
 
 `${NAME}` in any text is replaced by the environment variable NAME; an unset one is an error.
 """

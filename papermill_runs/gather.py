@@ -65,7 +65,7 @@ def machine(steps: list[Step]) -> dict:
 
 
 def gather(experiment: Experiment, steps: list[Step], state: dict, record: dict, out: Path) -> tuple[dict, list[str]]:
-    """(flat numbers, warnings). Keys of KEYS and `seconds.<notebook>` are always there, null with `<key>.why` if missing.
+    """(flat numbers, warnings). Keys of KEYS and `seconds.<notebook>` are always there, null with `<key>.why` at worst.
 
     A key that two notebooks write keeps the later one's value, with a warning. Notebooks skipped in this call
     count with what they wrote when they ran; `run.*` then describes the oldest of them that is still in use.

@@ -1,7 +1,7 @@
 """What a dubbing leaves untouched, and whether its border or a tremble of the face gives it away, on filmed people.
 
 `LIPFORMER_CLIPS=… LIPFORMER_WEIGHTS=… python -m papermill_runs.seams OUT` dubs the first SECONDS of one clip a person,
-those of GRID and those directly in LIPFORMER_CLIPS, with another's sound (`dub_everything`) and without loss, and prints
+those of GRID and those right in LIPFORMER_CLIPS, with another's sound (`dub_everything`) and without loss, and prints
 a table: pixels changed outside of the mask; the mean step between neighbouring pixels along its border over the
 source's; and how the box around the landmarks trembles (`metrics.jitter` of its corners, in thousandths of its height)
 beside the source's. The last two are given with 95 % bootstrap intervals over people.
@@ -30,7 +30,7 @@ from lipformer_core.errors import LipFormerError
 from lipformer_core.evaluation.metrics import bootstrap_interval, jitter
 from lipformer_core.timing import FPS
 
-from .dub_everything import COLUMNS, pairs
+from .dub_everything import pairs, write_list
 
 SECONDS = 1.0
 FOLDERS = ("clips", "grid")
@@ -90,7 +90,7 @@ def _tremble(track: FaceTrack) -> float:
 
 def report(rows: list[dict]) -> Iterator[str]:
     """Markdown lines: one a group of people, and one for the worst of each column."""
-    yield "| people | clips | frames | pixels changed outside | step along the border / source's | box trembles | source's |"
+    yield "| people | clips | frames | changed outside | step along the border / source's | box trembles | source's |"
     yield "| --- " * 7 + "|"
     for group in GROUPS:
         found = [row for row in rows if row["group"] == group]
@@ -102,19 +102,15 @@ def report(rows: list[dict]) -> Iterator[str]:
         yield f"| {group} | {len(found)} | {' | '.join(map(str, sums))} | {' | '.join(cells)} |"
     seam, box = max(rows, key=lambda r: r["seam"]), max(rows, key=lambda r: r["box"] / r["box of source"])
     yield ""
-    yield f"Highest step: {seam['seam']:.2f} ({seam['clip']}); box: {box['box'] / box['box of source']:.2f} times ({box['clip']})."
+    times = box["box"] / box["box of source"]
+    yield f"Highest step: {seam['seam']:.2f} ({seam['clip']}); box: {times:.2f} times ({box['clip']})."
 
 
 def main(out: Path) -> None:
     """Dub, judge, and print the table."""
-    out.mkdir(parents=True, exist_ok=True)
     lines = chosen(Path(os.environ["LIPFORMER_CLIPS"]).parent / "MEDIA.csv")
-    with (out / "list.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
     model, rows = lf.load(device="cpu"), []
-    for line in dub_batch(model, out / "list.csv", out, crf=0):
+    for line in dub_batch(model, write_list(out, lines), out, crf=0):
         if line["status"] == "failed":
             print(f"{line['video']}: {line['error']}")
             continue

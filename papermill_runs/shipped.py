@@ -12,7 +12,15 @@ import torch
 from safetensors.numpy import save_file
 
 from lipformer_core import checkpoint
-from lipformer_core.data.audio.av_offset import COEFFICIENTS, CONTEXT, BANDS, REACH, lively, offset_scores, sound_features
+from lipformer_core.data.audio.av_offset import (
+    BANDS,
+    COEFFICIENTS,
+    CONTEXT,
+    REACH,
+    lively,
+    offset_scores,
+    sound_features,
+)
 from lipformer_core.data.audio.mel import log_mel
 from lipformer_core.data.faces import open_tracker
 from lipformer_core.data.faces.alignment import mouth_opening
@@ -44,7 +52,8 @@ def halve(run: Path | str, folder: Path | str, decoder: Path | str | None = None
         header, tensors = checkpoint.load(Path(run) / stage / "model.safetensors")
         tensors = checkpoint.model_tensors(tensors)
         if decoder is not None:
-            tensors, header = _with_decoder(tensors, decoder), header | {"dec": checkpoint.header_of(decoder, "codebook")}
+            tensors = _with_decoder(tensors, decoder)
+            header |= {"dec": checkpoint.header_of(decoder, "codebook")}
         small = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
         if beyond := [name for name, tensor in small.items() if not torch.isfinite(tensor).all()]:
             raise CheckpointError(f"{run}/{stage}: {', '.join(beyond)}: beyond what 16 bits hold")

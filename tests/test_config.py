@@ -89,6 +89,11 @@ def test_the_papers_design_has_nothing_of_ours(beyond):
     assert preset("paper", beyond | {"lips.design": "ours"}).lips.design == "ours"
 
 
+def test_without_a_reference_none_can_be_kept():
+    with pytest.raises(ConfigError, match=r"^lips\.keep_reference"):
+        preset("realtime", {"lips.ablation": "no_reference"})
+
+
 def test_the_papers_design_can_be_had_with_a_frozen_decoder_and_the_nearest_reference():
     lips = preset("paper", lips={"ablation": "frozen_decoder", "reference": "nearest"}).lips
     assert (lips.design, lips.ablation, lips.reference) == ("paper", "frozen_decoder", "nearest")

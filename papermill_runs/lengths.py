@@ -1,7 +1,7 @@
 """Memory and time of `lipformer dub` by length: a made-up 720p video, and a portrait, of so many seconds of speech.
 
-`LIPFORMER_WEIGHTS=… python -m papermill_runs.lengths OUT [SECONDS …]` (60 and 600) dubs each in a process of its own,
-and prints a line each: the most memory it held, frames a second by the clock, and the seconds before the first frame was
+`LIPFORMER_WEIGHTS=… python -m papermill_runs.lengths OUT [SECONDS …]` (60 and 600) dubs each in a process of its own
+and prints a line each: the most memory it held, frames a second by the clock, and seconds before the first frame was
 made (hearing, following the face, choosing a reference). The model is `tiny` with the speech encoder and random
 weights: what is held by length, sound and landmarks and pictures on their way, is the same for every model, and the
 smallest model lets the least of it hide.

@@ -54,7 +54,7 @@ def test_snippet_runs(snippet, tiny_run, tiny_config, tmp_path, monkeypatch):
     from lipformer_core.data.synthetic import synthesise_clip
     from lipformer_core.data.synthetic.export import write_clip
 
-    shutil.copytree(tiny_run, tmp_path / "runs" / "quick" / "run")
+    shutil.copytree(tiny_run, tmp_path / "runs" / "small" / "run")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "preset", lambda name: tiny_config)
     files = write_clip(synthesise_clip(0, 0, 0, n_frames=12, size=256), tmp_path)  # large enough for a face to be found

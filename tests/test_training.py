@@ -396,8 +396,8 @@ def test_the_paper_preset_builds_and_takes_a_step_of_both_stages(tiny_corpus):
     assert checkpoint.fingerprint(model.autoencoder.encoder) == frozen
 
 
-def test_quick_and_realtime_presets_run():
-    for name in ("quick", "realtime"):
+def test_presets_of_a_cpu_run():
+    for name in ("small", "quick", "realtime"):
         model = build(preset(name)).eval()
         size = model.config.data.size
         image = torch.rand(1, 3, size, size) * 2 - 1

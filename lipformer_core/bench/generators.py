@@ -5,8 +5,8 @@ a generator of the shape that Wav2Lip published, and what the machine reaches in
 convolution. On a GPU under bfloat16 autocast, on a CPU in float32; channels-last.
 
 ONNX Runtime and torch.compile are measured here and offered nowhere else. On one busy core of an x86 server they made
-`realtime` 4 % and 3 % faster, the second after minutes of compiling, and ONNX Runtime made `quick` 32 % faster:
-`lipformer bench realtime quick --runtime eager --runtime onnx --seconds 4 --clip 0`, and `--runtime compile`.
+`realtime` 4 % and 3 % faster, the second after minutes of compiling, and ONNX Runtime made `small` 32 % faster:
+`lipformer bench realtime small --runtime eager --runtime onnx --seconds 4 --clip 0`, and `--runtime compile`.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ from ..progress import tqdm
 from .dubbing import end_to_end, made_up_clip
 from .training import steps
 
-MODELS = ("realtime", "quick", "pretrained")
+MODELS = ("realtime", "small", "pretrained")
 RUNTIMES = ("eager", "compile", "onnx")
 PARTS = ("look", "hear", "predict", "decode")  # of `LipFormer.say` and what comes before
 ROUNDS = 5  # turns of each
@@ -180,11 +180,13 @@ def generators(
     seen = model.look(inputs[0], reference)
     heard = model.hear(seen, inputs[1])
     lips = model.choose(model.predict(*heard)[0], None)
+    keeps = model.config.lips.keep_reference  # then the moved reference is decoded, too
+    copied = lambda: [model.autoencoder.decode_bottom(seen.upper, model.nearest(heard[0]))] if keeps else []  # noqa: E731
     calls = (
         lambda: model.look(inputs[0], reference),
         lambda: model.hear(seen, inputs[1]),
         lambda: model.choose(model.predict(*heard)[0], None),
-        lambda: model.decode(seen.upper, lips, heard[0], bottom_only=True),
+        lambda: (model.decode(seen.upper, lips, heard[0], bottom_only=True), *copied()),
     )
     for part, call in zip(PARTS, calls, strict=True):
         subjects[f"{name}.{part}"] = Subject(call, batch, gigaflop(call) / batch, "part")

@@ -13,7 +13,7 @@ from .options import Preset, Progress, Run, Settings, choice, configured, parse_
 
 train = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Train a stage of the model.")
 Phase = choice("Phase", *PHASES)
-Start = Annotated[Path | None, typer.Option("--from", help="A run whose weights are gone on from.")]
+Start = Annotated[Path | None, typer.Option("--from", help="A run whose weights are gone on from; `pretrained`: the package's own.")]
 
 
 def _stage(own: Callable[..., Callable]) -> Callable[..., None]:
@@ -48,7 +48,7 @@ def _codebook(start: Start = None) -> Callable:
 
     **Example**
 
-    `lipformer train codebook --preset quick --data data/synthetic --run runs/quick --set codebook.size=512`
+    `lipformer train codebook --preset small --data data/synthetic --run runs/small --set codebook.size=512`
     """
     from ..training.codebook import train_codebook
 
@@ -62,7 +62,7 @@ def _sync() -> Callable:
 
     **Example**
 
-    `lipformer train sync --preset quick --data data/synthetic --run runs/quick`
+    `lipformer train sync --preset small --data data/synthetic --run runs/small`
     """
     from ..training.sync import train_sync
 
@@ -78,7 +78,7 @@ def _wav2lip() -> Callable:
 
     **Example**
 
-    `lipformer train wav2lip --preset quick --data data/synthetic --run runs/quick`
+    `lipformer train wav2lip --preset small --data data/synthetic --run runs/small`
     """
     from ..training.wav2lip import train_wav2lip
 
@@ -100,9 +100,11 @@ def _lipformer(
 
     **Example**
 
-    `lipformer train lipformer --preset quick --data data/synthetic --run runs/quick`
+    `lipformer train lipformer --preset small --data data/synthetic --run runs/small`
 
-    `lipformer train lipformer --data data/synthetic --run runs/b --codebook runs/quick --set lips.ablation=no_warping`
+    `lipformer train lipformer --preset quick --data data/quick --run runs/quick --codebook pretrained --from pretrained`
+
+    `lipformer train lipformer --data data/synthetic --run runs/b --codebook runs/small --set lips.ablation=no_warping`
 
     `lipformer train lipformer --preset realtime --data data/mine --run runs/mine --codebook pretrained`
     """

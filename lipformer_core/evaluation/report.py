@@ -173,7 +173,8 @@ def write_report(out: Path, results: dict[str, object], clips: Sequence[ClipScor
     np.savez_compressed(out / "series.npz", **series)
     for number, clip in enumerate(c for c in clips if c.pictures):
         rows = {LABELS[name]: images for name, images in clip.pictures.items()}
-        plots.contact_sheet(rows, title=clip.clip_id).savefig(out / f"sheet_{number}.png", dpi=150)
+        # of 256-pixel crops about every pixel
+        plots.contact_sheet(rows, title=clip.clip_id).savefig(out / f"sheet_{number}.png", dpi=240)
         opening = clip.series["truth"]
         widest = opening[spread_over_opening(opening)].argmax()
         rows = {title: clip.pictures[row] for row, title in ROWS.items() if row in clip.pictures}

@@ -1,5 +1,7 @@
 """E_aud: the sound around a video frame to one condition vector, F_Aud."""
 
+import copy
+
 from torch import Tensor, nn
 
 from ..config import AudioSettings
@@ -24,6 +26,19 @@ class AudioEncoder(nn.Module):
         self.project = nn.Sequential(
             nn.Flatten(), nn.Linear(width * length, width), nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width)
         )
+
+    @property
+    def columns(self) -> int:
+        """Of the sound that it hears."""
+        return self.convolutions[0].in_channels
+
+    def hearing(self, columns: int) -> "AudioEncoder":
+        """A copy that hears the first so many columns alone, as if the others were silent; of more, all that it has."""
+        other, first = copy.deepcopy(self), self.convolutions[0]
+        heard = min(columns, first.in_channels)
+        other.convolutions[0] = nn.Conv1d(heard, first.out_channels, first.kernel_size, padding=first.padding)
+        other.convolutions[0].load_state_dict({"weight": first.weight[:, :heard], "bias": first.bias})
+        return other
 
     def forward(self, audio: Tensor) -> Tensor:
         """F_Aud (B, width) of sound (B, audio.window, columns): 80 mel bands and, if any, speech features."""

@@ -136,10 +136,14 @@ class Trained(nn.Module):
         return checkpoint.restore(cls(from_dict(header["config"])), tensors)
 
     def fill(self, other: "Trained") -> None:
-        """Take the weights of another one's warping, audio encoder, Transformer and, if both have some, judges."""
+        """Take the weights of another one's warping, audio encoder, Transformer and, if both have some, judges.
+
+        An audio encoder that also hears speech features is taken without them.
+        """
         for name, module in self.lipformer.named_children():
             if name != "autoencoder":
-                checkpoint.fill(module, getattr(other.lipformer, name))
+                theirs = getattr(other.lipformer, name)
+                checkpoint.fill(module, theirs.hearing(module.columns) if name == "audio_encoder" else theirs)
         if self.judges is not None and other.judges is not None:
             checkpoint.fill(self.judges, other.judges)
 

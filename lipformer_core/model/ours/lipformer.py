@@ -79,13 +79,11 @@ class OurLipFormer(LipFormer):
         """A moved picture within the target's bottom half, (B, 3, S/2, S) both, by the policy `own`."""
         return around + self.moving * (moved - around)
 
-    def predict(self, warped: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, warped: Tensor, condition: Tensor, prior: float = 0.0) -> tuple[Tensor, Tensor]:
         """Logits (B, m, K) at the `places`, and the latents (B, m, d) of the residual head.
 
-        Outside of training the warped reference weighs again (`lips.keep_reference`): a stranger's lips keep the
-        colours that they have, where the Transformer knows those of few people.
+        prior : how much the warped reference weighs again, as `OurTransformer.forward`
         """
-        prior = 0.0 if self.training else self.config.lips.keep_reference
         return self.transformer(warped, self.codes, condition, self.places, prior)
 
     def choose(self, logits: Tensor, tau: float | None) -> Tensor:
@@ -125,16 +123,16 @@ class OurLipFormer(LipFormer):
         return picture if seen.around is None else self.within(seen.around, picture), condition
 
     def say(self, seen: SeenPictures, audio: Tensor, tau: float | None = None, bottom_only: bool = False) -> Tensor:
-        """With `lips.keep_reference` what codes cannot say of the moved reference is added, outside of training.
+        """With `lips.keep_reference` the moved reference weighs again, and what codes cannot say of it is added.
 
-        Skin, beard and teeth are then the person's own; codes say what changes: I_Gen less the reference by its codes.
+        Not in training. The Transformer knows the colours of few people; a stranger's lips keep their own. Skin, beard and teeth are then the person's own; codes say what changes: I_Gen less the reference by its codes.
         The upper half is the target's, as dubbing leaves it.
         """
         if self.training or not self.config.lips.keep_reference:
             return super().say(seen, audio, tau, bottom_only)
         picture, condition = self.move(seen, audio)
         warped = self.encode_warped(picture)
-        lips = self.choose(self.predict(warped, condition)[0], tau)
+        lips = self.choose(self.predict(warped, condition, self.config.lips.keep_reference)[0], tau)
         upper = seen.upper.expand(len(warped), -1, -1, -1)
         bottom = picture + self.decode(upper, lips, warped, bottom_only=True)
         bottom = bottom - self.autoencoder.decode_bottom(upper, self.nearest(warped))

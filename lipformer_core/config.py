@@ -325,8 +325,8 @@ SMALL: dict = {
     "engine": {"check_every": 300},
 }  # fmt: skip
 
-# goes on from the weights that come along (they never saw persons of seed 1); `codebook` and `stage1` are of the small one
-# that notebook 02 trains from nothing
+# goes on from the weights that come along, which never saw persons of seed 1; `codebook` and `stage1` are of the small
+# one that notebook 02 trains from nothing
 QUICK: dict = {
     "data": {"synthetic": {"seed": 1, "persons": (80, 6, 8), "frames": (36, 50)}},
     "codebook": {"widths": (64,), "res_blocks": 2, "stem": 8, "local": True, "size": 256, "dim": 32},

@@ -489,3 +489,18 @@ def test_over_a_finished_stage_1_its_own_settings_hold(tiny_run, tiny_config, ti
     assert (tmp_path / "warping/model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(CheckpointError, match=r"lips\.layers"):
         train_lipformer(asked.replace({"lips.layers": 2}), **given)
+
+
+def test_an_audio_encoder_goes_on_without_the_speech_features(tiny_config):
+    """Columns of mel bands keep their weights, and features that are left out count as silent ones."""
+    torch.manual_seed(0)
+    hears_more = tiny_config.replace({"audio.speech_encoder": "moonshine"})
+    earlier, trained = Trained(hears_more), Trained(tiny_config)
+    trained.fill(earlier)
+    heard = torch.randn(2, tiny_config.audio.window, earlier.lipformer.audio_encoder.columns)
+    heard[..., 80:] = 0
+    more, less = (which.lipformer.audio_encoder for which in (earlier, trained))
+    assert (more.columns, less.columns) == (heard.shape[-1], 80)
+    torch.testing.assert_close(less(heard[..., :80]), more(heard))
+    with pytest.raises(CheckpointError, match="another architecture"):
+        earlier.fill(trained)  # nothing is known of the features

@@ -67,7 +67,9 @@ def test_it_sees_upper_half_reference_and_sound_and_nothing_of_the_targets_mouth
 
 
 def test_width_follows_the_transformers_up_to_wav2lips_own(tiny_config):
-    widths = {name: Wav2Lip(preset(name)).net.out.in_channels for name in ("tiny", "small", "quick", "realtime", "paper")}
+    widths = {
+        name: Wav2Lip(preset(name)).net.out.in_channels for name in ("tiny", "small", "quick", "realtime", "paper")
+    }
     assert widths == {"tiny": 8, "small": 8, "quick": 8, "realtime": 8, "paper": 16}
 
 

@@ -13,7 +13,9 @@ from .options import Preset, Progress, Run, Settings, choice, configured, parse_
 
 train = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Train a stage of the model.")
 Phase = choice("Phase", *PHASES)
-Start = Annotated[Path | None, typer.Option("--from", help="A run whose weights are gone on from; `pretrained`: the package's own.")]
+Start = Annotated[
+    Path | None, typer.Option("--from", help="A run whose weights are gone on from; `pretrained`: the package's own.")
+]
 
 
 def _stage(own: Callable[..., Callable]) -> Callable[..., None]:
@@ -102,7 +104,7 @@ def _lipformer(
 
     `lipformer train lipformer --preset small --data data/synthetic --run runs/small`
 
-    `lipformer train lipformer --preset quick --data data/quick --run runs/quick --codebook pretrained --from pretrained`
+    `lipformer train lipformer --preset quick --data DATA --run runs/quick --codebook pretrained --from pretrained`
 
     `lipformer train lipformer --data data/synthetic --run runs/b --codebook runs/small --set lips.ablation=no_warping`
 

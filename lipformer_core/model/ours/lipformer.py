@@ -125,8 +125,9 @@ class OurLipFormer(LipFormer):
     def say(self, seen: SeenPictures, audio: Tensor, tau: float | None = None, bottom_only: bool = False) -> Tensor:
         """With `lips.keep_reference` the moved reference weighs again, and what codes cannot say of it is added.
 
-        Not in training. The Transformer knows the colours of few people; a stranger's lips keep their own. Skin, beard and teeth are then the person's own; codes say what changes: I_Gen less the reference by its codes.
-        The upper half is the target's, as dubbing leaves it.
+        Not in training. The Transformer knows the colours of few people; a stranger's lips keep their own, and so do
+        skin, beard and teeth: codes say what changes, I_Gen less the reference by its codes. The upper half is the
+        target's, as dubbing leaves it.
         """
         if self.training or not self.config.lips.keep_reference:
             return super().say(seen, audio, tau, bottom_only)

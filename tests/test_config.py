@@ -100,13 +100,13 @@ def test_the_papers_design_can_be_had_with_a_frozen_decoder_and_the_nearest_refe
 
 
 def test_nested_and_dotted_changes_agree():
-    dotted = {"data.size": 120, "stage1.lr": 0.0, "data.synthetic.persons": [3, 1, 1], "seed": 4}
-    nested = {"data": {"size": 120, "synthetic": {"persons": (3, 1, 1)}}, "stage1": {"lr": 0.0}, "seed": 4}
+    dotted = {"data.size": 128, "stage1.lr": 0.0, "data.synthetic.persons": [3, 1, 1], "seed": 4}
+    nested = {"data": {"size": 128, "synthetic": {"persons": (3, 1, 1)}}, "stage1": {"lr": 0.0}, "seed": 4}
     quick = preset("quick")
     changed = quick.replace(dotted)
     assert changed == quick.replace(nested) == quick.replace(**nested) == preset("quick", dotted)
     assert changed == quick.replace(
-        {"data.size": 120, "seed": 4}, stage1={"lr": 0.0}, data={"synthetic.persons": (3, 1, 1)}
+        {"data.size": 128, "seed": 4}, stage1={"lr": 0.0}, data={"synthetic.persons": (3, 1, 1)}
     )
     assert changed != quick and changed.data.synthetic.persons == (3, 1, 1)
     assert changed.data.synthetic.frames == quick.data.synthetic.frames, "its neighbours stay"
@@ -121,7 +121,7 @@ def test_there_are_at_most_65_settings_and_every_preset_is_one_instance_of_them(
         assert config.preset == name and {key for key, _ in flat(config.to_dict())} - {"preset"} == names
         assert from_dict(config.to_dict()) == config
     assert preset("paper") == Config()
-    with pytest.raises(ConfigError, match="tiny, quick, realtime, paper"):
+    with pytest.raises(ConfigError, match="tiny, small, quick, realtime, paper"):
         preset("huge")
 
 

@@ -312,8 +312,3 @@ def test_write_results_refuses_what_is_not_flat_or_not_explained(tmp_path, value
     assert path.read_text() == "{}"
 
 
-def test_the_two_development_experiments_differ_in_the_speech_encoder_alone(monkeypatch):
-    monkeypatch.setenv("LIPFORMER_CLIPS", "clips")
-    mel, speech = (load_experiment(name) for name in ("development", "development_speech"))
-    assert speech.parameters["overrides"]["audio"].pop("speech_encoder") == "moonshine"
-    assert speech.parameters == mel.parameters and speech.steps == mel.steps

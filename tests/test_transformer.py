@@ -9,6 +9,7 @@ from lipformer_core.model.build import build
 from lipformer_core.model.lipformer import LipFormer, lip_codes
 from lipformer_core.model.ours import OurLipFormer, OurTransformer
 from lipformer_core.model.ours.lipformer import expected_codes
+from lipformer_core.model.ours.transformer import likeness
 from lipformer_core.model.transformer import ConditionalLayerNorm, CrossAttention, LipTransformer
 
 GRID = (4, 8)
@@ -206,16 +207,35 @@ def test_expected_codes_are_the_mean_of_the_codes_and_let_gradients_through():
 def test_the_reference_weighs_again_where_it_is_asked_to(tiny_config):
     torch.manual_seed(0)
     plain = build(tiny_config).eval()
-    torch.nn.init.normal_(plain.transformer.head.weight)
+    torch.nn.init.normal_(plain.autoencoder.bottom_codebook.weight)
+    torch.nn.init.normal_(plain.transformer.head.weight, std=0.1)  # what is predicted stays near the reference
     warped, condition = torch.randn(2, 8, 4, 8), torch.randn(2, 16)
     with torch.no_grad():
-        logits = plain.predict(warped, condition)[0]
+        logits, latents = plain.predict(warped, condition)
         tokens = warped.flatten(2).transpose(1, 2)[:, plain.places]
         scale = plain.transformer.log_sharpness.exp() / plain.codes.var(0).sum()
-        near = -3.0 * scale / 2 * torch.cdist(tokens, plain.codes.expand(2, -1, -1)).square()
+        weight = 3.0 * likeness(latents, tokens, plain.codes)
+        near = -weight[..., None] * scale / 2 * torch.cdist(tokens, plain.codes.expand(2, -1, -1)).square()
         found = plain.predict(warped, condition, prior=3.0)[0]
         torch.testing.assert_close(found.softmax(-1), (logits + near).softmax(-1), atol=1e-4, rtol=1e-3)
     assert (found.argmax(-1) != logits.argmax(-1)).any()
+
+
+def test_a_reference_has_no_say_where_all_changes(tiny_config):
+    """A code away is another thing than noise: weights fall with the distance in variances of the codes."""
+    codes, tokens = torch.randn(32, 8), torch.randn(2, 5, 8)
+    away = torch.tensor([0.0, 0.3, 1.0, 2.0, 4.0])
+    direction = torch.nn.functional.normalize(torch.randn(2, 5, 8), dim=-1) * codes.var(0).sum().sqrt()
+    found = likeness(tokens + direction * away.sqrt()[:, None], tokens, codes)
+    torch.testing.assert_close(found, torch.exp(-away.square()).expand(2, 5), atol=1e-5, rtol=1e-4)
+    model = build(tiny_config.replace({"lips.reference": "own", "lips.keep_reference": 1.0})).eval()
+    warped = torch.randn(2, 8, *model.config.token_grid)
+    latents = warped.flatten(2).transpose(1, 2)[:, model.places]
+    with torch.no_grad():
+        assert (model.kept(latents, warped) == 1).all()
+        latents[:, 0] += 100
+        share = model.kept(latents, warped)
+    assert share.shape == (2, 1, 16, 32) and share.min() < 0.2 and share.max() == 1
 
 
 def test_the_moved_references_detail_is_kept_outside_of_training(tiny_config):

@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...config import HEAD_WIDTH, Config
 from ..autoencoder import FaceAutoencoder, split_halves, stack_halves
 from ..lipformer import LipFormer, lip_codes
 from ..precision import full_precision
 from ..regions import mouth_tokens, speaking_pixels
-from .transformer import OurTransformer
+from .transformer import OurTransformer, likeness
 from .warping import HearingWarping, NoWarping
 
 
@@ -126,18 +127,30 @@ class OurLipFormer(LipFormer):
         """With `lips.keep_reference` the moved reference weighs again, and what codes cannot say of it is added.
 
         Not in training. The Transformer knows the colours of few people; a stranger's lips keep their own, and so do
-        skin, beard and teeth: codes say what changes, I_Gen less the reference by its codes. The upper half is the
-        target's, as dubbing leaves it.
+        skin and beard: codes say what changes, I_Gen less the reference by its codes. Where the sound changes much, as
+        in a mouth that opens over teeth, the reference has no say. The upper half stays the target's.
         """
         if self.training or not self.config.lips.keep_reference:
             return super().say(seen, audio, tau, bottom_only)
         picture, condition = self.move(seen, audio)
         warped = self.encode_warped(picture)
-        lips = self.choose(self.predict(warped, condition, self.config.lips.keep_reference)[0], tau)
+        logits, latents = self.predict(warped, condition, self.config.lips.keep_reference)
+        lips = self.choose(logits, tau)
         upper = seen.upper.expand(len(warped), -1, -1, -1)
-        bottom = picture + self.decode(upper, lips, warped, bottom_only=True)
-        bottom = bottom - self.autoencoder.decode_bottom(upper, self.nearest(warped))
+        detail = picture - self.autoencoder.decode_bottom(upper, self.nearest(warped))
+        bottom = self.decode(upper, lips, warped, bottom_only=True) + self.kept(latents, warped) * detail
         return bottom if bottom_only else stack_halves(seen.above.expand(len(bottom), -1, -1, -1), bottom)
+
+    def kept(self, latents: Tensor, warped: Tensor) -> Tensor:
+        """How much of the moved reference's detail stays at each pixel, (B, 1, S/2, S): all where nothing changes.
+
+        latents : torch.Tensor, shape = (B, m, d), of the tokens at the `places`; warped : (B, d, h/2, w)
+        """
+        size = self.config.data.size // 2, self.config.data.size
+        tokens = warped.flatten(2).transpose(1, 2)  # (B, n, d)
+        like = likeness(latents, tokens[:, self.places].float(), self.codes)
+        share = torch.ones_like(tokens[..., 0]).index_copy(1, self.places, like)
+        return F.interpolate(share.unflatten(1, self.config.token_grid)[:, None], size=size, mode="bilinear")
 
     def warped(self, seen: SeenPictures, audio: Tensor) -> Tensor:
         return self.nearest(self.hear(seen, audio)[0])

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from ..precision import full_precision
 from ..transformer import LipLayer
 
+CHANGED = 1.0  # squared distance, in variances of the codes, beyond which a token has little to do with its reference
 SHARPNESS = 2.5  # log of the factor on squared distances; neighbouring codes lie about 0.1 variances apart
 
 
@@ -38,6 +39,16 @@ class OurLayer(LipLayer):
         """As `LipLayer`; queries None: Z_i."""
         z = z + self.self_attention(z)  # (B, n, dim)
         return super().forward(z, z if queries is None else queries, codes, audio)
+
+
+def likeness(latents: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
+    """How far the sound leaves tokens of the reference as they are: 1 where nothing changes, 0 where all does.
+
+    latents, tokens : torch.Tensor, shape = (B, m, d), what is predicted and what the warped reference shows
+    codes : (K, d); returns (B, m)
+    """
+    change = (latents - tokens).square().sum(-1) / codes.var(0).sum()
+    return torch.exp(-((change / CHANGED) ** 2))
 
 
 class OurTransformer(nn.Module):
@@ -86,7 +97,8 @@ class OurTransformer(nn.Module):
         codes : torch.Tensor, shape = (K, d), C_B
         audio : torch.Tensor, shape = (B, audio_dim), F_Aud
         places : torch.Tensor, shape = (m,) int64, which of the n = h/2 * w tokens are wanted; None: all
-        prior : a code's distance to the warped token counts so many times its distance to the latent, beside it
+        prior : a code's distance to the warped token counts so many times its distance to the latent, beside it, where
+            both are near each other (`likeness`)
         returns (logits (B, m, K), latents (B, m, d)); float32 also under autocast
         """
         places = slice(None) if places is None else places
@@ -101,6 +113,7 @@ class OurTransformer(nn.Module):
             latents = tokens.float() + self.head(z)  # (B, m, d)
             sharpness = self.log_sharpness.exp() / codes.var(0).sum().detach()
             # minus half the squared distances, up to the tokens' own norms, and the free map: one pass over (B, m, K)
-            near = latents + prior * tokens.float() if prior else latents
-            both = torch.cat([near * sharpness, z], -1), torch.cat([codes, self.free.weight], 1)
-            return F.linear(*both, codes.square().sum(1) * (-sharpness * (1 + prior) / 2)), latents
+            prior = prior * likeness(latents, tokens.float(), codes)[..., None]  # (B, m, 1)
+            near, norms = latents + prior * tokens.float(), -0.5 * codes.square().sum(1, keepdim=True)
+            seen = torch.cat([near * sharpness, (1 + prior) * sharpness, z], -1)
+            return F.linear(seen, torch.cat([codes, norms, self.free.weight], 1)), latents

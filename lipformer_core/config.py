@@ -325,31 +325,6 @@ SMALL: dict = {
     "engine": {"check_every": 300},
 }  # fmt: skip
 
-# goes on from the weights that come along, which never saw persons of seed 1; `codebook` and `stage1` are of the small
-# one that notebook 02 trains from nothing
-QUICK: dict = {
-    "data": {"synthetic": {"seed": 1, "persons": (80, 6, 8), "frames": (36, 50)}},
-    "codebook": {"widths": (64,), "res_blocks": 2, "stem": 8, "local": True, "size": 256, "dim": 32},
-    "audio": {"window": 44, "mean_normalise": True},
-    "lips": {
-        "design": "ours", "reference": "own", "keep_reference": 1.0, "width": 128, "layers": 2, "ffn_width": 256,
-        "audio_width": 160,
-    },
-    "stage1": {
-        "steps": 400, "batch": 8, "lr": 1.5e-3, "prevent_collapse": True, "mouth_weight": 1.0,
-        "perceptual": "none", "perceptual_weight": 0.0, "adversarial_weight": 0.0,
-    },
-    "stage2": {
-        "pose_twins": True, "silence": True, "lip_supervision": True,
-        "apart": {"steps": 600}, "cached": {"steps": 150, "batch": 16, "lr": 1e-3},
-        "joint": {"steps": 120, "batch": 8, "lr": 5e-4, "perceptual_weight": 0.0},
-    },
-    "sync": {"width": 24, "steps": 300, "batch": 12, "lr": 1e-3},
-    "wav2lip": {"steps": 300},
-    "optimiser": {"weight_average": 0.99},
-    "engine": {"check_every": 50},
-}  # fmt: skip
-
 REALTIME: dict = {
     "codebook": {"widths": (128,), "res_blocks": 3, "stem": 8, "local": True, "size": 2048, "dim": 32},
     "audio": {"window": 44, "mean_normalise": True},
@@ -367,6 +342,27 @@ REALTIME: dict = {
         "joint": {"steps": 3000, "batch": 8, "lr": 5e-4, "perceptual_weight": 0.5},
     },
     "optimiser": {"weight_average": 0.998},
+}  # fmt: skip
+
+# goes on from the weights that come along, which never saw persons of seed 1; `codebook` and `stage1` are of the small
+# one that notebook 02 trains from nothing
+QUICK: dict = {
+    "data": {"synthetic": {"seed": 1, "persons": (80, 6, 8), "frames": (36, 50)}},
+    "codebook": {"widths": (64,), "res_blocks": 2, "stem": 8, "local": True, "size": 256, "dim": 32},
+    "audio": REALTIME["audio"], "lips": REALTIME["lips"],
+    "stage1": {
+        "steps": 400, "batch": 8, "lr": 1.5e-3, "prevent_collapse": True, "mouth_weight": 1.0,
+        "perceptual": "none", "perceptual_weight": 0.0, "adversarial_weight": 0.0,
+    },
+    "stage2": {
+        "pose_twins": True, "silence": True, "lip_supervision": True,
+        "apart": {"steps": 600}, "cached": {"steps": 150, "batch": 16, "lr": 1e-3},
+        "joint": {"steps": 120, "batch": 8, "lr": 5e-4, "perceptual_weight": 0.0},
+    },
+    "sync": {"width": 24, "steps": 300, "batch": 12, "lr": 1e-3},
+    "wav2lip": {"steps": 300},
+    "optimiser": {"weight_average": 0.99},
+    "engine": {"check_every": 50},
 }  # fmt: skip
 
 # for tests, and to see every step of the way in seconds; nothing that it draws is worth showing

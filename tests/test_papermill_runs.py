@@ -310,5 +310,3 @@ def test_write_results_refuses_what_is_not_flat_or_not_explained(tmp_path, value
     with pytest.raises(ResultsError):
         write_results(path, values)
     assert path.read_text() == "{}"
-
-

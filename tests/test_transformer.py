@@ -8,7 +8,7 @@ from lipformer_core.config import preset
 from lipformer_core.model.build import build
 from lipformer_core.model.lipformer import LipFormer, lip_codes
 from lipformer_core.model.ours import OurLipFormer, OurTransformer
-from lipformer_core.model.ours.lipformer import expected_codes
+from lipformer_core.model.ours.lipformer import expected_codes, tinted
 from lipformer_core.model.ours.transformer import likeness
 from lipformer_core.model.transformer import ConditionalLayerNorm, CrossAttention, LipTransformer
 
@@ -236,6 +236,20 @@ def test_a_reference_has_no_say_where_all_changes(tiny_config):
         latents[:, 0] += 100
         share = model.kept(latents, warped)
     assert share.shape == (2, 1, 16, 32) and share.min() < 0.2 and share.max() == 1
+
+
+def test_a_strangers_lips_keep_their_hue_and_take_the_light_that_is_said():
+    orange, purple = torch.tensor([0.5, 0.1, -0.3]), torch.tensor([0.2, -0.4, 0.3])
+    picture = orange[None, :, None, None].expand(1, 3, 64, 128)
+    said = purple[None, :, None, None].expand(1, 3, 64, 128).clone()
+    said[..., 40:, :] = 0.7  # teeth have no hue
+    found = tinted(said, picture)
+    torch.testing.assert_close(found.mean(1), said.mean(1))
+    chroma, lips = found - found.mean(1, keepdim=True), orange - orange.mean()
+    along = torch.nn.functional.cosine_similarity(chroma[..., 30, 60], lips[None])
+    torch.testing.assert_close(along, torch.ones(1))
+    assert chroma[..., 10:30, 20:100].norm(dim=1).max() <= lips.norm() + 1e-5
+    torch.testing.assert_close(found[..., 41:, :], said[..., 41:, :])
 
 
 def test_the_moved_references_detail_is_kept_outside_of_training(tiny_config):

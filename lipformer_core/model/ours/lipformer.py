@@ -127,8 +127,9 @@ class OurLipFormer(LipFormer):
         """With `lips.keep_reference` the moved reference weighs again, and what codes cannot say of it is added.
 
         Not in training. The Transformer knows the colours of few people; a stranger's lips keep their own, and so do
-        skin and beard: codes say what changes, I_Gen less the reference by its codes. Where the sound changes much, as
-        in a mouth that opens over teeth, the reference has no say. The upper half stays the target's.
+        skin and beard: codes say what changes, I_Gen less the reference by its codes, both in the reference's hues.
+        Where the sound changes much, as in a mouth that opens over teeth, the reference's detail goes. The upper half
+        stays the target's.
         """
         if self.training or not self.config.lips.keep_reference:
             return super().say(seen, audio, tau, bottom_only)
@@ -137,8 +138,9 @@ class OurLipFormer(LipFormer):
         logits, latents = self.predict(warped, condition, self.config.lips.keep_reference)
         lips = self.choose(logits, tau)
         upper = seen.upper.expand(len(warped), -1, -1, -1)
-        detail = picture - self.autoencoder.decode_bottom(upper, self.nearest(warped))
-        bottom = self.decode(upper, lips, warped, bottom_only=True) + self.kept(latents, warped) * detail
+        said = tinted(self.decode(upper, lips, warped, bottom_only=True), picture)
+        detail = picture - tinted(self.autoencoder.decode_bottom(upper, self.nearest(warped)), picture)
+        bottom = said + self.kept(latents, warped) * detail
         return bottom if bottom_only else stack_halves(seen.above.expand(len(bottom), -1, -1, -1), bottom)
 
     def kept(self, latents: Tensor, warped: Tensor) -> Tensor:
@@ -154,6 +156,19 @@ class OurLipFormer(LipFormer):
 
     def warped(self, seen: SeenPictures, audio: Tensor) -> Tensor:
         return self.nearest(self.hear(seen, audio)[0])
+
+
+def tinted(said: Tensor, picture: Tensor) -> Tensor:
+    """A picture (B, 3, H, W) with its own light, and with the hues of another one around each place.
+
+    It is nowhere more saturated than the other is nearby: lips that open or close keep their colour.
+    """
+    light, chroma = said.mean(1, keepdim=True), picture - picture.mean(1, keepdim=True)
+    reach = said.shape[-1] // 32  # pixels, about the height of a lip
+    near = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
+    hue = F.normalize(F.avg_pool2d(chroma, **near), dim=1)
+    most = F.max_pool2d(F.avg_pool2d(chroma, 3, 1, 1).norm(dim=1, keepdim=True), **near)
+    return light + hue * torch.minimum((said - light).norm(dim=1, keepdim=True), most)
 
 
 def expected_codes(logits: Tensor, codes: Tensor) -> Tensor:

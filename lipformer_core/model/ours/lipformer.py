@@ -163,12 +163,13 @@ def tinted(said: Tensor, picture: Tensor) -> Tensor:
 
     It is nowhere more saturated than the other is nearby: lips that open or close keep their colour.
     """
-    light, chroma = said.mean(1, keepdim=True), picture - picture.mean(1, keepdim=True)
-    reach = said.shape[-1] // 32  # pixels, about the height of a lip
-    near = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
-    hue = F.normalize(F.avg_pool2d(chroma, **near), dim=1)
-    most = F.max_pool2d(F.avg_pool2d(chroma, 3, 1, 1).norm(dim=1, keepdim=True), **near)
-    return light + hue * torch.minimum((said - light).norm(dim=1, keepdim=True), most)
+    light, coarse = said.mean(1, keepdim=True), F.avg_pool2d(picture, max(said.shape[-1] // 64, 1))
+    chroma = coarse - coarse.mean(1, keepdim=True)
+    near = {"kernel_size": 5, "stride": 1, "padding": 2}  # about the height of a lip
+    hue = F.avg_pool2d(chroma, **near)
+    most = F.max_pool2d(chroma.norm(dim=1, keepdim=True), **near)
+    both = F.interpolate(torch.cat([F.normalize(hue, dim=1), most], 1), size=said.shape[2:], mode="bilinear")
+    return light + both[:, :3] * torch.minimum((said - light).norm(dim=1, keepdim=True), both[:, 3:])
 
 
 def expected_codes(logits: Tensor, codes: Tensor) -> Tensor:

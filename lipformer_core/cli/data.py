@@ -20,7 +20,7 @@ def prepare(
         str | None, typer.Argument(help="Folder of the corpus, or CSV of a `list`; none for `synthetic`.")
     ] = None,
     corpus: Annotated[Corpus, typer.Option(help="What SOURCE is.")] = Corpus.folder,
-    preset: Preset = "quick",
+    preset: Preset = "small",
     run: Annotated[
         Path | None,
         typer.Option("--for", metavar="RUN", help="A run that will read it, or `pretrained`: its settings are taken."),

@@ -26,7 +26,7 @@ def _stage(own: Callable[..., Callable]) -> Callable[..., None]:
             list[Path], typer.Option(help="Folder that `lipformer prepare` wrote; repeat to join several.")
         ],
         run: Run,
-        preset: Preset = "quick",
+        preset: Preset = "small",
         settings: Settings = None,
         seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
         progress: Progress = True,

@@ -115,20 +115,19 @@ def illustrate(model: LipFormer, clips: Sequence[Clip], out: Path) -> None:
 def soft_codes(
     model: LipFormer, clip: Clip, frames: Sequence[int], taus: Sequence[float]
 ) -> tuple[dict[str, NDArray[np.uint8]], dict[float, float]]:
-    """Decode the softmax at several temperatures instead of the arg-max: what training's gradient sees.
+    """Decode the likeliest codes, and their means by the softmax at several temperatures: what a gradient sees.
 
-    Returns (label to crops (n, S, S, 3), truth and what is generated first; tau to the mean largest weight over the
-    tokens).
+    Codes alone, without what `lips.keep_reference` adds. Returns (label to crops (n, S, S, 3), truth first; tau to the
+    mean largest weight over the tokens).
     """
     device = next(model.parameters()).device
     puppet = Puppet(model, clip, device)
     truth = clip.frames(frames)
-    sound = puppet.sound(clip, np.asarray(frames))
     seen = puppet.look(truth, frames)
-    warped, condition = model.hear(seen, puppet.windows(sound))
+    warped, condition = model.hear(seen, puppet.windows(puppet.sound(clip, np.asarray(frames))))
     logits, _ = model.predict(warped, condition)
-    rows = {"truth": truth, "arg-max": puppet.say(seen, sound)}
-    peaks = {}
+    likeliest = model.choose(logits, None)
+    rows, peaks = {"truth": truth, "arg-max": to_images(model.decode(seen.upper, likeliest, warped))}, {}
     for tau in taus:
         weights = (logits / tau).softmax(-1)
         rows[f"softmax, tau {tau:g}"] = to_images(model.decode(seen.upper, weights @ model.codes, warped))

@@ -9,12 +9,13 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-PARTS = ("codebook", "warping", "transformer", "decoder", "data", "evaluation", "dubbing", "sync")
+PARTS = ("codebook", "warping", "transformer", "decoder", "data", "evaluation", "dubbing", "speed", "sync")
 # parts that are not the method's own: the boxes that they make, score, or put together
 ACROSS = {
     "data": ("face", "tu", "ru", "rb", "audio"),
     "evaluation": ("rec", "rb", "warped", "gen"),
     "dubbing": ("tu", "ru", "rb", "audio", "gen"),
+    "speed": ("tu", "htu", "grid", "warped", "audio", "layers", "codes", "stack", "dec", "gen"),
     "sync": ("audio", "gen"),
 }
 GREY, INK, LIT, LIT_EDGE = "#eceff3", "#2b2f36", "#cfe3ff", "#2f6fd0"

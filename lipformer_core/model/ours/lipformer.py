@@ -122,7 +122,7 @@ class OurLipFormer(LipFormer):
         return picture if seen.around is None else self.within(seen.around, picture), condition
 
     def say(self, seen: SeenPictures, audio: Tensor, tau: float | None = None, bottom_only: bool = False) -> Tensor:
-        """With `lips.keep_reference` the moved reference weighs again, and `painted`; the upper half is the target's."""
+        """With `lips.keep_reference` the moved reference weighs again: `painted`; the upper half is the target's."""
         if not self.config.lips.keep_reference:
             return super().say(seen, audio, tau, bottom_only)
         picture, condition = self.move(seen, audio)

@@ -19,7 +19,7 @@ from .config import PHASES, Config, from_dict
 from .device import choose_device
 from .errors import CheckpointError
 
-SHIPPED = Path(__file__).parent / "pretrained"  # the run folder of the weights that come with the package
+SHIPPED = Path(__file__).parent / "pretrained"  # the run folder of the pretrained weights
 Network = TypeVar("Network", bound=nn.Module)
 OPTIMISER, AVERAGE, SCALER = "optimiser/", "average/", "scaler/"  # prefixes of what only a state to resume holds
 
@@ -103,7 +103,7 @@ def restore_scaler(scaler: torch.amp.GradScaler | None, tensors: dict[str, torch
 
 
 def run_folder(run: Path | str | None) -> Path:
-    """A run's folder; for None, and "pretrained" where no such folder is, that of the weights that come along."""
+    """A run's folder; for None, and "pretrained" where no such folder is, that of the pretrained weights."""
     shipped = run is None or (str(run) == SHIPPED.name and not Path(run).is_dir())
     return SHIPPED if shipped else Path(run)
 
@@ -124,7 +124,7 @@ def load_lipformer(
 ) -> "nn.Module":
     """The trained LipFormer of a run folder, ready to speak. CheckpointError if there is none.
 
-    run : None: the weights that come with the package; `pretrained/README.md` beside them says what they are good for
+    run : None: the pretrained weights; `pretrained/README.md` beside them says what they are good for
     phase : "lipformer", the finished model, or an earlier phase of stage 2: "warping", "cached"
     device : "cpu", "cuda", "cuda:1" or "mps"; None: a GPU where one works, else the CPU. ConfigError for any other
     """

@@ -344,7 +344,7 @@ REALTIME: dict = {
     "optimiser": {"weight_average": 0.998},
 }  # fmt: skip
 
-# goes on from the weights that come along, which never saw persons of seed 1; `codebook` and `stage1` are of the small
+# goes on from the pretrained weights, which never saw persons of seed 1; `codebook` and `stage1` are of the small
 # one that notebook 02 trains from nothing
 QUICK: dict = {
     "data": {"synthetic": {"seed": 1, "persons": (80, 6, 8), "frames": (36, 50)}},

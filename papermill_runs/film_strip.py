@@ -1,4 +1,4 @@
-"""The README's first picture: a portrait and drawn persons, dubbed by the weights that come along.
+"""The README's first picture: a portrait and drawn persons, dubbed by the pretrained weights.
 
 `python -m papermill_runs.film_strip [OUT]` writes OUT (notebooks/figures/film_strip.jpg), one row a face, frames in
 order of time. The portrait is scikit-image's `astronaut` (Eileen Collins, NASA, public domain), the speech one of the

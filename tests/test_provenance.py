@@ -129,7 +129,7 @@ def test_checkpoints_of_before_it_was_recorded_load_and_count_as_unknown(tiny_co
     assert finished(tmp_path / "codebook", tiny_config) and checkpoint.load_codebook(tmp_path)
     ((_, kind, makers),) = provenance.products(tmp_path)
     assert provenance.by_others(makers, kind) and "unknown" in provenance.words(makers)
-    assert checkpoint.load_lipformer() is not None, "the weights that come along"
+    assert checkpoint.load_lipformer() is not None, "the pretrained weights"
 
 
 def test_every_module_that_training_reads_counts_for_weights():

@@ -55,7 +55,7 @@ def evaluate(
 ) -> dict[str, object]:
     """Judge the trained LipFormer of a run on a split of a prepared corpus and write the report to `out`.
 
-    run: folder of a training run; None: the weights that come with the package. data: folder of a prepared corpus.
+    run: folder of a training run; None: the pretrained weights. data: folder of a prepared corpus.
     max_clips: the first so many clips, all if None.
     landmark_check: also read the lips by a landmark network; None: on real footage only.
     Writes results.json, table.csv, summary.md, series.npz, pictures and short videos; returns the results. The mouth

@@ -23,10 +23,18 @@ def test_a_row_of_frames_for_every_face(tiny_run, tmp_path, monkeypatch):
     wavfile.write(tmp_path / "assets/beckett.wav", 16_000, noise)
     monkeypatch.setattr(film_strip, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
     monkeypatch.setattr(film_strip, "lf", SimpleNamespace(load=lambda device: lf.load(tiny_run), dub=lf.dub))
-    for name, value in {"FRAMES": 3, "FIRST": 4, "SIDE": 32}.items():
+    for name, value in {"FRAMES": 3, "UNTIL": 12, "SIDE": 32, "GAP": 4}.items():
         monkeypatch.setattr(film_strip, name, value)
     film_strip.film_strip(tmp_path / "strip.jpg")
     with Image.open(tmp_path / "strip.jpg") as strip:
-        assert strip.size == (3 * 32, (1 + film_strip.PERSONS) * 32)
+        assert strip.size == (4 * 32 + 4, (1 + film_strip.PERSONS) * 32)
         faces = np.asarray(strip, float)
-    assert all(face.std() > 20 for row in np.split(faces, 2) for face in np.split(row, 3, axis=1)), "no black cell"
+    shown = np.delete(faces, np.s_[32:36], axis=1)  # without the gap
+    assert all(face.std() > 20 for row in np.split(shown, 2) for face in np.split(row, 4, axis=1)), "no black cell"
+
+
+def test_frames_are_those_where_the_lips_turn():
+    opening = np.sin(np.arange(40) * np.pi / 10) + 0.01 * np.sin(np.arange(40) * np.pi / 2)
+    assert film_strip.turns(opening, 4) == [5, 15, 25, 35]
+    still = film_strip.turns(np.zeros(40), 4)
+    assert len(set(still)) == 4 and still == sorted(still), "others where nothing turns"

@@ -188,6 +188,9 @@ class _DubPanel:
             self._say("Stopped. Dub goes on from there.")
         except (LipFormerError, OSError) as error:
             self._say(str(error))
+        except Exception as error:
+            self._say(f"{type(error).__name__}: {error}")
+            raise
         finally:
             self.button.disabled, self.stop.disabled = False, True
 
@@ -211,7 +214,7 @@ class _DubPanel:
         self._say("Dubbed. Drawing …")
         pair, out = side_by_side(report, self.folder / "side_by_side.mp4"), Path(report.out)
         picture = io.BytesIO()
-        curves = sound_and_lips(read_audio(out), SAMPLE_RATE, lip_opening(out, report.face), report.fps)
+        curves = sound_and_lips(read_audio(out), SAMPLE_RATE, lip_opening(out, self.face.value), report.fps)
         curves.savefig(picture, format="png", dpi=100)
         self.result.children = [
             w.HTML("left: the source, right: dubbed"),

@@ -9,17 +9,18 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
-from material import frame_index
+from material import frame_index, write_video
 from test_dubbing import Material
 
 from lipformer_core import widgets
-from lipformer_core.data.media import iter_frames, probe
+from lipformer_core.data.media import frame_times, iter_frames, probe
 from lipformer_core.dubbing import preview
 from lipformer_core.errors import ConfigError
 
@@ -184,6 +185,15 @@ def test_stop_stops(panel, monkeypatch):
     assert pressed(panel).startswith("Stopped")
 
 
+def test_an_error_of_a_library_is_said_and_the_button_works_again(panel, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("lipformer_core.dubbing.dub.dub", full)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    assert pressed(panel) == "RuntimeError: out of memory"
+
+
 def test_without_files_nothing_runs(tmp_path):
     panel = widgets._DubPanel(None, tmp_path)
     assert pressed(panel) == "Choose a video (or a portrait) and a voice first."
@@ -240,3 +250,15 @@ def test_side_by_side_shows_the_source_on_the_results_time_line(tmp_path):
     there_and_back = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 8, 7, 6, 5, 4]
     for side in (np.s_[:, :128], np.s_[:, 128:]):
         assert [frame_index(np.ascontiguousarray(picture[side])) for picture in shown] == there_and_back
+
+
+def test_side_by_side_of_joined_pieces_whose_clock_leaps(tmp_path):
+    m = Material(tmp_path, n=40, seconds=2.0)
+    joined = tmp_path / "joined.ts"
+    pieces = (write_video(tmp_path / f"{n}.ts", m.frames[n : n + 20]) for n in (0, 20))
+    joined.write_bytes(b"".join(piece.read_bytes() for piece in pieces))
+    np.savez(m.track, landmarks=m.marks[: len(frame_times(joined))])
+    report = m.dub(video=joined)
+    shown = [picture for _, picture in iter_frames(preview.side_by_side(report, tmp_path / "pair.mp4"))]
+    sides = [[frame_index(np.ascontiguousarray(p[s])) for p in shown] for s in (np.s_[:, :128], np.s_[:, 128:])]
+    assert sides[0] == sides[1] and len(shown) == report.frames

@@ -186,10 +186,16 @@ LANDMARKS = {
     "enormous": lambda folder, good: _marks(folder, landmarks=face_clip(10)[1] * 1e30),
     "a number": lambda folder, good: _marks(folder, landmarks=3.0),
     "one point": lambda folder, good: _marks(folder, landmarks=np.full((10, 68, 2), 40.0)),
+    "eyes and nose in one point": lambda folder, good: _marks(folder, landmarks=_one_point(face_clip(10)[1])),
     "no face": lambda folder, good: _marks(folder, landmarks=np.ones((10, 68, 2)), valid=np.zeros(10, bool)),
     "valid too short": lambda folder, good: _marks(folder, landmarks=np.ones((10, 68, 2)), valid=np.ones(3, bool)),
     "pose too short": lambda folder, good: _marks(folder, landmarks=np.ones((10, 68, 2)), pose=np.zeros((3, 3))),
 }
+
+
+def _one_point(landmarks: np.ndarray) -> np.ndarray:
+    landmarks[:, 27:48] = landmarks[:, 27:28]
+    return landmarks
 
 
 @pytest.mark.parametrize("case", LANDMARKS)
@@ -202,6 +208,7 @@ def test_bad_landmarks(folder, good, case):
 OPTIONS = {
     "--face left": "left",
     "--face -1": "-1",
+    f"--face {'9' * 5000}": "999",
     "--start 9": "9 s",
     "--start -1": "-1",
     "--start nan": "nan",

@@ -65,13 +65,15 @@ def test_a_failure_is_a_row_with_its_sentence_and_the_others_go_on(folder):
         ("v.mp4,short.wav,v.npz,e.mp4,,soon,,\n", "start soon: write seconds"),
         ("v.mp4,short.wav,v.npz,f.mp4,,3,,\n", "nothing from 3 s on"),
         ("v.mp4,short.wav,v.npz,g.avi,,,,\n", "g.avi"),
+        ("v.mp4,short.wav,v.npz,../h.mp4,,,,\n", "without a folder of its own"),
+        ("v.mp4,short.wav,v.npz,./last.mp4,,,,\n", "without a folder of its own"),
         ("v.mp4,short.wav,v.npz,,,,,\n", "an earlier row is called so"),
     ]
     rows = run(folder, GOOD, *(line for line, _ in bad), GOOD.replace(",,,,,", ",last.mp4,,,,"))
     assert [row["status"] for row in rows] == ["dubbed", *["failed"] * len(bad), "dubbed"]
     for row, (_, sentence) in zip(rows[1:], bad, strict=False):
         assert sentence in row["error"]
-    made = {path.name for path in (folder / "out").iterdir()}
+    made = {path.name for path in (folder / "out").iterdir() if path.name != ".dubs.lock"}
     assert made == {"dubs.csv", "dubs.json", *(f"{n}.mp4{e}" for n in ("v_says_short", "last") for e in ("", ".json"))}
 
 
@@ -178,3 +180,67 @@ def test_the_command_prints_a_line_a_row_and_its_exit_code_tells(folder, monkeyp
     assert last.startswith("1 of 2 are there")
     result = CliRunner().invoke(cli.app, ["dub-batch", str(folder / "no.csv"), "-o", str(folder / "out")])
     assert result.exit_code == 2 and "no.csv: cannot be read as a CSV" in result.stderr
+
+
+def test_an_infinite_end_is_none_at_all(folder):
+    assert [row["frames"] for row in run(folder, "v.mp4,short.wav,v.npz,,,,inf,\n")] == [10]
+
+
+def test_an_error_of_a_library_is_a_row_as_well(folder, monkeypatch):
+    def out_of_memory(*_, out, real=batch.dub, **options):
+        if out.name == "first.mp4":
+            raise RuntimeError("CUDA out of memory")
+        return real(*_, out=out, **options)
+
+    monkeypatch.setattr(batch, "dub", out_of_memory)
+    rows = run(folder, "v.mp4,short.wav,v.npz,first.mp4,,,,\n", GOOD)
+    assert [row["status"] for row in rows] == ["failed", "dubbed"]
+    assert rows[0]["error"] == "RuntimeError: CUDA out of memory"
+
+
+def test_neither_list_nor_inputs_are_replaced(folder):
+    before = (folder / "v.mp4").read_bytes()
+    rows = dub_batch(FakeModel(), listed(folder, "v.mp4,short.wav,v.npz,v.mp4,,,,\n", GOOD), folder, progress=False)
+    assert [row["status"] for row in rows] == ["failed", "dubbed"] and "would replace" in rows[0]["error"]
+    assert (folder / "v.mp4").read_bytes() == before
+    mine = folder / "out/dubs.csv"
+    mine.parent.mkdir()
+    mine.write_text(HEAD + "../v.mp4,../short.wav,../v.npz,,,,,\n")
+    with pytest.raises(OutputError, match="would replace"):
+        dub_batch(FakeModel(), mine, folder / "out", progress=False)
+    assert mine.read_text().startswith(HEAD)
+
+
+def test_rows_of_other_lists_stay_known(folder):
+    run(folder, GOOD)
+    run(folder, "v.mp4,long.wav,v.npz,second.mp4,,,,\n")
+    assert [row["status"] for row in run(folder, GOOD)] == ["kept"]
+    with (folder / "out/dubs.csv").open(newline="") as file:
+        assert {row["output"] for row in csv.DictReader(file)} == {"v_says_short.mp4", "second.mp4"}
+
+
+def test_two_calls_in_one_folder_do_not_write_one_table(folder, monkeypatch):
+    def meanwhile(*_, real=batch.dub, **options):
+        with pytest.raises(OutputError, match="another process"):
+            run(folder, GOOD)
+        return real(*_, **options)
+
+    monkeypatch.setattr(batch, "dub", meanwhile)
+    assert [row["status"] for row in run(folder, GOOD)] == ["dubbed"]
+
+
+def test_a_folder_is_a_list_of_pairs_of_one_name(folder, monkeypatch):
+    pairs = folder / "pairs"
+    pairs.mkdir()
+    for name in ("anna.mp4", "berta.mp4"):
+        shutil.copy(folder / "v.mp4", pairs / name)
+    shutil.copy(folder / "short.wav", pairs / "anna.WAV")
+    marks = folder / "v.npz"
+    dub = batch.dub
+    monkeypatch.setattr(batch, "open_tracker", lambda: None)
+    monkeypatch.setattr(batch, "dub", lambda *a, **k: dub(*a, **k | {"landmarks": marks}))
+    rows = dub_batch(FakeModel(), pairs, folder / "out", progress=False)
+    assert [(row["output"], row["status"]) for row in rows] == [("anna_says_anna.mp4", "dubbed")]
+    (pairs / "anna.WAV").unlink()
+    with pytest.raises(DataError, match="beside a sound of the same name"):
+        dub_batch(FakeModel(), pairs, folder / "out", progress=False)

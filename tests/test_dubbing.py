@@ -2,10 +2,13 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from time import time
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -16,8 +19,11 @@ from material import FAKE_CONFIG, FakeModel, draw_face, face_clip, frame_index, 
 from lipformer_core.checkpoint import fingerprint
 from lipformer_core.data.audio import log_mel, mel_windows
 from lipformer_core.data.faces.tracking import FaceTrack
-from lipformer_core.data.media import frame_times, iter_frames, probe, read_audio
+from lipformer_core.data.media import Damage, FrameReader, MediaInfo, frame_times, iter_frames, probe, read_audio
+from lipformer_core.dubbing import timeline
 from lipformer_core.dubbing.dub import COMMENT, dub, output_order
+from lipformer_core.dubbing.report import quality_warnings
+from lipformer_core.dubbing.source_face import follow
 from lipformer_core.errors import (
     AudioTooLong,
     ConfigError,
@@ -28,6 +34,7 @@ from lipformer_core.errors import (
     NoVideoStream,
     UnreadableMedia,
 )
+from lipformer_core.progress import tqdm
 
 RATES = [Fraction(24_000, 1_001), 24, 25, Fraction(30_000, 1_001), 30, 50, 60]
 
@@ -260,6 +267,51 @@ def test_who_asks_is_told_the_share_that_is_done_and_may_stop_it(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         m.dub(progress=stop)
     assert not m.out.exists()
+
+
+def test_the_bar_stands_before_the_sound_is_heard(tmp_path, monkeypatch):
+    m, shown = Material(tmp_path), []
+    monkeypatch.setattr(timeline, "tqdm", lambda **options: shown.append("bar") or tqdm(**options | {"disable": True}))
+    monkeypatch.setattr(
+        "lipformer_core.dubbing.dub.read_audio", lambda *a, real=read_audio, **k: shown.append("sound") or real(*a, **k)
+    )
+    m.dub(progress=True)
+    assert shown == ["bar", "sound"]
+
+
+def test_a_turned_face_is_told_by_its_frames_and_what_was_asked_is_told(tmp_path):
+    m = Material(tmp_path)
+    pose = np.zeros((25, 3), np.float32)
+    pose[5:15, 0] = 40
+    np.savez(m.track, landmarks=m.marks, pose=pose)
+    report = m.dub(end=0.9, crf=20)
+    assert [(run["first"], run["last"]) for run in report.turned] == [(5, 14)]
+    assert "43% of the frames show the face turned by more than 35 degrees" in report.table()
+    assert report.settings["end"] == 0.9 and report.settings["crf"] == 20 and report.settings["policy"] == "pingpong"
+
+
+def test_a_large_face_is_told():
+    track = FaceTrack(*(np.zeros(shape) for shape in ((3, 68, 2), (3, 3))), np.ones(3, bool), np.zeros(3, bool))
+    small, large = (np.tile(np.eye(3)[:2] / scale, (3, 1, 1)) for scale in (2, 3))
+    still = MediaInfo(Path("a.png"), 1, 1, Fraction(25), 1, 0.0, 0, has_video=True, has_audio=False, is_image=True)
+    assert quality_warnings(track, small, np.zeros(3), still) == []
+    assert "3.0 times as large" in quality_warnings(track, large, np.zeros(3), still)[0]
+
+
+def test_a_picture_that_is_held_beyond_the_sound_counts_to_its_end(tmp_path):
+    """The length of a file of many packets is not known before it is decoded, and decoding ends with the sound."""
+    m = Material(tmp_path, n=12, times=np.append(np.arange(11) / 25, 9.0))
+    source = replace(probe(m.video), pictures_s=0.0)
+    tracker = SimpleNamespace(detect=lambda rgb: [(m.marks[0], np.zeros(3))])
+    times, track = follow(source, None, tracker, "largest", (0, 3.0), lambda share: None, Damage())
+    assert len(times) == len(track) == 12 and track.valid.tolist() == [True] * 11 + [False]
+    assert output_order(times, source, 2.0, "error").tolist() == [*range(10), *[10] * 40]
+
+
+def test_pictures_of_one_time_are_one(tmp_path):
+    m = Material(tmp_path, n=12)
+    with FrameReader(m.video, np.minimum(np.arange(12), 9) / 25) as reader:
+        np.testing.assert_array_equal(reader[11], reader[9])
 
 
 def test_a_portrait_is_a_still(tmp_path):

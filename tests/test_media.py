@@ -220,3 +220,8 @@ def test_parts_are_joined_as_they_are_coded(tmp_path, name, size, crf):
     info = probe(tmp_path / name)
     assert (info.fps, info.pixel_aspect, info.width, info.height) == (fps, Fraction(4, 3), *size[::-1])
     assert abs(len(read_audio(tmp_path / name)) / 16_000 - 40 / fps) < 0.04
+
+
+def test_pictures_too_large_for_h264_are_refused_before_the_work(tmp_path):
+    with pytest.raises(MediaError, match="no side above 16384"):
+        VideoWriter(tmp_path / "wide.mp4", 17_000, 64, 25)

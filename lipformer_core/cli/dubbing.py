@@ -52,12 +52,12 @@ def dub(
     check_outputs([out] if report is None else [out, report], [] if run is None else [*run.glob("*/model.*")])
     place = {"face": chosen, "policy": policy.value, "start": start, "end": end, "reference": reference}
     more = {"landmarks": landmarks, "report": report, "progress": progress, "crf": crf, "mark": mark}
-    run_dub(load_lipformer(run, device=device), video, audio, out, **place, **more)
-    typer.echo(f"written: {out}")
+    done = run_dub(load_lipformer(run, device=device), video, audio, out, **place, **more)
+    typer.echo(f"written: {out}\n{done.table()}")
 
 
 def dub_batch(
-    listing: Annotated[Path, typer.Argument(metavar="LIST.csv", help="A line a video.")],
+    listing: Annotated[Path, typer.Argument(metavar="LIST", help="A CSV, a line a video; or a folder of pairs.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results and their table.")],
     run: ShippedRun = None,
     crf: Crf = 17,
@@ -65,15 +65,18 @@ def dub_batch(
     device: Device = None,
     progress: Progress = True,
 ) -> None:
-    """Dub every line of LIST.csv with one loading of the model; what is finished is left alone.
+    """Dub every line of LIST with one loading of the model; what is finished is left alone.
 
-    LIST.csv has the columns `video` and `audio` and, each if wanted, `output`, `face`, `policy`, `start`, `end`,
-    `reference` and `landmarks`, as `lipformer dub` has them. OUT then holds the videos, a report beside each, and
-    `dubs.csv`: a line a video, what became of it, how long it is, and how fast it went. Exit code 1: some failed.
+    LIST is a folder whose videos or pictures each say the sound of the same name (anna.mp4, anna.wav); or a CSV with
+    the columns `video` and `audio` and, each if wanted, `output`, `face`, `policy`, `start`, `end`, `reference` and
+    `landmarks`, as `lipformer dub` has them. OUT then holds the videos, a report beside each, and `dubs.csv`: a line a
+    video, what became of it, how long it is, and how fast it went. Exit code 1: some failed.
 
     **Example**
 
     `lipformer dub-batch list.csv -o dubbed --run runs/quick`
+
+    `lipformer dub-batch folder -o dubbed`
     """
     from ..checkpoint import load_lipformer
     from ..dubbing.batch import dub_batch as run_batch

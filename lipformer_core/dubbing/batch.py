@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from ..checkpoint import fingerprint
 from ..data.corpora.clip_list import read_rows
+from ..data.corpora.layout import IMAGE_ENDINGS, VIDEO_ENDINGS
 from ..data.faces import open_tracker
 from ..data.media import probe
-from ..errors import ConfigError, LipFormerError
-from ..files import atomic, is_unchanged, not_written, state_of
+from ..errors import ConfigError, DataError, LipFormerError
+from ..files import atomic, check_outputs, held, is_unchanged, not_written, state_of
 from ..progress import tqdm
 from .dub import dub
 from .source_face import parse_face
@@ -31,6 +32,9 @@ COLUMNS = (
     *("passed_through", "seconds", "frames_per_second", "warnings"),
 )
 NUMBERS = {"start", "end", "reference"}
+INPUTS = ("video", "audio", "landmarks")
+OF_LIBRARIES = (RuntimeError, ValueError, ArithmeticError, MemoryError, OSError)
+SOUND_ENDINGS = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".opus", ".wma", ".aiff", ".aif"}
 
 
 def dub_batch(
@@ -47,33 +51,39 @@ def dub_batch(
     Args:
         model: from `lipformer_core.load`.
         listing: CSV with the columns `video` and `audio` (paths from its folder on) and, each if wanted, `output` (a
-            name in `folder`), `face`, `policy`, `start`, `end`, `reference` and `landmarks`, as `dub` takes them.
+            name in `folder`), `face`, `policy`, `start`, `end`, `reference` and `landmarks`, as `dub` takes them. Or a
+            folder: each video or picture in it says the sound that is called as it is (`anna.mp4`, `anna.wav`).
         folder: where the results appear, each with its report beside it, and the table `dubs.csv`.
         crf, mark: as of `dub`.
         progress: show one bar over all rows.
 
     Returns:
         The table, a mapping a row. `status` is `dubbed`, `kept` (an earlier call made it of the same files, weights and
-        settings) or `failed`, with the typed error's sentence in `error`; `audio_s` and `output_s` are the seconds of
-        the sound and of the result. It is written after every row.
+        settings) or `failed`, with the error's sentence in `error`; `audio_s` and `output_s` are the seconds of the
+        sound and of the result. It is written after every row, and keeps what other lists left in the folder.
 
     Raises:
-        DataError: `listing` is no such CSV.
-        OutputError: `folder` cannot be written.
+        DataError: `listing` is no such CSV, or a folder without any pair.
+        OutputError: `folder` cannot be written, another call is at work in it, or a result would replace an input.
         WeightsMissing: no landmark network is present, and some row names no `landmarks`.
     """
     listing, folder = Path(listing), Path(folder)
-    rows = read_rows(listing, "video", "audio")
+    if listing.is_dir():
+        source, rows = listing, pairs_in(listing)
+    else:
+        source, rows = listing.parent, read_rows(listing, "video", "audio")
     tracker = None if all(row.get("landmarks") for row in rows) else open_tracker()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_written(folder, error) from error
-    known, common = _known(folder), {"crf": crf, "mark": mark}
-    weights = fingerprint(model)
-    lengths = [_seconds(listing.parent / row["audio"]) for row in rows]
-    table: dict[str, dict] = {}
-    with tqdm(total=round(1000 * sum(lengths)), desc="dubbing", bar_format=BAR, disable=not progress) as bar:
+    given = [listing, *(source / row[key] for row in rows for key in INPUTS if row.get(key))]
+    check_outputs([folder / f"{TABLE}.{ending}" for ending in ("csv", "json")], given)
+    lengths = [_seconds(source / row["audio"]) for row in rows]
+    bar = tqdm(total=round(1000 * sum(lengths)), desc="dubbing", bar_format=BAR, disable=not progress)
+    with held(folder / f".{TABLE}.lock"), bar:
+        known, common = _known(folder), {"crf": crf, "mark": mark}
+        weights, table = fingerprint(model), {}
         for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
             begun = sum(lengths[:number])
 
@@ -84,9 +94,12 @@ def dub_batch(
             line = {"video": row["video"], "audio": row["audio"], "output": name}
             bar.set_description_str(name)
             try:
+                if Path(name).name != name:
+                    raise ConfigError(f"output {name}: write a name in {folder}, without a folder of its own")
                 if name in table:
                     raise ConfigError(f"{name}: an earlier row is called so; give one of them another `output`")
-                inputs = {key: listing.parent / row[key] for key in ("video", "audio", "landmarks") if row.get(key)}
+                check_outputs([folder / name, folder / f"{name}.json"], given)
+                inputs = {key: source / row[key] for key in INPUTS if row.get(key)}
                 options = _options(row) | common
                 asked = {"inputs": [*map(str, inputs.values())], "weights": weights, **options}
                 if _is_kept(known.get(name), folder / name, asked):
@@ -98,11 +111,26 @@ def dub_batch(
                     line |= {"asked": asked, "made_of": [state_of(path) for path in inputs.values()]}
             except LipFormerError as error:
                 line |= {"status": "failed", "error": str(error)}
+            except OF_LIBRARIES as error:  # such as a GPU without memory left: the other rows are none the worse
+                line |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
             table[name if name not in table else f"{name} (row {number + 1})"] = line
             _write(folder, {**known, **table})
             told(1.0)
-    _write(folder, table)
     return list(table.values())
+
+
+def pairs_in(folder: Path) -> list[dict[str, str]]:
+    """Rows of a list for the videos and pictures of a folder that lie beside a sound of the same name.
+
+    raises DataError where there is no such pair
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    sounds = {path.stem: path.name for path in files if path.suffix.lower() in SOUND_ENDINGS}
+    shown = [path.name for path in files if path.suffix.lower() in VIDEO_ENDINGS | IMAGE_ENDINGS]
+    rows = [{"video": name, "audio": sounds[Path(name).stem]} for name in shown if Path(name).stem in sounds]
+    if not rows:
+        raise DataError(f"{folder}: no video or picture beside a sound of the same name, such as anna.mp4 and anna.wav")
+    return rows
 
 
 def _options(row: Mapping[str, str]) -> dict:

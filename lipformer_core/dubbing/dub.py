@@ -25,6 +25,7 @@ from ..data.faces import Tracker
 from ..data.faces.alignment import TRANSFORM_SIGMA, crop_transforms, transform_points
 from ..data.faces.tracking import appearances, load_track
 from ..data.media import Damage, FrameReader, VideoWriter, frames_held, probe, read_audio
+from ..data.prepared.references import LARGE_YAW
 from ..errors import ConfigError, NoAudioStream, NoVideoStream
 from ..files import check_outputs
 from ..speaker import Speaker
@@ -35,14 +36,14 @@ from .report import (
     COMMENT,
     DubReport,
     cover_warnings,
-    covered_ranges,
     frame_statuses,
     quality_warnings,
     size_warnings,
     status_ranges,
+    true_ranges,
 )
 from .source_face import borrow, follow, smooth_runs, square_pixels
-from .timeline import POLICIES, Clock, Told, check_stretch, output_order, told
+from .timeline import POLICIES, Clock, Told, checked_stretch, output_order, told
 from .unfinished import STRETCH, Unfinished
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 STEP = 16  # pictures generated at once, fewer where they are large
 JAW_SIGMA_S = 3 / FPS  # smoothing of the mask's outline
-TRACKING = 0.2  # share of the time that pass 1 takes, for the progress bar
+HEARING, TRACKING = 0.03, 0.2  # shares of the time that the sound and pass 1 take, for the progress bar
 
 
 def dub(
@@ -110,7 +111,7 @@ def dub(
     video, audio, out = Path(video), Path(audio), Path(out)
     if policy not in POLICIES:
         raise ConfigError(f"policy is {policy!r}; choose one of {', '.join(POLICIES)}")
-    check_stretch(start, end)
+    start, end = checked_stretch(start, end)
     outputs, inputs = (
         [Path(path) for path in paths if path is not None] for paths in ((out, report), (video, audio, landmarks))
     )
@@ -130,74 +131,81 @@ def dub(
     # Opened first, though written last: a target that cannot be written is better known before the work.
     writer = VideoWriter(out, *form, audio, metadata={"comment": comment}, **quality)
 
-    warnings = list(source.notes)
-    seen, heard = Damage(), Damage()
-    with clock("audio"):
-        samples = read_audio(audio, damage=heard)
-        encoder = model.config.audio.speech_encoder
-        rows = sound_rows(samples, encoder, needed=False)
-        if encoder != "none" and (why := why_absent()):
-            warnings.append(f"heard without the speech encoder, with which lips follow better: {why}")
-        if rows[:, :N_MELS].max() == SILENCE:
-            warnings.append("the sound is digital silence")
-    audio_s = len(samples) / SAMPLE_RATE
-    del samples
-    until = min(start + audio_s + 1.0, np.inf if end is None else end)  # nothing later is shown
-    size, heard_as = model.config.data.size, model.config.audio
-    mean = band_means(rows) if heard_as.mean_normalise else 0.0
-    if rows.shape[1] > N_MELS:
-        rows = rows.astype(np.float16)  # as corpora keep the features; they are most of what grows with length
-    own_rate, rate = float(source.fps), float(source.result_fps)
-    cover = CoverCheck()
-    step = STEP if source.is_image else int(np.clip(frames_held(source.height, source.width) // 2, 1, STEP))
-    # all that decides about the frames: a call that differs in it takes nothing over
-    decides = [provenance.sources("frames"), weights, hashlib.sha256(rows).hexdigest(), audio_s, face, policy]
-    decides += [start, end, reference, crf, mark, str(speaker.device), str(speaker.dtype), type(tracker).__name__]
-    decides += [(os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in inputs]
-    with told(progress, "dubbing") as tell, Unfinished(out, decides) as kept:
-        spent = TRACKING * (landmarks is None)
-        with clock("tracking"):
-            found = kept.load_track()
-            if found is None:
-                found = *follow(source, landmarks, tracker, face, (start, until), lambda x: tell(spent * x), seen), seen
-                if landmarks is None:
-                    kept.save_track(*found)
-        times, track, seen = found
-        if reference is not None and not 0 <= reference < times[-1] + 1 / own_rate:
-            raise ConfigError(f"reference at {reference:g} s: no picture of what is dubbed; name another time")
-        order = output_order(times, source, audio_s, policy, start, end)
-        sigma = TRANSFORM_SIGMA * own_rate / FPS  # as in training, where a frame lasts 1/25 s
-        transforms = crop_transforms(track.landmarks, track.valid, size, sigma, track.shot)
-        outline = smooth_runs(transform_points(transforms, track.landmarks), track, JAW_SIGMA_S * own_rate)
-        lowest_chin = float(outline[track.valid][:, 6:11, 1].max())
-        transforms = transforms @ square_pixels(source)
-        stretches = [range(k, min(k + STRETCH, len(order))) for k in range(0, len(order), STRETCH)]
-        done = kept.finished
-        for number in range(done):
-            cover.seen |= kept.load_looks(number)
-        with FrameReader(video, times, (source.width, source.height), seekable=not seen.leaps) as reader:
-            with clock("reference"):
-                lent = borrow(speaker, reader, track, transforms, order, reference)
-            frames = Frames(
-                *(speaker, reader, order, track, transforms, outline, lowest_chin),
-                *(rows, mean, rate, mark, clock),
-            )
-            parts = (part[k : k + step] for part in stretches[done:] for k in range(0, len(part), step))
-            with closing(frames.made(parts)) as made:
-                for number, stretch in enumerate(stretches[done:], done):
-                    with VideoWriter(kept.stretch(number), *form, **quality) as coded:
-                        for frame in islice(made, len(stretch)):
-                            with clock("encoding"):
-                                coded.write(frame.picture)
-                            if frame.crop is not None:
-                                cover.look(frame.index, frame.crop)
-                            tell(spent + (1 - spent) * (frame.number + 1) / len(order))
-                        kept.save_looks(number, cover.of(order[stretch.start : stretch.stop]))
-            warnings += size_warnings(source, reader.resized)
-        with clock("joining"), writer:
-            for number in range(len(stretches)):
-                writer.append(kept.stretch(number))
-    covered = covered_ranges(cover.covered(appearances(track), own_rate)[order], rate)
+    with told(progress, "dubbing") as tell:
+        warnings = list(source.notes)
+        seen, heard = Damage(), Damage()
+        with clock("audio"):
+            samples = read_audio(audio, damage=heard)
+            encoder = model.config.audio.speech_encoder
+            rows = sound_rows(samples, encoder, needed=False)
+            if encoder != "none" and (why := why_absent()):
+                warnings.append(f"heard without the speech encoder, with which lips follow better: {why}")
+            if rows[:, :N_MELS].max() == SILENCE:
+                warnings.append("the sound is digital silence")
+        audio_s = len(samples) / SAMPLE_RATE
+        del samples
+        until = min(start + audio_s + 1.0, np.inf if end is None else end)  # nothing later is shown
+        size, heard_as = model.config.data.size, model.config.audio
+        mean = band_means(rows) if heard_as.mean_normalise else 0.0
+        if rows.shape[1] > N_MELS:
+            rows = rows.astype(np.float16)  # as corpora keep the features; they are most of what grows with length
+        own_rate, rate = float(source.fps), float(source.result_fps)
+        cover = CoverCheck()
+        step = STEP if source.is_image else int(np.clip(frames_held(source.height, source.width) // 2, 1, STEP))
+        # all that decides about the frames: a call that differs in it takes nothing over
+        decides = [provenance.sources("frames"), weights, hashlib.sha256(rows).hexdigest(), audio_s, face, policy]
+        decides += [start, end, reference, crf, mark, str(speaker.device), str(speaker.dtype), type(tracker).__name__]
+        decides += [(os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in inputs]
+        with Unfinished(out, decides) as kept:
+            tell(HEARING)
+            spent = HEARING + TRACKING * (landmarks is None)
+            with clock("tracking"):
+                found = kept.load_track()
+                if found is None:
+
+                    def followed(share: float) -> None:
+                        tell(HEARING + (spent - HEARING) * share)
+
+                    found = *follow(source, landmarks, tracker, face, (start, until), followed, seen), seen
+                    if landmarks is None:
+                        kept.save_track(*found)
+            times, track, seen = found
+            if reference is not None and not 0 <= reference < times[-1] + 1 / own_rate:
+                raise ConfigError(f"reference at {reference:g} s: no picture of what is dubbed; name another time")
+            order = output_order(times, source, audio_s, policy, start, end)
+            sigma = TRANSFORM_SIGMA * own_rate / FPS  # as in training, where a frame lasts 1/25 s
+            transforms = crop_transforms(track.landmarks, track.valid, size, sigma, track.shot)
+            outline = smooth_runs(transform_points(transforms, track.landmarks), track, JAW_SIGMA_S * own_rate)
+            lowest_chin = float(outline[track.valid][:, 6:11, 1].max())
+            transforms = transforms @ square_pixels(source)
+            stretches = [range(k, min(k + STRETCH, len(order))) for k in range(0, len(order), STRETCH)]
+            done = kept.finished
+            for number in range(done):
+                cover.seen |= kept.load_looks(number)
+            with FrameReader(video, times, (source.width, source.height), seekable=not seen.leaps) as reader:
+                with clock("reference"):
+                    lent = borrow(speaker, reader, track, transforms, order, reference)
+                frames = Frames(
+                    *(speaker, reader, order, track, transforms, outline, lowest_chin),
+                    *(rows, mean, rate, mark, clock),
+                )
+                parts = (part[k : k + step] for part in stretches[done:] for k in range(0, len(part), step))
+                with closing(frames.made(parts)) as made:
+                    for number, stretch in enumerate(stretches[done:], done):
+                        with VideoWriter(kept.stretch(number), *form, **quality) as coded:
+                            for frame in islice(made, len(stretch)):
+                                with clock("encoding"):
+                                    coded.write(frame.picture)
+                                if frame.crop is not None:
+                                    cover.look(frame.index, frame.crop)
+                                tell(spent + (1 - spent) * (frame.number + 1) / len(order))
+                            kept.save_looks(number, cover.of(order[stretch.start : stretch.stop]))
+                warnings += size_warnings(source, reader.resized)
+            with clock("joining"), writer:
+                for number in range(len(stretches)):
+                    writer.append(kept.stretch(number))
+    covered = true_ranges(cover.covered(appearances(track), own_rate)[order], rate)
+    turned = true_ranges((track.valid & (np.abs(track.pose[:, 0]) > LARGE_YAW))[order], rate)
     warnings += cover_warnings(covered)
     warnings += quality_warnings(track, transforms, times, source, seen.pictures)
     warnings += dict.fromkeys(seen.warnings(video) + heard.warnings(audio))  # each once, if both are one file
@@ -213,13 +221,14 @@ def dub(
         frames=len(order),
         duration_s=len(order) / rate,
         audio_s=round(audio_s, 3),
-        policy=policy,
-        face=face,
+        settings={"policy": policy, "face": face, "start": start, "end": end, "reference": reference}
+        | {"landmarks": None if landmarks is None else str(landmarks), "crf": crf, "mark": mark},
         reference_frame=lent[0]["reference_frame"],
         references=lent,
         statuses={name: int((statuses == name).sum()) for name in ("generated", "interpolated", "passed through")},
         ranges=status_ranges(statuses, rate),
         covered=covered,
+        turned=turned,
         seconds={name: round(spent, 3) for name, spent in {**clock.seconds, "total": total}.items()},
         frames_per_second=round(sum(map(len, stretches[done:])) / total, 2),
         warnings=warnings,

@@ -11,7 +11,7 @@ import numpy as np
 from ..data.faces import open_tracker
 from ..data.faces.alignment import mouth_shape
 from ..data.faces.tracking import track_faces
-from ..data.media import FrameReader, VideoWriter, frame_times, iter_frames, probe
+from ..data.media import Damage, FrameReader, VideoWriter, frame_times, iter_frames, probe
 from ..data.media.pictures import square_size
 from .report import DubReport
 from .timeline import output_order
@@ -62,12 +62,13 @@ def side_by_side(report: DubReport, out: str | os.PathLike, height: int = 480, s
     """
     import cv2
 
-    source, times = probe(report.video), frame_times(report.video)
-    order = output_order(times, source, report.duration_s, report.policy)[: round(seconds * report.fps)]
+    damage = Damage()
+    source, times = probe(report.video), frame_times(report.video, damage)
+    order = output_order(times, source, report.duration_s, report.settings["policy"])[: round(seconds * report.fps)]
     size = np.array(square_size((report.width, report.height), source.pixel_aspect))
     size = tuple((2 * np.rint(size * min(1, height / size[1]) / 2)).astype(int).tolist())
     with (
-        FrameReader(report.video, times, (source.width, source.height)) as before,
+        FrameReader(report.video, times, (source.width, source.height), seekable=not damage.leaps) as before,
         VideoWriter(out, 2 * size[0], size[1], report.fps, report.out) as writer,
     ):
         for index, (_, after) in zip(order, iter_frames(report.out), strict=False):
@@ -82,6 +83,6 @@ def lip_opening(video: str | os.PathLike, face: str | int = "largest", seconds: 
     Raises:
         NoFaceFound, WeightsMissing, UnreadableMedia: as `dub`.
     """
-    pictures = (picture for _, picture in islice(iter_frames(video), round(seconds * probe(video).fps)))
+    pictures = (picture for _, picture in islice(iter_frames(video, square=True), round(seconds * probe(video).fps)))
     track = track_faces(pictures, open_tracker(), face)
     return np.where(track.valid, mouth_shape(track.landmarks)[0], np.nan)

@@ -24,7 +24,8 @@ class DubReport:
 
     `ranges` lists `first`, `last` (output frames, inclusive) and `status`: generated, interpolated (face position
     between two sightings) or passed through (no face: the picture is the source's). `covered` lists ranges in which
-    something seems to cover the mouth (`covered`); they are generated like any other. `references` lists for each shot
+    something seems to cover the mouth (`covered`), `turned` those in which the face is turned by more than 35 degrees;
+    they are generated like any other. `settings` is what was asked for. `references` lists for each shot
     its `first` and `last` frame and the `reference_frame` that lends the mouth's texture, all counted in the source;
     `reference_frame` is that of the first shot. `duration_s` is the result's, `audio_s` the sound's. `device` is where
     the model ran; `seconds` is what each stage took, and those of one pass overlap; they and `frames_per_second` leave
@@ -41,13 +42,13 @@ class DubReport:
     frames: int
     duration_s: float
     audio_s: float
-    policy: str
-    face: str | int
+    settings: dict
     reference_frame: int
     references: list[dict]
     statuses: dict[str, int]
     ranges: list[dict]
     covered: list[dict] = field(default_factory=list)
+    turned: list[dict] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     frames_per_second: float = 0.0
     warnings: list[str] = field(default_factory=list)
@@ -61,6 +62,14 @@ class DubReport:
             write_json(Path(path), asdict(self))
         except OSError as error:
             raise not_written(Path(path), error) from error
+
+    def table(self) -> str:
+        """What a person wants to know, in a few lines: frames by status, time by stage, and every warning."""
+        counts = ", ".join(f"{count} {status}" for status, count in self.statuses.items() if count)
+        stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in self.seconds.items() if stage != "total")
+        lines = [f"frames: {counts}; {self.duration_s:.2f} s for {self.audio_s:.2f} s of sound, {self.fps:g} frames/s"]
+        lines += [f"seconds on {self.device}: {self.seconds['total']:.1f} in all, stages overlap: {stages}"]
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
 def frame_statuses(track: FaceTrack, order: np.ndarray) -> np.ndarray:
@@ -85,9 +94,9 @@ def status_ranges(statuses: np.ndarray, rate: float) -> list[dict]:
     ]
 
 
-def covered_ranges(covered: np.ndarray, rate: float) -> list[dict]:
-    """Runs of true values `(frames,)` as `DubReport.covered` lists them."""
-    runs = status_ranges(np.where(covered, "covered", ""), rate)
+def true_ranges(values: np.ndarray, rate: float) -> list[dict]:
+    """Runs of true values `(frames,)` as `DubReport.covered` and `turned` list them."""
+    runs = status_ranges(np.where(values, "true", ""), rate)
     return [{key: run[key] for key in ("first", "last", "start_s", "end_s")} for run in runs if run["status"]]
 
 

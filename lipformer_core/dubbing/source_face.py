@@ -22,7 +22,7 @@ from .timeline import CLOCK_SLACK, Told, picture_at
 
 def parse_face(text: str) -> str | int:
     """`largest`, or a face's number from the image's left. ConfigError for anything else."""
-    if text != "largest" and not text.isdecimal():
+    if text != "largest" and not (text.isdecimal() and len(text) < 10):
         raise ConfigError(f"face {text}: write `largest` or a number from 0")
     return int(text) if text.isdecimal() else text
 
@@ -38,7 +38,8 @@ def follow(
 ) -> tuple[np.ndarray, FaceTrack]:
     """Times of the source's pictures, and the face in those that are on the screen within `stretch`, in seconds.
 
-    Landmarks are in square pixels. Pictures before the stretch have rows that are not valid; none come after it.
+    Landmarks are in square pixels. Pictures before the stretch have rows that are not valid, and so has the first one
+    after it, which tells how long the last one stays.
 
     Raises:
         ConfigError: the stretch begins behind the last picture.
@@ -66,9 +67,9 @@ def follow(
         on_screen = None  # at `start`: the last picture that came before
         with closing(taken_ahead(iter_frames(source.path, damage, square=True))) as decoded:
             for moment, picture in decoded:
+                times.append(moment)
                 if moment >= end:
                     break
-                times.append(moment)
                 told(min(moment / expected, 1.0))
                 if moment <= start + CLOCK_SLACK:
                     on_screen = picture
@@ -84,8 +85,9 @@ def follow(
     with closing(pictures()) as shown:
         track = track_faces(shown, tracker or open_tracker(), face)
     rows = (track.landmarks, track.pose, track.valid, track.interpolated, track.shot, track.other)
-    before = len(times) - len(track)
-    return np.array(times), FaceTrack(*(np.pad(a, [(before, 0)] + [(0, 0)] * (a.ndim - 1)) for a in rows))
+    after = int(times[-1] >= end)
+    before = len(times) - after - len(track)
+    return np.array(times), FaceTrack(*(np.pad(a, [(before, after)] + [(0, 0)] * (a.ndim - 1)) for a in rows))
 
 
 def _check_start(source: MediaInfo, start: float, last: float) -> None:

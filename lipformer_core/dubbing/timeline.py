@@ -77,10 +77,12 @@ def picture_at(times: np.ndarray, moment: float | np.ndarray) -> np.ndarray:
     return np.maximum(np.searchsorted(times, moment + CLOCK_SLACK, side="right") - 1, 0)
 
 
-def check_stretch(start: float, end: float | None) -> None:
-    """ConfigError unless `start` to `end` is a stretch of time, in seconds."""
+def checked_stretch(start: float, end: float | None) -> tuple[float, float | None]:
+    """`start` and `end` in seconds, infinity as no end at all. ConfigError unless they are a stretch of time."""
+    end = None if end == np.inf else end
     if not 0 <= start < (np.inf if end is None else end):
         raise ConfigError(f"from {start:g} s to {end or np.inf:g} s: no stretch of a video; write 0 <= start < end")
+    return start, end
 
 
 class Clock:

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ...errors import DataError, NoFaceFound
-from .alignment import valid_runs
+from .alignment import STILL_POINTS, valid_runs
 from .landmarks import Face, Tracker
 from .shots import CutDetector
 
@@ -56,7 +56,7 @@ class FaceTrack:
 def load_track(path: str | os.PathLike) -> FaceTrack:
     """Read landmarks from an `.npz`: `landmarks` (n, 68, 2), and if present `pose` (n, 3), `valid` and `shot` (n,).
 
-    A row that is not finite, or no wider or higher than a pixel, is not valid.
+    A row that is not finite, or whose eyes and nose are no wider or higher than a pixel, is not valid.
 
     Raises:
         DataError: no such file, or arrays of other names or shapes.
@@ -75,7 +75,7 @@ def load_track(path: str | os.PathLike) -> FaceTrack:
             f"{path}: needs landmarks (n, 68, 2), pose (n, 3), valid (n,), shot (n,); landmarks are {landmarks.shape}"
         )
     landmarks[~np.isfinite(landmarks).all((1, 2))] = 0
-    valid &= (np.ptp(landmarks, axis=1) > 1).all(1)
+    valid &= (np.ptp(landmarks[:, STILL_POINTS], axis=1) > 1).all(1)
     return FaceTrack(landmarks, pose, valid, np.zeros(n, bool), shot)
 
 

@@ -46,6 +46,8 @@ class FrameReader:
         """
         self.path = Path(path)
         self.times = np.asarray(times, dtype=np.float64)
+        _, first, same = np.unique(self.times, return_index=True, return_inverse=True)
+        self._first = first[same]  # of pictures with equal times, which nothing tells apart
         self.peak_cached = 0
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._capacity = CACHED_FRAMES
@@ -68,6 +70,7 @@ class FrameReader:
         """
         if not 0 <= index < len(self.times):
             raise IndexError(f"{self.path}: picture {index} of {len(self.times)}")
+        index = int(self._first[index])
         if index not in self._cache:
             if self._decoder is None or not self._next <= index < self._next + 2 * self._capacity:
                 backwards = bool(self._cache) and index < min(self._cache)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MANY_PIXELS = 2_560 * 1_440  # from here on x264 looks no frames ahead, which it would hold in memory;
 MOST_PIXELS = 4_096 * 2_304  # from here on it keeps no planes for fractions of pixels, for a somewhat larger file
+LONGEST_SIDE = 16_384  # pixels
 CONTAINERS = (".mp4", ".mov", ".mkv")
 AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 
@@ -63,7 +64,7 @@ class VideoWriter:
             pixel_aspect: width of a pixel over its height, which players are told.
 
         Raises:
-            MediaError: another file ending, or a folder that does not exist.
+            MediaError: another file ending, a folder that does not exist, or pictures too large for H.264.
             OutputError: nothing can be written under that name.
         """
         self.path = Path(path)
@@ -71,6 +72,10 @@ class VideoWriter:
             raise MediaError(f"{self.path}: cannot write {self.path.suffix or 'no ending'}; use one of {CONTAINERS}")
         if not self.path.parent.is_dir():
             raise MediaError(f"{self.path.parent}: no such folder to write to")
+        if max(width, height) > LONGEST_SIDE:
+            raise MediaError(
+                f"{self.path}: {width} x {height}: H.264 holds no side above {LONGEST_SIDE}; make it smaller"
+            )
         check_writable(self.path)
         self.partial = hidden_beside(self.path.with_suffix(""), f".partial{self.path.suffix}")
         self.width, self.height, self.fps = width, height, Fraction(fps).limit_denominator(1_001)

@@ -19,7 +19,16 @@ from material import FAKE_CONFIG, FakeModel, draw_face, face_clip, frame_index, 
 from lipformer_core.checkpoint import fingerprint
 from lipformer_core.data.audio import log_mel, mel_windows
 from lipformer_core.data.faces.tracking import FaceTrack
-from lipformer_core.data.media import Damage, FrameReader, MediaInfo, frame_times, iter_frames, probe, read_audio
+from lipformer_core.data.media import (
+    Damage,
+    FrameReader,
+    MediaInfo,
+    VideoWriter,
+    frame_times,
+    iter_frames,
+    probe,
+    read_audio,
+)
 from lipformer_core.dubbing import timeline
 from lipformer_core.dubbing.dub import COMMENT, dub, output_order
 from lipformer_core.dubbing.report import quality_warnings
@@ -147,6 +156,29 @@ def test_sound_keeps_its_rate_and_channels(tmp_path, rate, channels):
     m.dub()
     info = probe(m.out)
     assert (info.sample_rate, info.channels) == (rate, channels)
+
+
+def packets(path):
+    with av.open(str(path)) as container:
+        return [bytes(p) for p in container.demux(audio=0) if p.size]
+
+
+@pytest.mark.parametrize("late", [0.0, 0.3])
+def test_aac_is_taken_over_as_it_is(tmp_path, late):
+    """The sound of another video, packet by packet, and where it was; what has to be cut off is coded anew."""
+    m = Material(tmp_path, seconds=0.8)
+    silence, beep = np.zeros(round((0.2 + late) * 48_000), np.float32), tone(0.5, 48_000)
+    spoken = tmp_path / "spoken.mp4"
+    with VideoWriter(spoken, 128, 96, 25, (np.concatenate([silence, beep]), 48_000)) as writer:
+        for frame in m.frames:
+            writer.write(frame)
+    report = m.dub(audio=spoken)
+    assert packets(m.out) == packets(spoken)[: len(packets(m.out))] and len(packets(m.out)) > 30
+    onsets = [int(np.argmax(np.abs(read_audio(path)) > 0.05)) / 16_000 for path in (spoken, m.out)]
+    assert onsets[1] == pytest.approx(onsets[0], abs=1e-3)
+    assert abs(probe(m.out).duration_s - report.audio_s) < 0.04
+    cut = m.dub(audio=m.audio)
+    assert cut.frames == 20 and probe(m.out).has_audio
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def dub(
                 warnings.append(f"heard without the speech encoder, with which lips follow better: {why}")
             if rows[:, :N_MELS].max() == SILENCE:
                 warnings.append("the sound is digital silence")
+        writer.copy_sound = heard == Damage()
         audio_s = len(samples) / SAMPLE_RATE
         del samples
         until = min(start + audio_s + 1.0, np.inf if end is None else end)  # nothing later is shown

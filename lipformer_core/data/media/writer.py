@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import numpy as np
 
 from ...errors import MediaError, NoAudioStream
 from ...files import check_writable, claimed, hidden_beside, media_url, not_written, sweep
-from .demux import opened, probe
+from .demux import audio_stream, first_picture_time, opened, probe
 from .soundtrack import AUDIO_BLOCK, iter_audio
 
 if TYPE_CHECKING:
@@ -33,8 +34,11 @@ class VideoWriter:
     Used as a context manager; leaving it by an exception, Ctrl-C included, removes the hidden file, and what processes
     that were killed have left in that folder goes when the next one begins. The picture is
     yuv420p, which every player shows, but yuv444p where a side is odd: 4:2:0 H.264 cannot hold such a size, and the
-    output must keep the source's. Colours are written and tagged as BT.709.
+    output must keep the source's. Colours are written and tagged as BT.709. Sound becomes AAC. With `copy_sound`, which
+    is right for a file whose sound is whole, AAC is taken over packet by packet.
     """
+
+    copy_sound = False
 
     def __init__(
         self,
@@ -97,6 +101,7 @@ class VideoWriter:
             undo.callback(self.partial.unlink, missing_ok=True)
             undo.enter_context(claimed(self.partial))
             self._open(sound)
+            self._copied = self._copyable(undo)
             self._undo = undo.pop_all()
         return self
 
@@ -116,7 +121,10 @@ class VideoWriter:
         self._codes = like is None
         self._video = self._encoder() if self._codes else self._container.add_stream_from_template(like)
         if self._blocks is not None:
-            self._sound = self._container.add_stream("aac", rate=self._rate, layout=self._layout)
+            if self._copied is not None:
+                self._sound = self._container.add_stream_from_template(self._copied[0])
+            else:
+                self._sound = self._container.add_stream("aac", rate=self._rate, layout=self._layout)
 
     def _encoder(self) -> av.VideoStream:
         lossless = self._options["crf"] == "0"
@@ -201,7 +209,8 @@ class VideoWriter:
             self._container.mux(self._video.encode(None))
         if self._blocks is not None:
             self._write_sound()
-            self._container.mux(self._sound.encode(None))
+            if self._copied is None:
+                self._container.mux(self._sound.encode(None))
         self._container.close()
         os.replace(self.partial, self.path)
 
@@ -237,6 +246,9 @@ class VideoWriter:
 
         if self._blocks is None:
             return
+        if self._copied is not None:
+            self._copy_sound()
+            return
         end = int(round(self.frames_written / self.fps * self._rate))
         while self._audio_written < end:
             block = self._waiting if self._waiting is not None else next(self._blocks, None)
@@ -249,3 +261,33 @@ class VideoWriter:
             frame.pts = self._audio_written
             self._audio_written += now.shape[1]
             self._container.mux(self._sound.encode(frame))
+
+    def _copyable(self, stack: ExitStack) -> tuple[av.AudioStream, Iterator[av.Packet]] | None:
+        """The file's stream of AAC and its packets from time zero on, if they are to be taken over as they are."""
+        if not self.copy_sound or self._blocks is None or isinstance(self._audio, tuple):
+            return None
+        container = stack.enter_context(opened(Path(self._audio)))
+        stream = audio_stream(container)
+        if stream.codec_context.name != "aac" or not stream.codec_context.extradata:  # ADTS has none, and mp4 needs it
+            return None
+        zero = round((first_picture_time(Path(self._audio)) or 0.0) / stream.time_base)
+        return stream, _from_zero(container.demux(stream), zero)
+
+    def _copy_sound(self) -> None:
+        """Take packets over up to the end of the last picture."""
+        stream, packets = self._copied
+        end = self.frames_written / self.fps
+        for packet in packets:
+            if packet.pts * packet.time_base >= end:
+                self._copied = stream, chain([packet], packets)
+                return
+            packet.stream = self._sound
+            self._container.mux(packet)
+
+
+def _from_zero(packets: Iterator[av.Packet], zero: int) -> Iterator[av.Packet]:
+    """Packets of AAC on a clock that begins at `zero`, in ticks, the one before it too: each needs its predecessor."""
+    for packet in packets:
+        if packet.size and packet.pts is not None and packet.pts + 2 * (packet.duration or 0) > zero:
+            packet.pts, packet.dts = packet.pts - zero, packet.pts - zero
+            yield packet

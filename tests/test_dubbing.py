@@ -30,6 +30,7 @@ from lipformer_core.data.media import (
     read_audio,
 )
 from lipformer_core.dubbing import timeline
+from lipformer_core.dubbing.compositing import swayed
 from lipformer_core.dubbing.dub import COMMENT, dub, output_order
 from lipformer_core.dubbing.report import quality_warnings
 from lipformer_core.dubbing.source_face import follow
@@ -354,6 +355,23 @@ def test_a_portrait_is_a_still(tmp_path):
     for policy in ("pingpong", "error"):
         report = m.dub(video=tmp_path / "face.png", policy=policy)
         assert report.frames == 20 and report.fps == 25
+
+
+def test_a_portrait_sways_gently_and_without_a_border(tmp_path):
+    from PIL import Image
+
+    m = Material(tmp_path, n=1, seconds=4.0, size=(240, 320))
+    frame = np.full_like(m.frames[0], 200)
+    frame[:2], frame[-2:], frame[:, :2], frame[:, -2:] = 0, 0, 0, 0  # a border that must stay out of view
+    np.testing.assert_array_less(150, np.stack([swayed(frame, k / 25) for k in range(1000)]))
+    m.frames[0][:60] = 60 + 120 * (np.indices((60, 320)).sum(0) // 16 % 2)[..., None]  # a wall behind the head
+    Image.fromarray(m.frames[0]).save(tmp_path / "face.png")
+    still, moving = (m.dub(video=tmp_path / "face.png", sway=sway) and np.stack(m.shown()) for sway in (False, True))
+    top = np.s_[:, :50]
+    steps = np.abs(np.diff(moving[top].astype(int), axis=0)).mean((1, 2, 3))
+    assert np.abs(np.diff(still[top].astype(int), axis=0)).mean() < 0.2 < steps.mean() < 3
+    with pytest.raises(ConfigError, match="moves by itself"):
+        m.dub(video=write_video(tmp_path / "moving.mp4", np.repeat(m.frames, 5, axis=0)), sway=True)
 
 
 def test_frames_without_a_face_pass_through_and_are_listed(tmp_path):

@@ -26,6 +26,7 @@ def dub(
     ] = None,
     crf: Crf = 17,
     mark: Mark = False,
+    sway: Annotated[bool, typer.Option("--sway", help="Move a portrait gently, as a camera held by hand.")] = False,
     landmarks: Annotated[Path | None, typer.Option(help="Landmarks from a file instead of a tracker.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write what was done, frame ranges included, as JSON.")] = None,
     device: Device = None,
@@ -39,7 +40,7 @@ def dub(
 
     `lipformer dub video.mp4 speech.wav --run runs/quick -o out.mp4 --report out.json`
 
-    `lipformer dub portrait.jpg speech.wav --run runs/quick -o out.mp4 --face 1 --policy loop`
+    `lipformer dub portrait.jpg speech.wav --run runs/quick -o out.mp4 --face 1 --sway`
 
     `lipformer dub talk.mp4 speech.wav -o out.mp4 --start 61.5 --end 75 --reference 63 --mark`
     """
@@ -51,7 +52,8 @@ def dub(
     chosen = parse_face(face)
     check_outputs([out] if report is None else [out, report], [] if run is None else [*run.glob("*/model.*")])
     place = {"face": chosen, "policy": policy.value, "start": start, "end": end, "reference": reference}
-    more = {"landmarks": landmarks, "report": report, "progress": progress, "crf": crf, "mark": mark}
+    more = {"landmarks": landmarks, "report": report, "progress": progress, "crf": crf}
+    more |= {"mark": mark, "sway": sway}
     done = run_dub(load_lipformer(run, device=device), video, audio, out, **place, **more)
     typer.echo(f"written: {out}\n{done.table()}")
 

@@ -25,6 +25,8 @@ BELOW_CHIN = 0.035  # and beyond the lowest chin
 FEATHER = 0.018  # sigma of the soft border
 BORDER = 0.045  # the crop's own edge fades over this far
 COLOUR_SIGMA = 0.12  # how far the colours at the border act inwards
+SWAY_ZOOM = 1.05  # so that no border comes into view
+SWAY = ((0.006, 5.3), (0.004, 7.1), (0.8, 6.1))  # shares of the shorter side and degrees, and seconds of a period
 COLOUR_SIDE = 48  # pixels: such smooth a field needs no more
 GREY = 2.0  # grey levels by which the channels of a black-and-white picture differ at most, on average
 AGREEMENT = 5.0  # grey levels of difference at which the frame's own fine texture has faded to one half
@@ -207,6 +209,17 @@ def visible_mark(frame: np.ndarray) -> np.ndarray:
         thickness = max(1, round(width * scale)) + (width > 1)
         cv2.putText(marked, MARK, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
     return marked
+
+
+def swayed(frame: np.ndarray, seconds: float) -> np.ndarray:
+    """A still `(H, W, 3)` uint8 as a camera sees it that is held by hand: a little nearer, and gently on the move."""
+    import cv2
+
+    height, width = frame.shape[:2]
+    across, down, turn = (reach * np.sin(2 * np.pi * seconds / period) for reach, period in SWAY)
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), turn, SWAY_ZOOM)
+    matrix[:, 2] += np.multiply((across, down), min(height, width))
+    return cv2.warpAffine(frame, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
 def _agreement(crop: np.ndarray, original: np.ndarray) -> np.ndarray:

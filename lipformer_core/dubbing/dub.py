@@ -71,6 +71,7 @@ def dub(
     tracker: Tracker | None = None,
     crf: int = 17,
     mark: bool = False,
+    sway: bool = False,
 ) -> DubReport:
     """Dub a video, or a portrait, with a sound track.
 
@@ -96,6 +97,7 @@ def dub(
         tracker: an open landmark network; `open_tracker()` by default.
         crf: quality of the written video, from 1 to 51; 0: lossless, in RGB, which few players show.
         mark: write "AI-generated" into the picture's corner.
+        sway: move a portrait gently, as before a camera that is held by hand.
 
     Raises:
         NoVideoStream, NoAudioStream, UnreadableMedia: an input that cannot be used.
@@ -103,7 +105,8 @@ def dub(
             another process is making the same.
         AudioTooLong: under the policy `error`.
         NoFaceFound: no frame shows the face.
-        ConfigError: an unknown policy; a stretch outside the video; no face in a picture where the reference should be.
+        ConfigError: an unknown policy; a stretch outside the video; no face in a picture where the reference should be;
+            `sway` of a video.
         WeightsMissing: no landmark network is present and no `landmarks` were given.
     """
     started = time.perf_counter()
@@ -121,6 +124,8 @@ def dub(
     source, sound = probe(video), probe(audio)
     if not source.has_video:
         raise NoVideoStream(f"{video}: no pictures inside that can be decoded; give a video or a portrait")
+    if sway and not source.is_image:
+        raise ConfigError(f"{video}: a video moves by itself; sway is for a portrait")
     if not sound.has_audio:
         raise NoAudioStream(f"{audio}: no sound inside; give a file with an audio track")
     weights = fingerprint(model)
@@ -155,7 +160,17 @@ def dub(
         step = STEP if source.is_image else int(np.clip(frames_held(source.height, source.width) // 2, 1, STEP))
         # all that decides about the frames: a call that differs in it takes nothing over
         decides = [provenance.sources("frames"), weights, hashlib.sha256(rows).hexdigest(), audio_s, face, policy]
-        decides += [start, end, reference, crf, mark, str(speaker.device), str(speaker.dtype), type(tracker).__name__]
+        decides += [
+            start,
+            end,
+            reference,
+            crf,
+            mark,
+            sway,
+            str(speaker.device),
+            str(speaker.dtype),
+            type(tracker).__name__,
+        ]
         decides += [(os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in inputs]
         with Unfinished(out, decides) as kept:
             tell(HEARING)
@@ -188,7 +203,7 @@ def dub(
                     lent = borrow(speaker, reader, track, transforms, order, reference)
                 frames = Frames(
                     *(speaker, reader, order, track, transforms, outline, lowest_chin),
-                    *(rows, mean, rate, mark, clock),
+                    *(rows, mean, rate, mark, sway, clock),
                 )
                 parts = (part[k : k + step] for part in stretches[done:] for k in range(0, len(part), step))
                 with closing(frames.made(parts)) as made:
@@ -223,7 +238,7 @@ def dub(
         duration_s=len(order) / rate,
         audio_s=round(audio_s, 3),
         settings={"policy": policy, "face": face, "start": start, "end": end, "reference": reference}
-        | {"landmarks": None if landmarks is None else str(landmarks), "crf": crf, "mark": mark},
+        | {"landmarks": None if landmarks is None else str(landmarks), "crf": crf, "mark": mark, "sway": sway},
         reference_frame=lent[0]["reference_frame"],
         references=lent,
         statuses={name: int((statuses == name).sum()) for name in ("generated", "interpolated", "passed through")},

@@ -19,7 +19,7 @@ from ..data.faces.tracking import FaceTrack
 from ..data.media import FrameReader
 from ..data.prepared.prefetch import prefetched
 from ..speaker import Speaker
-from .compositing import lower_face_mask, paste, visible_mark
+from .compositing import lower_face_mask, paste, swayed, visible_mark
 from .timeline import Clock
 
 
@@ -53,6 +53,7 @@ class Frames:
     mean: np.ndarray | float
     rate: float
     mark: bool
+    sway: bool
     clock: Clock
 
     def made(self, parts: Iterable[range]) -> Iterator[Frame]:
@@ -87,6 +88,7 @@ class Frames:
             if frame.generated is not None:
                 mask = lower_face_mask(self._size, self.outline[index], self.lowest_chin)
                 picture = paste(picture, frame.generated, self.transforms[index], mask, frame.crop)
+            picture = swayed(picture, frame.number / self.rate) if self.sway else picture
             return frame._replace(picture=visible_mark(picture) if self.mark else picture)
 
     @property

@@ -509,11 +509,13 @@ def test_an_interrupted_run_leaves_no_half_file(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == before
 
 
-def test_memory_does_not_grow_with_length(tmp_path):
-    """Four times the length may cost landmarks and sound alone.
+@pytest.mark.parametrize("tracked", [False, True])
+def test_memory_does_not_grow_with_length(tmp_path, monkeypatch, tracked):
+    """Four times the length may cost landmarks and sound alone, in both passes and where stretches are joined.
 
     Pictures are numpy arrays, which tracemalloc sees where their rows do not lie as the decoder's do.
     """
+    monkeypatch.setattr("lipformer_core.dubbing.dub.STRETCH", 60)
     peaks = []
     for n in (60, 240):
         folder = tmp_path / str(n)
@@ -522,8 +524,10 @@ def test_memory_does_not_grow_with_length(tmp_path):
         m.frames, long = None, np.concatenate([m.marks] * (n // 60))
         write_video(m.video, np.stack([draw_face(192, 250, p, k % 190) for k, p in enumerate(long)]))
         np.savez(m.track, landmarks=long)
+        marks = iter(long)
+        tracker = SimpleNamespace(detect=lambda rgb, marks=marks: [(next(marks), np.zeros(3))])
         tracemalloc.start()
-        m.dub()
+        m.dub(**({"landmarks": None, "tracker": tracker} if tracked else {}))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     pictures = 192 * 250 * 3

@@ -1,5 +1,7 @@
 """Speech features beside the mel bands: in time, in silence, in prepared clips, in a model, in a dub."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import lipformer_core as lf
 from lipformer_core import weights
 from lipformer_core.config import preset
 from lipformer_core.data.audio import SILENCE, band_means, log_mel, speech
+from lipformer_core.data.media import read_audio
 from lipformer_core.data.media.source_streams import write_sound
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.data.prepared.prepare import prepare
@@ -181,6 +184,17 @@ def test_the_real_encoder_follows_the_sound():
     humming = (features - (hummed + hissed) / 2) @ (hummed - hissed) > 0
     assert abs(np.flatnonzero(humming[50:150])[0] + 50 - 100) <= 10 and abs(np.flatnonzero(humming)[-1] - 200) <= 10
     assert humming[115:185].mean() > 0.9 and humming[10:85].mean() < 0.2
+
+
+def test_no_step_is_heard_where_pieces_join(monkeypatch):
+    """Real speech by the real encoder, whose features are not quite the same in two pieces."""
+    moonshine = pytest.importorskip("moonshine_voice", reason="the speech encoder's package is not installed")
+    speech._session.cache_clear()
+    sound = np.tile(read_audio(Path(moonshine.__file__).parent / "assets/beckett.wav")[: 12 * SAMPLE_RATE], 2)
+    monkeypatch.setattr(speech, "PIECE", 700)
+    steps = np.linalg.norm(np.diff(speech.sound_rows(sound, "moonshine")[:, 80:], axis=0), axis=1)
+    for border in range(700, len(steps) - 100, 700):
+        assert steps[border - 60 : border + 60].max() <= np.quantile(steps, 0.995), border
 
 
 def test_a_model_of_features_does_without_them_where_they_are_absent(monkeypatch, tmp_path, tiny_config, tiny_corpus):

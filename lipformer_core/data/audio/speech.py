@@ -24,6 +24,7 @@ LOUDNESS = 0.07  # root mean square that a piece is brought to: behind the encod
 QUIETEST = 1e-3  # quieter pieces are not made louder than this asks for
 PIECE = 1_600  # rows encoded at once: 16 s; attention sees all of a piece
 MARGIN = 1_600  # samples of silence on either side of a piece: 0.1 s
+FADE = 50  # rows on either side of a border over which one piece fades into the next: 0.5 s
 CONTEXT = 200  # rows on either side that a piece's ends hear of: 2 s
 
 
@@ -57,8 +58,11 @@ def sound_rows(samples: np.ndarray, encoder: str = "none", needed: bool = True) 
     if not needed and why_absent() is not None:
         return rows
     for first in range(0, len(mel), PIECE):
-        last = min(first + PIECE, len(mel))
-        rows[first:last, N_MELS:] = _features(samples, first, last)
+        begin, end = max(first - FADE, 0), min(first + PIECE + FADE, len(mel))
+        place = np.arange(begin, end, dtype=np.float32) + 0.5
+        share = np.ones_like(place) if first == 0 else ((place - first) / (2 * FADE) + 0.5).clip(0, 1)
+        share -= ((place - first - PIECE) / (2 * FADE) + 0.5).clip(0, 1)  # what the next piece has
+        rows[begin:end, N_MELS:] += share[:, None] * _features(samples, begin, end)
     rows[mel.max(axis=1) == SILENCE, N_MELS:] = 0.0
     return rows
 

@@ -194,8 +194,7 @@ class LipFormerStage(Stage):
         optimisers = [torch.optim.AdamW(parameters, lr=rate, **options)]
         self.wrapped, self.discriminator = [self.wrap(self.objective)], None
         if phase == "lipformer":
-            if config.lips.ablation == "frozen_decoder" or config.lips.keep_reference:
-                # what stays of the reference is what this Dec cannot say
+            if config.lips.ablation == "frozen_decoder":
                 model.autoencoder.decoder.requires_grad_(False)
             else:
                 # Dec's, and the codes' by the ablation alone

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..model.autoencoder import split_halves, stack_halves
+from ..model.autoencoder import split_halves
 from ..model.lipformer import LipFormer, Reference
 from ..model.ours.lipformer import PicturedReference, expected_codes
 from ..model.regions import mouth_pixels, mouth_tokens
@@ -41,13 +41,12 @@ class Lookup(NamedTuple):
 
 
 class Predicted(NamedTuple):
-    """What the model predicts, of what, and losses by name."""
+    """Logits (B, m, K), latents (B, m, d) or None, H_TU and H^_RB (B, d, h/2, w), and losses by name."""
 
-    logits: Tensor  # (B, m, K)
-    latents: Tensor | None  # (B, m, d)
-    upper: Tensor  # H_TU (B, d, h/2, w)
-    warped: Tensor  # H^_RB (B, d, h/2, w)
-    picture: Tensor | None  # by our design the moved reference (B, 3, S/2, S)
+    logits: Tensor
+    latents: Tensor | None
+    upper: Tensor
+    warped: Tensor
     auxiliary: Figures
 
 
@@ -103,8 +102,6 @@ class ApartObjective(Objective):
 class CodeObjective(Objective):
     """Cross entropy to the target's own bottom codes."""
 
-    prior = 0.0  # how much the moved reference weighs again
-
     def predict(self, batch: PairBatch) -> Predicted:
         """The model's prediction, and losses that it takes to have it."""
         config, model = self.config, self.model
@@ -114,21 +111,17 @@ class CodeObjective(Objective):
         warped, terms = self.warp(batch, seen, condition)
         if terms and config.stage2.apart.steps:
             auxiliary["warp"] = (WARP if batch.lent is None else 1.0) * sum(terms.values())
-        picture = None
-        if batch.lent is None:
-            logits, latents = model.predict(warped, condition)
-        else:
-            own = config.lips.reference == "own"
-            picture = model.within(split_halves(batch.image)[1], warped) if own else warped
-            warped = model.encode_warped(picture)
-            logits, latents = model.predict(warped, condition, self.prior)
+        if batch.lent is not None:
+            around = split_halves(batch.image)[1] if config.lips.reference == "own" else None
+            warped = model.encode_warped(warped, around)
+        logits, latents = model.predict(warped, condition)
         if self.judges is not None:
             auxiliary["articulation"] = ARTICULATION * self.articulation_error(condition, batch)
             predicted = model.bottom(expected_codes(logits, model.codes), warped)
             reader = self.judges.reader
             for name, read in ("lips_of_truth", reader(seen.truth)), ("lips", reader.judge(predicted)):
                 auxiliary[name] = LIPS * F.smooth_l1_loss(read, batch.lips)
-        return Predicted(logits, latents, seen.upper, warped, picture, auxiliary)
+        return Predicted(logits, latents, seen.upper, warped, auxiliary)
 
     def latent_error(self, latents: Tensor, batch: PairBatch) -> Tensor:
         """Squared distance of latents (B, m, d) to the target's codes, in variances of the codes."""
@@ -177,24 +170,13 @@ class ImageObjective(CodeObjective):
         self.expert = None if expert is None else expert.requires_grad_(False).eval()
         weight = self.config.stage2.joint.perceptual_weight
         self.perceptual = perceptual_loss(self.config.stage1.perceptual, weight)
-        self.prior = self.config.lips.keep_reference
-
-    def generate(self, predicted: Predicted, image: Tensor, tau: float | None) -> Tensor:
-        """I_Gen (B, 3, S, S) as the model's `say` makes it of what it predicted for the target faces."""
-        logits, latents, upper, warped, picture, _ = predicted
-        lips = self.model.choose(logits, tau)
-        if not self.prior:
-            return self.model.decode(upper, lips, warped).float()
-        bottom = self.model.painted(upper, lips, latents, warped, picture)
-        return stack_halves(split_halves(image)[0], bottom.float())
 
     def forward(self, batch: PairBatch, tau: float | None) -> tuple[Tensor, Figures, Tensor]:
         """Returns (loss, figures to log, I_Gen (B, 3, S, S))."""
-        joint, image = self.config.stage2.joint, batch.image
-        predicted = self.predict(batch)
-        auxiliary = predicted.auxiliary
-        code_loss, logged = self.cross_entropy(predicted.logits, batch)
-        generated = self.generate(predicted, image, tau)
+        joint, model, image = self.config.stage2.joint, self.model, batch.image
+        logits, _, upper, warped, auxiliary = self.predict(batch)
+        code_loss, logged = self.cross_entropy(logits, batch)
+        generated = model.decode(upper, model.choose(logits, tau), warped).float()
         pixel = reconstruction_loss(generated, image, self.config.stage1.mouth_weight, self.region)
         loss = sum(auxiliary.values()) + pixel
         if self.config.lips.design == "paper":

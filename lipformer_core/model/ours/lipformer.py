@@ -70,9 +70,11 @@ class OurLipFormer(LipFormer):
         return self.nearest(self.encode_warped(picture)), grid
 
     @torch.no_grad()
-    def encode_warped(self, picture: Tensor) -> Tensor:
-        """H^_RB: a moved picture (B, 3, S/2, S) encoded, (B, d, h/2, w)."""
-        return self.autoencoder.encoder(picture.contiguous(memory_format=torch.channels_last)).float()
+    def encode_warped(self, warped: Tensor, around: Tensor | None = None) -> Tensor:
+        """H^_RB: a moved picture (B, 3, S/2, S), by the policy `own` within the target's, encoded: (B, d, h/2, w)."""
+        if around is not None:
+            warped = self.within(around, warped)
+        return self.autoencoder.encoder(warped.contiguous(memory_format=torch.channels_last)).float()
 
     def within(self, around: Tensor, moved: Tensor) -> Tensor:
         """A moved picture within the target's bottom half, (B, 3, S/2, S) both, by the policy `own`."""
@@ -122,30 +124,24 @@ class OurLipFormer(LipFormer):
         return picture if seen.around is None else self.within(seen.around, picture), condition
 
     def say(self, seen: SeenPictures, audio: Tensor, tau: float | None = None, bottom_only: bool = False) -> Tensor:
-        """With `lips.keep_reference` the moved reference weighs again: `painted`; the upper half is the target's."""
-        if not self.config.lips.keep_reference:
+        """With `lips.keep_reference` the moved reference weighs again, and what codes cannot say of it is added.
+
+        Not in training. The Transformer knows the colours of few people; a stranger's lips keep their own, and so do
+        skin and beard: codes say what changes, I_Gen less the reference by its codes, both in the reference's hues.
+        Where the sound changes much, as in a mouth that opens over teeth, the reference's detail goes. The upper half
+        stays the target's.
+        """
+        if self.training or not self.config.lips.keep_reference:
             return super().say(seen, audio, tau, bottom_only)
         picture, condition = self.move(seen, audio)
         warped = self.encode_warped(picture)
         logits, latents = self.predict(warped, condition, self.config.lips.keep_reference)
-        bottom = self.painted(seen.upper, self.choose(logits, tau), latents, warped, picture)
-        return bottom if bottom_only else stack_halves(seen.above.expand(len(bottom), -1, -1, -1), bottom)
-
-    def painted(self, upper: Tensor, lips: Tensor, latents: Tensor, warped: Tensor, picture: Tensor) -> Tensor:
-        """The bottom half (B, 3, S/2, S) of I_Gen, and of the moved reference what codes cannot say of it.
-
-        The Transformer knows the colours of few people; a stranger's lips keep their own, and so do skin and beard:
-        codes say what changes, I_Gen less the reference by its codes, both in the reference's hues. Where the sound
-        changes much, as in a mouth that opens over teeth, the reference's detail goes.
-
-        upper : (B or 1, d, h/2, w); lips, latents : (B, m, d), chosen and predicted at the `places`
-        warped : (B, d, h/2, w), the encoding of picture (B, 3, S/2, S)
-        """
-        upper = upper.expand(len(warped), -1, -1, -1)
+        lips = self.choose(logits, tau)
+        upper = seen.upper.expand(len(warped), -1, -1, -1)
         said = tinted(self.decode(upper, lips, warped, bottom_only=True), picture)
-        with torch.no_grad():  # codes that no weight chooses
-            shown = self.autoencoder.decode_bottom(upper, self.nearest(warped))
-        return said + self.kept(latents, warped) * (picture - tinted(shown, picture))
+        detail = picture - tinted(self.autoencoder.decode_bottom(upper, self.nearest(warped)), picture)
+        bottom = said + self.kept(latents, warped) * detail
+        return bottom if bottom_only else stack_halves(seen.above.expand(len(bottom), -1, -1, -1), bottom)
 
     def kept(self, latents: Tensor, warped: Tensor) -> Tensor:
         """How much of the moved reference's detail stays at each pixel, (B, 1, S/2, S): all where nothing changes.

@@ -324,7 +324,8 @@ def test_a_turned_face_is_told_by_its_frames_and_what_was_asked_is_told(tmp_path
 
 
 def test_a_large_face_is_told():
-    track = FaceTrack(*(np.zeros(shape) for shape in ((3, 68, 2), (3, 3))), np.ones(3, bool), np.zeros(3, bool))
+    none = np.zeros(3, bool)
+    track = FaceTrack(np.zeros((3, 68, 2)), np.zeros((3, 3)), ~none, none, none, none)
     small, large = (np.tile(np.eye(3)[:2] / scale, (3, 1, 1)) for scale in (2, 3))
     still = MediaInfo(Path("a.png"), 1, 1, Fraction(25), 1, 0.0, 0, has_video=True, has_audio=False, is_image=True)
     assert quality_warnings(track, small, np.zeros(3), still) == []
@@ -537,4 +538,4 @@ def test_memory_does_not_grow_with_length(tmp_path, monkeypatch, tracked):
 
 def test_track_dataclass_says_how_long_it_is():
     nothing = np.zeros(3, bool)
-    assert len(FaceTrack(np.zeros((3, 68, 2)), np.zeros((3, 3)), nothing, nothing)) == 3
+    assert len(FaceTrack(np.zeros((3, 68, 2)), np.zeros((3, 3)), *[nothing] * 4)) == 3

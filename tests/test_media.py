@@ -122,8 +122,8 @@ def test_reader_gives_any_frame_in_any_order_with_bounded_memory(tmp_path, gop):
     path = write_video(tmp_path / "a.mp4", frames, gop=gop)
     order = [*range(100), *range(99, -1, -1), 50, 3, 97, 0, 99, 42]
     with FrameReader(path, frame_times(path)) as reader:
-        assert [frame_index(reader[i]) for i in order] == order
-        assert reader.peak_cached <= 32
+        for i in order:
+            assert frame_index(reader[i]) == i and len(reader._cache) <= 32
         with pytest.raises(IndexError):
             reader[100]
 

@@ -48,7 +48,6 @@ class FrameReader:
         self.times = np.asarray(times, dtype=np.float64)
         _, first, same = np.unique(self.times, return_index=True, return_inverse=True)
         self._first = first[same]  # of pictures with equal times, which nothing tells apart
-        self.peak_cached = 0
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._capacity = CACHED_FRAMES
         self._size = size
@@ -134,7 +133,6 @@ class FrameReader:
                 self._cache[position] = picture
                 while len(self._cache) > self._capacity:
                     self._cache.popitem(last=False)
-                self.peak_cached = max(self.peak_cached, len(self._cache))
             if position >= index:
                 # Pictures with equal times share an index; the wanted one is then its neighbour.
                 self._cache.setdefault(index, self._cache[position])

@@ -98,12 +98,6 @@ class Clip:
         """
         return unpack(self._mapped("npz"))
 
-    @cached_property
-    def source_landmarks(self) -> np.ndarray:
-        """68 points in SOURCE pixels, float64 (n, 68, 2)."""
-        linear, shift = self.transforms[:, :, :2], self.transforms[:, None, :, 2]
-        return (self.landmarks - shift) @ np.linalg.inv(linear).transpose(0, 2, 1)
-
     def encoded(self, indices: np.ndarray | list[int]) -> list[bytes]:
         """Crops of the frames asked for, as they are stored: JPEG or WebP files. IndexError outside the clip."""
         file, start, length = self._open("crops")

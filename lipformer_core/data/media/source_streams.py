@@ -33,7 +33,8 @@ def shown_frames(
     held_s : where to note for each picture how long it has been on screen, seconds
     raises NoVideoStream, UnreadableMedia as `media.iter_frames`; MediaError if the file ends before `start_s`
     """
-    from .demux import converter, opened
+    from .demux import opened, stored_aspect
+    from .pictures import Pictures
 
     count, shown, since, picture, time = 0, None, 0.0, None, 0.0
     held_s = [] if held_s is None else held_s
@@ -43,7 +44,7 @@ def shown_frames(
         return start_s + count / FPS
 
     with opened(Path(path)) as container:
-        convert = converter(container, square=True)
+        convert = Pictures(aspect=stored_aspect(container))
         for time, frame in _from(container, Path(path), start_s, damage):
             while shown is not None and moment() < min(time - 1e-6, limit):
                 picture = convert(shown) if picture is None else picture

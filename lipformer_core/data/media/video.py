@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import UnreadableMedia
-from .demux import converter, opened, timed_frames
+from .demux import opened, timed_frames
 from .pictures import Pictures
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class FrameReader:
 
     def _indexed(self, seek: float | None) -> Iterator[tuple[int, av.VideoFrame]]:
         with opened(self.path) as container:
-            self._convert = self._convert or converter(container, self._size)
+            self._convert = self._convert or Pictures(self._size)
             for time, frame in timed_frames(container, self.path, seek):
                 yield int(np.abs(self.times - time).argmin()), frame
 

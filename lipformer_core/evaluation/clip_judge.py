@@ -1,7 +1,7 @@
 """All rows and cases of one clip: pictures are made and scored batch by batch, and only numbers are kept."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,9 @@ from lipformer_core.training.judges import Judges
 
 from . import metrics
 from .cases import Puppet
-from .identity import Identity
 from .lse import COLUMNS as LSE
 from .lse import LONG, Lse, Watched
-from .pretrained_metrics import Fid, FidStatistics, LandmarkReader, Lpips
+from .pretrained_metrics import Fid, FidStatistics, Identity, Lpips
 from .sync import embed_mouths, embed_sounds, mouths, read_sync
 
 BATCH = 16  # frames at once: what lies between layers then fits a CPU's cache
@@ -53,7 +52,7 @@ class Scorers:
     lpips: Lpips | None = None
     fid: Fid | None = None
     identity: Identity | None = None
-    landmarks: LandmarkReader | None = None
+    landmarks: Callable[[NDArray], NDArray] | None = None  # of crops (n, S, S, 3): (n, 68, 2)
     lse: Lse | None = None
     sync: SyncNet | None = None
     judges: Judges | None = None
@@ -142,7 +141,7 @@ class ClipJudge:
         self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames], yaw)
         if self.scorers.landmarks is not None:
             for name in ("ground_truth", *puppets):
-                self.landmarks[name].append(self.scorers.landmarks.read(rows[name]))
+                self.landmarks[name].append(self.scorers.landmarks(rows[name]))
         for frame in shown[np.isin(shown, frames)]:
             at = int(np.flatnonzero(frames == frame)[0])
             for name, images in (rows | {"silence": cases["silence"]}).items():

@@ -1,7 +1,7 @@
 """The prepared form, read side: one folder for any corpus, random access to frames within a clip.
 
 A corpus folder holds `manifest.json` and tar shards in WebDataset's layout, one sample a clip:
-`<clip>.json` (metadata), `<clip>.npz` (arrays) and `<clip>.crops` (the crops, one JPEG or WebP after the other). Tars
+`<clip>.json` (metadata), `<clip>.npz` (arrays) and `<clip>.crops` (the crops, one JPEG after the other). Tars
 are not compressed, so a frame is one seek away and a window of sound is read where it lies (see `archive`); nothing is
 held in memory but the small arrays of open clips.
 """
@@ -99,7 +99,7 @@ class Clip:
         return unpack(self._mapped("npz"))
 
     def encoded(self, indices: np.ndarray | list[int]) -> list[bytes]:
-        """Crops of the frames asked for, as they are stored: JPEG or WebP files. IndexError outside the clip."""
+        """Crops of the frames asked for, as they are stored: JPEG files. IndexError outside the clip."""
         file, start, length = self._open("crops")
         still = self.info.n_frames == 1  # its only crop is the whole member
         bounds = (0, length) if still else self.crop_offsets

@@ -162,8 +162,6 @@ def test_speech_share():
     noise = np.random.default_rng(0).normal(0, 0.02, 32_000)
     assert speech_share(log_mel(hum)) < 0.05 and speech_share(log_mel(noise)) < 0.05
     assert speech_share(np.zeros((0, 80), np.float32)) == 0
-    with pytest.raises(ValueError, match="80"):
-        speech_share(np.zeros((5, 40)))
 
 
 @pytest.mark.skipif(not CLIPS, reason="LIPFORMER_CLIPS names no real material")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ...timing import FPS, N_MELS
+from ...timing import FPS
 from ..faces.alignment import eye_distance, valid_runs
 
 if TYPE_CHECKING:
@@ -127,8 +127,6 @@ def sharpness(crop: np.ndarray) -> float:
 
 def speech_share(mel: np.ndarray) -> float:
     """Share of the time with sound in the bands of voices: of log-mel `(T, 80)` frames, 0 to 1."""
-    if mel.ndim != 2 or mel.shape[1] != N_MELS:
-        raise ValueError(f"speech_share takes log-mel frames of shape (T, {N_MELS}), got {mel.shape}")
     if not len(mel):
         return 0.0
     level = mel[:, SPEECH_BANDS].mean(1)

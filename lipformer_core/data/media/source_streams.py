@@ -160,17 +160,3 @@ def write_sound(
         held, at, done = held[(last - lead - at) * HOP :], last - lead, last
     file.flush()
     return SoundFile(file, -before, done, sound_width(encoder) + HOP)
-
-
-def crop_box(rgb: np.ndarray, crop: tuple[int, int, int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a picture inside `crop` (left, top, right, bottom), and its upper left corner (x, y).
-
-    raises MediaError if the box lies outside the picture
-    """
-    if crop is None:
-        return rgb, np.zeros(2, np.float32)
-    left, top = max(crop[0], 0), max(crop[1], 0)
-    part = rgb[top : max(crop[3], 0), left : max(crop[2], 0)]
-    if not part.size:
-        raise MediaError(f"the crop {crop} lies outside the picture of {rgb.shape[1]} x {rgb.shape[0]} pixels")
-    return part, np.array([left, top], np.float32)

@@ -27,7 +27,7 @@ from ..corpora import ClipSource, printable
 from ..corpora.splits import BY_TIME, SHORTEST, by_time
 from ..faces.alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
 from ..media.packets import Damage
-from ..media.source_streams import SoundFile, crop_box, shown_frames, sound_from, write_sound
+from ..media.source_streams import SoundFile, shown_frames, sound_from, write_sound
 from .quality import Limits, gate
 from .shards import PartClip, encode_crop, write_part, writing
 
@@ -150,8 +150,12 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO
 
     def cropped() -> Iterator[np.ndarray]:
         for frame in frames(seen, held_s):
-            part, corner[:] = crop_box(frame, source.crop)
-            yield part
+            if source.crop is not None:
+                (left, top, right, bottom), (height, width) = np.maximum(source.crop, 0), frame.shape[:2]
+                corner[:], frame = (left, top), frame[top:bottom, left:right]
+                if not frame.size:
+                    raise MediaError(f"the crop {source.crop} lies outside the picture of {width} x {height} pixels")
+            yield frame
 
     stream = None
     if not source.still:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 READING = (
-    *(f"data/prepared/{name}.py" for name in ("archive", "clips", "joined", "references", "prefetch")),
+    *(f"data/prepared/{name}.py" for name in ("archive", "clips", "references", "prefetch")),
     *(f"data/audio/{name}.py" for name in ("mel", "speech")),
 )
 # what shapes each kind: files, and folders with all that is in them

@@ -21,9 +21,9 @@ import lipformer_core as lf
 from lipformer_core.data.faces import open_tracker
 from lipformer_core.data.faces.alignment import mouth_opening
 from lipformer_core.data.media import iter_frames
+from lipformer_core.data.prepared.example import write_clip
 from lipformer_core.data.prepared.summary import held_out_person
 from lipformer_core.data.synthetic import synthesise_clip
-from lipformer_core.data.synthetic.export import write_clip
 
 OUT = Path(__file__).parents[1] / "notebooks/figures/film_strip.jpg"
 FRAMES, UNTIL, SIDE, GAP = (

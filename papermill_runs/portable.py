@@ -19,7 +19,7 @@ import numpy as np
 
 from lipformer_core.data.prepared.clips import MANIFEST, Clip, PreparedCorpus, clip_infos, decode
 from lipformer_core.data.prepared.prepare import SHARD_BYTES
-from lipformer_core.data.prepared.shards import PartClip, encode_crop, join, remove_folder, write_part
+from lipformer_core.data.prepared.shards import encode_crop, join, remove_folder, write_part
 from lipformer_core.files import atomic, write_json
 
 CRF = 16  # of H.264
@@ -40,7 +40,7 @@ def pack(corpus: Path | str, out: Path | str, splits: tuple[str, ...] = ("train"
     )
     kept = {key: value for key, value in source.manifest.items() if key not in ("clips", "shards", "files")}
     kept |= {"infos": [vars(info) for info in infos], "metadata": [clip.metadata for clip in clips]}
-    pictures = (encode_crop(c.frames([0])[0], "webp", WEBP) for c in clips if c.info.still)
+    pictures = (_webp(c.frames([0])[0]) for c in clips if c.info.still)
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder, "film.mp4")
         filmed = [clip for clip in clips if not clip.info.still]
@@ -76,11 +76,10 @@ def unpack(file: Path | str, corpus: Path | str) -> None:
         for number, (info, about) in enumerate(zip(infos, metadata, strict=True)):
             own = {name: _more(name, arrays[f"{number}/{name}"]) for name in names[number]}
             crops = [next(stills if info["still"] else frames) for _ in range(info["n_frames"])]
-            encoded = [encode_crop(crop, "jpeg", 95) for crop in crops]
+            encoded = [encode_crop(crop, 95) for crop in crops]
             own["crop_offsets"] = np.cumsum([0, *map(len, encoded)]).astype(np.int64)
             joined = b"".join(encoded)
-            part = PartClip(info["clip_id"], about, own, (0, len(joined)))
-            write_part(parts / f"{number}.tar", [part], io.BytesIO(joined))
+            write_part(parts / f"{number}.tar", [(about, own, (0, len(joined)))], io.BytesIO(joined))
             listed.append((str(number), {**info, "bytes": len(joined)}))
         placed, shards = join(listed, parts, whole, SHARD_BYTES)
         write_json(whole / MANIFEST, {**kept, "shards": shards, "clips": [vars(info) for info in placed]})
@@ -99,6 +98,12 @@ def _film(clips: list[Clip], size: int, path: Path) -> None:
             for crop in clip.frames(range(clip.info.n_frames)):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(crop, format="rgb24")))
         container.mux(stream.encode())
+
+
+def _webp(rgb: np.ndarray) -> bytes:
+    import cv2
+
+    return cv2.imencode(".webp", rgb[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, WEBP])[1].tobytes()
 
 
 def _frames(path: Path) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ from lipformer_core.config import AudioSettings
 from lipformer_core.data.audio import band_means, mel_windows
 from lipformer_core.data.audio.speech import FEATURES
 from lipformer_core.data.prepared.clips import ClipInfo, PreparedCorpus
-from lipformer_core.data.prepared.shards import PartClip, join, write_part
+from lipformer_core.data.prepared.shards import join, write_part
 from lipformer_core.errors import DataError
 from lipformer_core.files import write_json
 
@@ -42,7 +42,7 @@ def corpus(tmp_path_factory):
                 dict(clip_id=name, person=name, split="train", n_frames=FRAMES, source=name, first_frame=0, still=False,
                      runs=[[0, FRAMES]], bytes=0)
             )  # fmt: skip
-            write_part(parts / f"{name}.tar", [PartClip(name, metadata[-1], arrays(number), (0, 0))], crops)
+            write_part(parts / f"{name}.tar", [(metadata[-1], arrays(number), (0, 0))], crops)
     infos, shards = join([(m["clip_id"], m) for m in metadata], parts, folder, 2**30)
     clips = [vars(info) for info in infos]
     write_json(folder / "manifest.json", {"format": 2, "hash": "", "crop_size": 32, "shards": shards, "clips": clips})

@@ -143,7 +143,7 @@ def test_a_jpeg_that_is_cut_off_is_told(tmp_path):
 def test_bytes_behind_the_last_box_do_no_harm(tmp_path, clip, tail):
     path = tmp_path / "v.mp4"
     path.write_bytes(clip.read_bytes() + tail)
-    assert probe(path).n_frames == 25 and len(frame_times(path)) == 25 and len(read_audio(path)) > 15_000
+    assert probe(path).has_video and len(frame_times(path)) == 25 and len(read_audio(path)) > 15_000
 
 
 def test_a_stream_of_an_unknown_kind_is_passed_over(tmp_path):

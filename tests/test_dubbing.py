@@ -324,9 +324,10 @@ def test_a_turned_face_is_told_by_its_frames_and_what_was_asked_is_told(tmp_path
 
 
 def test_a_large_face_is_told():
-    track = FaceTrack(*(np.zeros(shape) for shape in ((3, 68, 2), (3, 3))), np.ones(3, bool), np.zeros(3, bool))
+    none = np.zeros(3, bool)
+    track = FaceTrack(np.zeros((3, 68, 2)), np.zeros((3, 3)), ~none, none, none, none)
     small, large = (np.tile(np.eye(3)[:2] / scale, (3, 1, 1)) for scale in (2, 3))
-    still = MediaInfo(Path("a.png"), 1, 1, Fraction(25), 1, 0.0, 0, has_video=True, has_audio=False, is_image=True)
+    still = MediaInfo(Path("a.png"), 1, 1, Fraction(25), 0.0, has_video=True, has_audio=False, is_image=True)
     assert quality_warnings(track, small, np.zeros(3), still) == []
     assert "3.0 times as large" in quality_warnings(track, large, np.zeros(3), still)[0]
 
@@ -435,7 +436,7 @@ def test_rotation_of_the_source_is_applied(tmp_path):
     write_video(m.video, turned, rotation=90)
     m.dub()
     info = probe(m.out)
-    assert (info.height, info.width, info.rotation) == (96, 128, 0)
+    assert (info.height, info.width) == (96, 128)
     assert [frame_index(p) for p in m.shown()] == list(range(5))
 
 
@@ -537,4 +538,4 @@ def test_memory_does_not_grow_with_length(tmp_path, monkeypatch, tracked):
 
 def test_track_dataclass_says_how_long_it_is():
     nothing = np.zeros(3, bool)
-    assert len(FaceTrack(np.zeros((3, 68, 2)), np.zeros((3, 3)), nothing, nothing)) == 3
+    assert len(FaceTrack(np.zeros((3, 68, 2)), np.zeros((3, 3)), *[nothing] * 4)) == 3

@@ -170,8 +170,8 @@ def run_alone(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_who_only_dubs_needs_no_extra(tmp_path):
+    from lipformer_core.data.prepared.example import write_clip
     from lipformer_core.data.synthetic import synthesise_clip
-    from lipformer_core.data.synthetic.export import write_clip
 
     files = write_clip(synthesise_clip(0, 0, 0, n_frames=12, size=256), tmp_path)
     out, sources = tmp_path / "out.mp4", (files.video, files.audio, "--landmarks", files.landmarks)

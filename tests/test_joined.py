@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from lipformer_core.config import Stage1
-from lipformer_core.data.prepared.clips import MANIFEST, PreparedCorpus
-from lipformer_core.data.prepared.joined import open_corpus
+from lipformer_core.data.prepared.clips import MANIFEST, PreparedCorpus, open_corpus
 from lipformer_core.errors import DataError
 from lipformer_core.training.codebook import train_codebook
 from lipformer_core.training.looks import clip_looks, draw_looks
@@ -34,9 +33,7 @@ def other_corpus(tiny_corpus, tmp_path_factory):
 
 def test_joined_corpora_get_equal_shares_and_their_persons_too(tiny_corpus, other_corpus, tiny_config):
     joined = open_corpus([tiny_corpus, other_corpus])
-    assert isinstance(open_corpus(tiny_corpus), PreparedCorpus) and isinstance(
-        open_corpus([tiny_corpus]), PreparedCorpus
-    )
+    assert open_corpus(tiny_corpus).hash == open_corpus([tiny_corpus]).hash == PreparedCorpus(tiny_corpus).hash
     sampler = FrameSampler(joined, "train")
     drawn = Counter(info.clip_id for info, _ in sampler.draw((1, 2), 240))
     assert sum(n for name, n in drawn.items() if name.startswith("other_")) == 120

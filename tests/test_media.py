@@ -22,7 +22,7 @@ def frames() -> np.ndarray:
 @pytest.mark.parametrize("fps", [NTSC, 24, 25, Fraction(30_000, 1_001), 30, 50, 60])
 def test_rates_come_back_exactly(tmp_path, frames, fps):
     info = probe(write_video(tmp_path / "a.mp4", frames[:25], fps))
-    assert info.fps == fps and info.n_frames == 25 and (info.width, info.height) == (128, 96)
+    assert info.fps == fps and (info.width, info.height) == (128, 96)
     assert info.has_video and not info.has_audio and not info.is_image
     np.testing.assert_allclose(frame_times(info.path), np.arange(25) / float(fps), atol=1e-4)
 
@@ -48,7 +48,7 @@ def test_a_picture_is_a_video_of_one_frame(tmp_path, frames):
     for name in ("a.png", "a.jpg"):
         Image.fromarray(frames[0]).save(tmp_path / name, quality=95)
         info = probe(tmp_path / name)
-        assert info.is_image and info.fps == 25 and info.n_frames == 1
+        assert info.is_image and info.fps == 25
         ((time, picture),) = iter_frames(tmp_path / name)
         assert time == 0 and np.abs(picture.astype(int) - frames[0]).mean() < 3
 
@@ -122,8 +122,8 @@ def test_reader_gives_any_frame_in_any_order_with_bounded_memory(tmp_path, gop):
     path = write_video(tmp_path / "a.mp4", frames, gop=gop)
     order = [*range(100), *range(99, -1, -1), 50, 3, 97, 0, 99, 42]
     with FrameReader(path, frame_times(path)) as reader:
-        assert [frame_index(reader[i]) for i in order] == order
-        assert reader.peak_cached <= 32
+        for i in order:
+            assert frame_index(reader[i]) == i and len(reader._cache) <= 32
         with pytest.raises(IndexError):
             reader[100]
 

@@ -13,9 +13,9 @@ from lipformer_core import checkpoint, personalise
 from lipformer_core.config import preset
 from lipformer_core.data.corpora.splits import by_time
 from lipformer_core.data.prepared.clips import PreparedCorpus
+from lipformer_core.data.prepared.example import write_clip
 from lipformer_core.data.prepared.summary import held_out_person
 from lipformer_core.data.synthetic import synthesise_clip
-from lipformer_core.data.synthetic.export import write_clip
 from lipformer_core.errors import CheckpointError, ConfigError, DataError
 from lipformer_core.evaluation.mouth_meter import train_meter
 from lipformer_core.training.codebook import CodebookStage

@@ -7,15 +7,17 @@ from material import face_landmarks
 
 from lipformer_core import weights
 from lipformer_core.errors import WeightsCorrupt, WeightsMissing
-from lipformer_core.evaluation.identity import SFACE, Identity, five_points
 from lipformer_core.evaluation.lse import DETECTOR, SYNCNET, Lse
 from lipformer_core.evaluation.pretrained_metrics import (
     FID_INCEPTION,
     LPIPS_TRUNK,
+    SFACE,
     Fid,
     FidStatistics,
-    LandmarkReader,
+    Identity,
     Lpips,
+    five_points,
+    read_landmarks,
     why_not,
 )
 from lipformer_core.evaluation.protocol import open_scorers
@@ -110,7 +112,7 @@ def test_landmarks_come_back_in_crop_pixels():
 
     crops = np.zeros((2, 96, 96, 3), np.uint8)
     crops[0, 69:72, 39:42] = 255
-    found = LandmarkReader(Dot()).read(crops)
+    found = read_landmarks(Dot(), crops)
     np.testing.assert_allclose(found[0], np.tile([40.0, 70.0], (68, 1)), atol=0.3)
     assert np.isnan(found[1]).all()
 

@@ -25,6 +25,7 @@ def face_track(n=60, distance=40.0, yaw=0.0, other=0.0, shot=None):
     marks = np.stack([face_landmarks((100, 80), d) for d in np.broadcast_to(distance, n)])
     pose = np.stack([np.broadcast_to(yaw, n), np.zeros(n), np.zeros(n)], -1).astype(np.float32)
     others = np.broadcast_to(np.float32(other), n).copy()
+    shot = np.zeros(n, np.int32) if shot is None else shot
     return FaceTrack(marks, pose, np.ones(n, bool), np.zeros(n, bool), shot, others)
 
 
@@ -63,10 +64,10 @@ def test_each_fault_is_named(track, options, words):
 
 
 def test_no_face_and_no_frames():
-    blank = FaceTrack(np.zeros((9, 68, 2)), np.zeros((9, 3)), np.zeros(9, bool), np.zeros(9, bool))
+    blank = face_track(9)
+    blank.valid[:] = False
     assert judge(blank).reason == "no face"
-    empty = FaceTrack(np.zeros((0, 68, 2)), np.zeros((0, 3)), np.zeros(0, bool), np.zeros(0, bool))
-    assert judge(empty).reason == "no frames"
+    assert judge(FaceTrack(*(values[:0] for values in vars(blank).values()))).reason == "no frames"
     mostly = face_track(1000)
     mostly.valid[15:] = False
     assert judge(mostly).reason == "no face in 98% of the frames"
@@ -161,8 +162,6 @@ def test_speech_share():
     noise = np.random.default_rng(0).normal(0, 0.02, 32_000)
     assert speech_share(log_mel(hum)) < 0.05 and speech_share(log_mel(noise)) < 0.05
     assert speech_share(np.zeros((0, 80), np.float32)) == 0
-    with pytest.raises(ValueError, match="80"):
-        speech_share(np.zeros((5, 40)))
 
 
 @pytest.mark.skipif(not CLIPS, reason="LIPFORMER_CLIPS names no real material")

@@ -51,8 +51,8 @@ def table_rows() -> list[list[str]]:
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
 def test_snippet_runs(snippet, tiny_run, tiny_config, tmp_path, monkeypatch):
     from lipformer_core import config
+    from lipformer_core.data.prepared.example import write_clip
     from lipformer_core.data.synthetic import synthesise_clip
-    from lipformer_core.data.synthetic.export import write_clip
 
     shutil.copytree(tiny_run, tmp_path / "runs" / "small" / "run")
     monkeypatch.chdir(tmp_path)
@@ -84,8 +84,8 @@ def test_no_line_is_of_another_kind():
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory):
     """A folder with what the README's commands name: video.mp4, speech.wav, and VIDEOS of five persons."""
+    from lipformer_core.data.prepared.example import write_clip
     from lipformer_core.data.synthetic import synthesise_clip
-    from lipformer_core.data.synthetic.export import write_clip
 
     folder = tmp_path_factory.mktemp("footage")
     (folder / "VIDEOS").mkdir()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from material import FAKE_CONFIG, FakeModel, face_clip, tone, write_video, write_wav
 
-from lipformer_core.data.faces.alignment import crop_transforms, mouth_opening, warp_crops
+from lipformer_core.data.faces.alignment import crop_transforms, mouth_opening, warp_crop
 from lipformer_core.data.faces.tracking import FaceTrack, appearances
 from lipformer_core.data.media import iter_frames
 from lipformer_core.data.prepared.references import (
@@ -81,12 +81,12 @@ def test_whoever_comes_back_in_another_place_is_another_person():
     valid = np.ones(60, bool)
     valid[:2] = valid[10:15] = valid[30:50] = False
     none = np.zeros(60, bool)
-    track = FaceTrack(marks, np.zeros((60, 3)), valid, none)
+    track = FaceTrack(marks, np.zeros((60, 3)), valid, none, none, none)
     assert not appearances(track).any()  # in the same place: the head was turned away
     marks[50:] += 200
     assert np.flatnonzero(np.diff(appearances(track))).tolist() == [49]
     shot = np.repeat([0, 1, 2], [20, 15, 25])
-    track = FaceTrack(marks, np.zeros((60, 3)), valid, none, shot)
+    track = FaceTrack(marks, np.zeros((60, 3)), valid, none, shot, none)
     assert np.flatnonzero(np.diff(appearances(track))).tolist() == [19, 49]
 
 
@@ -94,7 +94,8 @@ def test_dubbing_and_evaluation_choose_the_same_reference(dub):
     frames, marks = face_clip(40)
     size = FAKE_CONFIG.data.size
     pose = np.random.default_rng(0).normal(0, 8, (40, 3)).astype(np.float32)
-    crops = warp_crops(frames, crop_transforms(marks, np.ones(40, bool), size), size)
+    moves = crop_transforms(marks, np.ones(40, bool), size)
+    crops = np.stack([warp_crop(frame, move, size) for frame, move in zip(frames, moves, strict=True)])
     clip = SimpleNamespace(
         opening=mouth_opening(marks),
         pose=pose,

@@ -12,10 +12,9 @@ from lipformer_core.checkpoint import load_codebook, load_lipformer
 from lipformer_core.data.faces.tracking import load_track
 from lipformer_core.data.media import iter_frames, probe, read_audio
 from lipformer_core.data.prepared.clips import PreparedCorpus
-from lipformer_core.data.prepared.example import held_out_example
+from lipformer_core.data.prepared.example import held_out_example, write_clip
 from lipformer_core.data.prepared.summary import YAW_BINS, by_yaw, counts, pooled, portraits
 from lipformer_core.data.synthetic import synthesise_clip
-from lipformer_core.data.synthetic.export import write_clip
 from lipformer_core.errors import ConfigError, DataError
 from lipformer_core.evaluation.codebook import code_maps, judge_codebook, judge_run, reconstructions
 from lipformer_core.evaluation.showcase import frozen_parts, open_and_closed, overview, soft_codes

@@ -206,7 +206,6 @@ def test_moved_sound_moves_the_offset_by_as_much(late):
     assert reading.offset == late
     assert reading.distance == pytest.approx(0, abs=1e-3) and reading.confidence > 0.2
     assert len(reading.curve) == 31 and reading.curve.argmin() == 15 - late
-    assert set(reading.flat()) == {"sync_expert.distance", "sync_expert.confidence", "sync_expert.offset"}
 
 
 def test_another_clips_sound_is_farther_and_less_certain():
@@ -256,7 +255,6 @@ def test_accuracy_is_whole_for_an_expert_that_knows_and_chance_for_one_that_does
     flat = knows.flat()
     assert (knows.persons, flat["sync_expert.clips"], flat["sync_expert.windows"]) == (12, 12, 12 * 66)
     assert {"sync_expert.two_sounds_shifted", "sync_expert.one_sound_foreign_1s"} <= set(flat)
-    assert len(knows.table().splitlines()) == 6 and "nan" not in knows.table()
     axis = sync_offsets(knows.curves()).axes[0]
     assert len(axis.get_legend().get_texts()) == 4
 

@@ -72,7 +72,8 @@ def test_no_face_at_all_is_an_error():
 
 def test_tracks_are_saved_and_checked(tmp_path):
     marks = np.stack([face_landmarks((50, 50), 30)] * 4)
-    fill_gaps(marks, np.ones((4, 3), np.float32), np.array([True, False, True, True])).save(tmp_path / "a.npz")
+    seen, none = np.array([True, False, True, True]), np.zeros(4, np.int32)
+    np.savez(tmp_path / "a.npz", **vars(fill_gaps(marks, np.ones((4, 3), np.float32), seen, none, none)))
     loaded = load_track(tmp_path / "a.npz")
     assert loaded.shot.tolist() == [0, 0, 0, 0]
     np.testing.assert_array_equal(loaded.landmarks, marks)

@@ -202,8 +202,8 @@ def test_the_command_says_how_much_comes_from_where(folder, say, publisher):
 @pytest.mark.timeout(300)  # all imports anew, beside whatever else the machine does
 def test_a_fresh_environment_dubs_and_nobody_else_says_a_word(tmp_path):
     """No variable, no file put anywhere, not even a home that can be written: what is printed is ours."""
+    from lipformer_core.data.prepared.example import write_clip
     from lipformer_core.data.synthetic import synthesise_clip
-    from lipformer_core.data.synthetic.export import write_clip
 
     files = write_clip(synthesise_clip(0, 0, 0, n_frames=8, size=256), tmp_path)  # large enough for a face to be found
     home = tmp_path / "file"

@@ -1,7 +1,7 @@
 """All rows and cases of one clip: pictures are made and scored batch by batch, and only numbers are kept."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,9 @@ from lipformer_core.training.judges import Judges
 
 from . import metrics
 from .cases import Puppet
-from .identity import Identity
 from .lse import COLUMNS as LSE
 from .lse import LONG, Lse, Watched
-from .pretrained_metrics import Fid, FidStatistics, LandmarkReader, Lpips
+from .pretrained_metrics import Fid, FidStatistics, Identity, Lpips
 from .sync import embed_mouths, embed_sounds, mouths, read_sync
 
 BATCH = 16  # frames at once: what lies between layers then fits a CPU's cache
@@ -53,7 +52,7 @@ class Scorers:
     lpips: Lpips | None = None
     fid: Fid | None = None
     identity: Identity | None = None
-    landmarks: LandmarkReader | None = None
+    landmarks: Callable[[NDArray], NDArray] | None = None  # of crops (n, S, S, 3): (n, 68, 2)
     lse: Lse | None = None
     sync: SyncNet | None = None
     judges: Judges | None = None
@@ -75,6 +74,7 @@ class ClipJudge:
         self.edges: dict[str, list] = defaultdict(list)  # row to gradient energies
         self.landmarks: dict[str, list] = defaultdict(list)
         self.mouths: dict[str, list] = defaultdict(list)  # row or case to what the sync expert sees
+        self.heard: dict[int, NDArray] = {}  # a clip's id to its sound as the sync expert hears it
         self.lse: Watched | None = None
         self.pictures: dict[str, list] = defaultdict(list)
 
@@ -99,7 +99,7 @@ class ClipJudge:
             self._batch(puppets, frames[start : start + BATCH], scored, shown)
         lips = {case: np.concatenate(readings) for case, readings in self.lips.items()}
         values = {name: float(np.concatenate(parts).mean()) for name, parts in self.scores.items()}
-        values |= self._movement(strangers, lips) | self._landmark_values() | self._sync_values() | self._lse_values()
+        values |= self._movement(strangers, lips) | self._landmark_values() | self._sound_values()
         for row, puppet in puppets.items():
             timed = puppet.seconds[1:] or puppet.seconds  # the first call also pays for warming up
             values[f"{row}.generate_fps"] = sum(n for n, _ in timed) / max(sum(s for _, s in timed), 1e-9)
@@ -142,7 +142,7 @@ class ClipJudge:
         self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames], yaw)
         if self.scorers.landmarks is not None:
             for name in ("ground_truth", *puppets):
-                self.landmarks[name].append(self.scorers.landmarks.read(rows[name]))
+                self.landmarks[name].append(self.scorers.landmarks(rows[name]))
         for frame in shown[np.isin(shown, frames)]:
             at = int(np.flatnonzero(frames == frame)[0])
             for name, images in (rows | {"silence": cases["silence"]}).items():
@@ -236,41 +236,36 @@ class ClipJudge:
                 values[f"{row}.lmd"] = metrics.lmd(points[seen, metrics.MOUTH], truth[seen, metrics.MOUTH])
         return values
 
-    def _sync_values(self) -> dict[str, float]:
-        """Distance to the sound that drives, and its confidence; windows of frames with a gap are left out."""
-        net, values = self.scorers.sync, {}
-        heard: dict[bool, NDArray] = {}  # by whether it is the driver's
-        for name, seen in self.mouths.items():
-            exchanged = name.endswith("exchanged")
-            source, shown = (self.driver, self.both) if exchanged else (self.clip, self.frames)
-            length = FRAMES
-            whole = np.flatnonzero(shown[length - 1 :] - shown[: len(shown) - length + 1] == length - 1)
-            if not len(whole):
-                continue
-            if exchanged not in heard:
-                sounds = source.audio_windows(np.arange(len(source.valid)), AUDIO_WINDOW)
-                heard[exchanged] = embed_sounds(net, sounds)
-            faces = embed_mouths(net, torch.cat(seen))[whole]
-            try:
-                reading = read_sync(faces, shown[whole] + length // 2, heard[exchanged])
-            except DataError:  # a short clip; the column is a mean over the others
-                continue
-            row = name.removesuffix("exchanged").removesuffix("_") or "lipformer"
-            ending = "_exchanged" if exchanged else ""
-            for column, value in zip(SYNC, (reading.distance, reading.confidence), strict=True):
-                values[f"{row}.{column}{ending}"] = value
-        return values
-
-    def _lse_values(self) -> dict[str, float]:
-        """LSE-D and LSE-C of every row, and under the other's sound."""
+    def _sound_values(self) -> dict[str, float]:
+        """What the sync expert and SyncNet say of every row, and of it under the other's sound."""
+        asked = [(name, SYNC, self._sync) for name in self.mouths]
+        asked += [(name, LSE, self._lse) for name in (() if self.lse is None else self.lse.windows)]
         values: dict[str, float] = {}
-        for name in () if self.lse is None else self.lse.windows:
+        for name, columns, scores in asked:
             exchanged = name.endswith("exchanged")
             source, shown = (self.driver, self.both) if exchanged else (self.clip, self.frames)
             row = name.removesuffix("exchanged").removesuffix("_") or "lipformer"
-            for column, value in zip(LSE, self.lse.scores(name, shown, source.sound), strict=False):
+            for column, value in zip(columns, scores(name, shown, source), strict=False):
                 values[f"{row}.{column}{'_exchanged' if exchanged else ''}"] = value
         return values
+
+    def _sync(self, name: str, shown: NDArray, source: Any) -> tuple[float, ...]:
+        """Distance and confidence over all windows of frames without a gap; empty where a clip is too short."""
+        whole = np.flatnonzero(shown[FRAMES - 1 :] - shown[: len(shown) - FRAMES + 1] == FRAMES - 1)
+        if not len(whole):
+            return ()
+        if id(source) not in self.heard:
+            sounds = source.audio_windows(np.arange(len(source.valid)), AUDIO_WINDOW)
+            self.heard[id(source)] = embed_sounds(self.scorers.sync, sounds)
+        faces = embed_mouths(self.scorers.sync, torch.cat(self.mouths[name]))[whole]
+        try:
+            reading = read_sync(faces, shown[whole] + FRAMES // 2, self.heard[id(source)])
+        except DataError:  # the column is a mean over the other clips
+            return ()
+        return reading.distance, reading.confidence
+
+    def _lse(self, name: str, shown: NDArray, source: Any) -> tuple[float, ...]:
+        return self.lse.scores(name, shown, source.sound)
 
 
 def _case(row: str, case: str) -> str:

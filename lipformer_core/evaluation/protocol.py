@@ -27,9 +27,8 @@ from ..training.lipformer import Trained
 from . import lse
 from .cases import exchange_partner, strangers_of
 from .clip_judge import SCORED, SYNC, ClipJudge, ClipScores, Scorers
-from .identity import SFACE, Identity
 from .mouth_meter import train_meter
-from .pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, Fid, LandmarkReader, Lpips, why_not
+from .pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, SFACE, Fid, Identity, Lpips, read_landmarks, why_not
 from .report import summarise, write_report
 from .showcase import illustrate
 from .sync import sync_accuracy
@@ -136,7 +135,7 @@ def open_scorers(run: Path, device: torch.device, landmark_check: bool) -> Score
         from lipformer_core.data.faces import MEDIAPIPE_FILE, open_tracker
 
         try:
-            scorers.landmarks = LandmarkReader(open_tracker())
+            scorers.landmarks = partial(read_landmarks, open_tracker())
         except (WeightsMissing, WeightsCorrupt) as error:
             scorers.missing |= dict.fromkeys(by_landmarks, why_not(MEDIAPIPE_FILE, error))
     return scorers

@@ -42,10 +42,6 @@ class SyncReading:
     curve: NDArray[np.float64]
     windows: int
 
-    def flat(self) -> dict[str, float | int]:
-        """Flat results."""
-        return {f"sync_expert.{name}": getattr(self, name) for name in ("distance", "confidence", "offset")}
-
 
 def sync_distance(net: SyncNet, images: NDArray[np.uint8], mel: NDArray[np.float32]) -> SyncReading:
     """Judge a clip, generated or filmed, against a sound.
@@ -145,18 +141,6 @@ class SyncAccuracy:
     def curves(self) -> dict[str, NDArray[np.float64]]:
         """Means over clips, label to (2 SHIFTS + 2,): for `charts.sync_offsets`."""
         return {f"{KINDS[kind]}, {_seconds(span)}": share.mean(0) for (kind, span), share in self.share.items()}
-
-    def table(self) -> str:
-        """Markdown: percent right by offset, their mean, and against other people's sound."""
-        offsets = [k for k in range(-SHIFTS, SHIFTS + 1) if k]
-        lines = ["| | " + " | ".join([*(f"{k:+d}" for k in offsets), "mean", "foreign"]) + " |"]
-        lines.append("| --- " * (len(offsets) + 3) + "|")
-        for label, means in self.curves().items():
-            moved = np.delete(means[:-1], SHIFTS)
-            lines.append(
-                f"| {label} | " + " | ".join(f"{100 * v:.0f}" for v in (*moved, moved.mean(), means[-1])) + " |"
-            )
-        return "\n".join(lines)
 
 
 def sync_accuracy(net: SyncNet, corpus: PreparedCorpus, split: str = "test", progress: bool = True) -> SyncAccuracy:

@@ -16,8 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from .. import provenance
-from ..data.prepared.clips import ClipInfo
-from ..data.prepared.joined import Corpus
+from ..data.prepared.clips import ClipInfo, PreparedCorpus
 from ..data.prepared.prefetch import READERS, prefetched
 from ..errors import DataError
 from ..files import atomic
@@ -48,7 +47,7 @@ class CodeCache:
 
 def cache_codes(
     autoencoder: FaceAutoencoder,
-    corpus: Corpus,
+    corpus: PreparedCorpus,
     split: str,
     folder: Path,
     key: str,
@@ -101,7 +100,9 @@ def _parts(infos: list[ClipInfo]) -> list[list[ClipInfo]]:
 
 
 @torch.no_grad()
-def _write(file: BinaryIO, autoencoder: FaceAutoencoder, corpus: Corpus, infos: list[ClipInfo], looks: int) -> None:
+def _write(
+    file: BinaryIO, autoencoder: FaceAutoencoder, corpus: PreparedCorpus, infos: list[ClipInfo], looks: int
+) -> None:
     """An .npy of all codes of some clips, uint16 (n, looks, 2, h/2, w)."""
     shape = (sum(info.n_frames for info in infos), looks, 2, *autoencoder.config.token_grid)
     np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": shape})

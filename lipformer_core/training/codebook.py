@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import Config
-from ..data.prepared.joined import Corpus, Data, open_corpus
+from ..data.prepared.clips import Data, PreparedCorpus, open_corpus
 from ..model.autoencoder import FaceAutoencoder, split_halves
 from ..model.codebook import kmeans, perplexity, usage
 from ..model.regions import mouth_pixels
@@ -63,7 +63,7 @@ class CodebookStage(Stage):
 
     score = "val_psnr"
 
-    def __init__(self, config: Config, corpus: Corpus):
+    def __init__(self, config: Config, corpus: PreparedCorpus):
         super().__init__(config)
         settings, size = config.stage1, config.data.size
         self.settings, self.steps = settings, settings.steps

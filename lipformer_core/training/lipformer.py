@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import PHASES, Config, from_dict
-from ..data.prepared.joined import Data, open_corpus
+from ..data.prepared.clips import Data, open_corpus
 from ..errors import ConfigError
 from ..model.autoencoder import FaceAutoencoder
 from ..model.build import build

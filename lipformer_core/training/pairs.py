@@ -9,8 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from .. import checkpoint
-from ..data.prepared.clips import Clip, ClipInfo
-from ..data.prepared.joined import Corpus
+from ..data.prepared.clips import Clip, ClipInfo, PreparedCorpus
 from ..data.prepared.references import draw_nearest, draw_reference, draw_twin
 from ..errors import DataError
 from ..model.lipformer import LipFormer
@@ -63,7 +62,7 @@ class PairSampler:
     def __init__(
         self,
         model: LipFormer | Wav2Lip,
-        corpus: Corpus,
+        corpus: PreparedCorpus,
         split: str,
         folder: Path | None,
         accelerator: Accelerator | None = None,

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.prepared.clips import ClipInfo
-from ..data.prepared.joined import Corpus
+from ..data.prepared.clips import ClipInfo, PreparedCorpus
 from ..data.prepared.prefetch import READERS, prefetched
 from ..errors import DataError
 from ..model.autoencoder import to_images, to_tensor  # noqa: F401 - notebooks have both from here
@@ -27,13 +26,14 @@ class FrameSampler:
     raises DataError for a split without such clips
     """
 
-    def __init__(self, corpus: Corpus, split: str, stills: bool = True):
+    def __init__(self, corpus: PreparedCorpus, split: str, stills: bool = True):
         self.corpus, self.kept = corpus, None
         self.parts: list[list[list[ClipInfo]]] = []  # corpora, persons, clips
         for part in corpus.parts:
             persons: dict[str, list[ClipInfo]] = {}
-            for info in part.clips(split, stills):
-                persons.setdefault(info.person, []).append(info)
+            for info in part:
+                if info.split == split and (stills or not info.still):
+                    persons.setdefault(info.person, []).append(info)
             if persons:
                 self.parts.append(list(persons.values()))
         if not self.parts:

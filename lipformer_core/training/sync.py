@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .. import checkpoint
 from ..config import Config
-from ..data.prepared.joined import Corpus, Data, open_corpus
+from ..data.prepared.clips import Data, PreparedCorpus, open_corpus
 from ..model.precision import full_precision
 from ..model.syncnet import FRAMES, SyncNet, windows
 from .loop import finished, run_stage
@@ -44,7 +44,7 @@ class SyncStage(Stage):
 
     score, rounds = "val_wins", 12
 
-    def __init__(self, config: Config, corpus: Corpus):
+    def __init__(self, config: Config, corpus: PreparedCorpus):
         super().__init__(config)
         self.steps = config.sync.steps
         self.model = SyncObjective(config.sync.width).to(self.device, memory_format=torch.channels_last)

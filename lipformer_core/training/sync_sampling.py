@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.audio.mel import SILENCE
-from ..data.prepared.clips import ClipInfo
-from ..data.prepared.joined import Corpus
+from ..data.prepared.clips import ClipInfo, PreparedCorpus
 from ..errors import DataError
 from ..model.syncnet import AUDIO_WINDOW, FRAMES, see
 
@@ -42,7 +41,7 @@ class StretchSampler:
     raises DataError for a split without a clip that has so many valid frames in a row
     """
 
-    def __init__(self, corpus: Corpus, split: str):
+    def __init__(self, corpus: PreparedCorpus, split: str):
         self.corpus, self.length = corpus, FRAMES + MAX_SHIFT
         self.by_person: dict[str, list[ClipInfo]] = {}
         for info in corpus.clips(split, stills=False):

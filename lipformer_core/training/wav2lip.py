@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import Config
-from ..data.prepared.joined import Corpus, Data, open_corpus
+from ..data.prepared.clips import Data, PreparedCorpus, open_corpus
 from ..model.autoencoder import split_halves
 from ..model.regions import mouth_pixels
 from ..model.syncnet import FRAMES, SyncNet
@@ -43,7 +43,7 @@ class Wav2LipStage(Stage):
 
     rounds = 12
 
-    def __init__(self, config: Config, corpus: Corpus, expert: SyncNet):
+    def __init__(self, config: Config, corpus: PreparedCorpus, expert: SyncNet):
         super().__init__(config)
         self.steps = config.wav2lip.steps
         self.model = Wav2Lip(config).to(self.device, memory_format=torch.channels_last)

@@ -70,8 +70,6 @@ def estimate_offset(opening: np.ndarray, mel: np.ndarray, weights: np.ndarray | 
 def offset_scores(opening: np.ndarray, mel: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Correlation `(2 REACH + 1,)` of measured and expected opening at offsets -REACH to REACH; NaN without motion."""
     opening, mel = np.asarray(opening, np.float64), np.asarray(mel, np.float32)
-    if mel.ndim != 2 or mel.shape[1] != N_MELS:
-        raise ValueError(f"mel has shape {mel.shape}; (T, {N_MELS}) from log_mel is needed")
     scores = np.full(2 * REACH + 1, np.nan)
     known = np.isfinite(opening)
     if known.sum() < SHORTEST or opening[known].std() < LEAST_MOTION:

@@ -191,8 +191,3 @@ def warp_crop(rgb: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
     matrix = np.asarray(transform, dtype=np.float64) @ np.linalg.inv(to_part)
     mode = cv2.INTER_LINEAR if shrink > 1.05 else cv2.INTER_CUBIC
     return cv2.warpAffine(np.ascontiguousarray(part), matrix, (size, size), flags=mode, borderMode=cv2.BORDER_REPLICATE)
-
-
-def warp_crops(frames: np.ndarray, transforms: np.ndarray, size: int) -> np.ndarray:
-    """Cut one crop out of each frame: `(n, H, W, 3)` and `(n, 2, 3)` to `(n, size, size, 3)` uint8."""
-    return np.stack([warp_crop(frame, transform, size) for frame, transform in zip(frames, transforms, strict=True)])

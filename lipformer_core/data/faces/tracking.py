@@ -37,20 +37,11 @@ class FaceTrack:
     pose: np.ndarray
     valid: np.ndarray
     interpolated: np.ndarray
-    shot: np.ndarray | None = None
-    other: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        for name, kind in (("shot", np.int32), ("other", np.float32)):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, np.zeros(len(self.valid), kind))
+    shot: np.ndarray
+    other: np.ndarray
 
     def __len__(self) -> int:
         return len(self.valid)
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the track as an `.npz` that `load_track` reads."""
-        np.savez_compressed(path, landmarks=self.landmarks, pose=self.pose, valid=self.valid, shot=self.shot)
 
 
 def load_track(path: str | os.PathLike) -> FaceTrack:
@@ -76,7 +67,7 @@ def load_track(path: str | os.PathLike) -> FaceTrack:
         )
     landmarks[~np.isfinite(landmarks).all((1, 2))] = 0
     valid &= (np.ptp(landmarks[:, STILL_POINTS], axis=1) > 1).all(1)
-    return FaceTrack(landmarks, pose, valid, np.zeros(n, bool), shot)
+    return FaceTrack(landmarks, pose, valid, np.zeros(n, bool), shot, np.zeros(n, np.float32))
 
 
 def appearances(track: FaceTrack) -> np.ndarray:
@@ -136,24 +127,22 @@ def track_faces(
     if shrink.scale < 1:
         landmarks = (landmarks + 0.5) / shrink.scale - 0.5
     found, shot = np.frombuffer(seen, bool), np.array(shots, np.int32)
-    return fill_gaps(landmarks.reshape(-1, 68, 2), pose, found, max_gap, shot, other[:, 0].copy())
+    return fill_gaps(landmarks.reshape(-1, 68, 2), pose, found, shot, other[:, 0].copy(), max_gap)
 
 
 def fill_gaps(
     landmarks: np.ndarray,
     pose: np.ndarray,
     seen: np.ndarray,
+    shot: np.ndarray,
+    other: np.ndarray,
     max_gap: int = MAX_GAP,
-    shot: np.ndarray | None = None,
-    other: np.ndarray | None = None,
 ) -> FaceTrack:
     """Interpolate linearly over gaps of up to `max_gap` frames between two sightings in one shot; others stay."""
     landmarks, pose = landmarks.copy(), pose.copy()
     interpolated = np.zeros(len(seen), bool)
     for first, last in valid_runs(~seen):
-        if first == 0 or last == len(seen) or last - first > max_gap:
-            continue
-        if shot is not None and shot[first - 1] != shot[last]:
+        if first == 0 or last == len(seen) or last - first > max_gap or shot[first - 1] != shot[last]:
             continue
         weight = (np.arange(first, last) - first + 1) / (last - first + 1)
         landmarks[first:last] = landmarks[first - 1] + weight[:, None, None] * (landmarks[last] - landmarks[first - 1])

@@ -22,7 +22,7 @@ from ...errors import NoVideoStream, UnreadableMedia
 from ...files import media_url
 from ...timing import FPS
 from .packets import Damage, decoded, steady_packets
-from .pictures import Pictures, angle, notes, orientation, upright_aspect, upright_size
+from .pictures import Pictures, notes, orientation, upright_aspect, upright_size
 from .rates import measured_rate, result_rate
 
 if TYPE_CHECKING:
@@ -38,20 +38,16 @@ class MediaInfo:
     """What a media file holds.
 
     `width` and `height` are those of the upright picture, in stored pixels; each is `pixel_aspect` times as wide as
-    high. `rotation` is the angle in degrees, counter-clockwise, by which the stored picture was turned for that (and
-    then, in some files, mirrored). `is_image`: it holds a single picture. `notes` says in words what of its look was
-    changed on reading. `fps` is the rate measured from the pictures' times (25 for a still picture), `n_frames` what
-    the container promises (None where it does not say), `duration_s` of the longest stream, `pictures_s` that from the
-    first picture to the end of the last one (0 where that is not known).
+    high. `is_image`: it holds a single picture. `notes` says in words what of its look was changed on reading. `fps` is
+    the rate measured from the pictures' times (25 for a still picture), `duration_s` of the longest stream,
+    `pictures_s` that from the first picture to the end of the last one (0 where that is not known).
     """
 
     path: Path
     width: int
     height: int
     fps: Fraction
-    n_frames: int | None
     duration_s: float
-    rotation: int
     has_video: bool
     has_audio: bool
     is_image: bool = False
@@ -76,7 +72,7 @@ def probe(path: str | os.PathLike) -> MediaInfo:
     path = Path(path)
     with opened(path) as container:
         video, sound = video_stream(container), audio_stream(container)
-        width = height = rotation = 0
+        width = height = 0
         aspect, changed, still, first = Fraction(1), (), False, None
         if video is not None:
             damage = Damage()
@@ -84,8 +80,8 @@ def probe(path: str | os.PathLike) -> MediaInfo:
             first = next(frames, None)
         if first is not None:
             turn = orientation(first)
-            rotation, (width, height) = angle(turn), upright_size(first, turn)
-            aspect, changed = upright_aspect(_stored_aspect(container), turn), notes(first)
+            width, height = upright_size(first, turn)
+            aspect, changed = upright_aspect(stored_aspect(container), turn), notes(first)
             still = _is_last(frames, damage)
         elif sound is not None:
             video = None  # pictures that nobody can see do not make its sound useless
@@ -101,9 +97,7 @@ def probe(path: str | os.PathLike) -> MediaInfo:
             width=width,
             height=height,
             fps=fps,
-            n_frames=None if video is None else 1 if still else (video.frames or None),
             duration_s=float(Fraction(1, FPS) if still and sound is None else duration),
-            rotation=rotation,
             has_video=video is not None,
             has_audio=sound is not None,
             is_image=still,
@@ -130,7 +124,7 @@ def iter_frames(
     """
     path = Path(path)
     with opened(path) as container:
-        convert = converter(container, square=square)
+        convert = Pictures(aspect=stored_aspect(container) if square else Fraction(1))
         for time, frame in timed_frames(container, path, damage=damage):
             yield time, convert(frame)
 
@@ -299,20 +293,7 @@ def first_picture_time(path: Path) -> float | None:
         return None if first is None else first.time or 0.0
 
 
-def converter(
-    container: av.container.InputContainer, size: tuple[int, int] | None = None, square: bool = False
-) -> Pictures:
-    """What converts a file's frames to upright `(H, W, 3)` uint8 RGB pictures.
-
-    Args:
-        container: the open file.
-        size: `(width, height)` of them in stored pixels; the first frame's by default.
-        square: give pictures of square pixels, whatever the stored ones are.
-    """
-    return Pictures(size, _stored_aspect(container) if square else Fraction(1))
-
-
-def _stored_aspect(container: av.container.InputContainer) -> Fraction:
+def stored_aspect(container: av.container.InputContainer) -> Fraction:
     """Width of a stored pixel over its height; of still pictures, whose density is one for print, always 1."""
     stream = video_stream(container)
     told = stream.sample_aspect_ratio if stream is not None and not is_image(container) else None

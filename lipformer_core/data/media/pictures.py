@@ -25,7 +25,6 @@ SIDE_DATA_KINDS = 64  # more than FFmpeg knows
 # Whether rows and columns change places; then the steps, 1 or -1, in which columns and rows are read.
 Turn = tuple[bool, int, int]
 UPRIGHT: Turn = (False, 1, 1)
-ANGLES = {(False, 1, 1): 0, (True, 1, -1): 90, (False, -1, -1): 180, (True, -1, 1): 270}
 
 
 class Pictures:
@@ -114,13 +113,6 @@ def orientation(frame: av.VideoFrame) -> Turn:
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return False, -1 if a < 0 else 1, -1 if d < 0 else 1
     return True, -1 if c < 0 else 1, -1 if b < 0 else 1
-
-
-def angle(turn: Turn) -> int:
-    """Degrees, counter-clockwise, of a turn; a mirrored picture is mirrored at the vertical line after it."""
-    transposed, columns, rows = turn
-    mirrored = (columns * rows < 0) != transposed
-    return ANGLES[transposed, -columns if mirrored else columns, rows]
 
 
 def upright_aspect(aspect: Fraction, turn: Turn) -> Fraction:

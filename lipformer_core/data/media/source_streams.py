@@ -33,7 +33,8 @@ def shown_frames(
     held_s : where to note for each picture how long it has been on screen, seconds
     raises NoVideoStream, UnreadableMedia as `media.iter_frames`; MediaError if the file ends before `start_s`
     """
-    from .demux import converter, opened
+    from .demux import opened, stored_aspect
+    from .pictures import Pictures
 
     count, shown, since, picture, time = 0, None, 0.0, None, 0.0
     held_s = [] if held_s is None else held_s
@@ -43,7 +44,7 @@ def shown_frames(
         return start_s + count / FPS
 
     with opened(Path(path)) as container:
-        convert = converter(container, square=True)
+        convert = Pictures(aspect=stored_aspect(container))
         for time, frame in _from(container, Path(path), start_s, damage):
             while shown is not None and moment() < min(time - 1e-6, limit):
                 picture = convert(shown) if picture is None else picture
@@ -159,17 +160,3 @@ def write_sound(
         held, at, done = held[(last - lead - at) * HOP :], last - lead, last
     file.flush()
     return SoundFile(file, -before, done, sound_width(encoder) + HOP)
-
-
-def crop_box(rgb: np.ndarray, crop: tuple[int, int, int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a picture inside `crop` (left, top, right, bottom), and its upper left corner (x, y).
-
-    raises MediaError if the box lies outside the picture
-    """
-    if crop is None:
-        return rgb, np.zeros(2, np.float32)
-    left, top = max(crop[0], 0), max(crop[1], 0)
-    part = rgb[top : max(crop[3], 0), left : max(crop[2], 0)]
-    if not part.size:
-        raise MediaError(f"the crop {crop} lies outside the picture of {rgb.shape[1]} x {rgb.shape[0]} pixels")
-    return part, np.array([left, top], np.float32)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import UnreadableMedia
-from .demux import converter, opened, timed_frames
+from .demux import opened, timed_frames
 from .pictures import Pictures
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ class FrameReader:
         self.times = np.asarray(times, dtype=np.float64)
         _, first, same = np.unique(self.times, return_index=True, return_inverse=True)
         self._first = first[same]  # of pictures with equal times, which nothing tells apart
-        self.peak_cached = 0
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._capacity = CACHED_FRAMES
         self._size = size
@@ -116,7 +115,7 @@ class FrameReader:
 
     def _indexed(self, seek: float | None) -> Iterator[tuple[int, av.VideoFrame]]:
         with opened(self.path) as container:
-            self._convert = self._convert or converter(container, self._size)
+            self._convert = self._convert or Pictures(self._size)
             for time, frame in timed_frames(container, self.path, seek):
                 yield int(np.abs(self.times - time).argmin()), frame
 
@@ -134,7 +133,6 @@ class FrameReader:
                 self._cache[position] = picture
                 while len(self._cache) > self._capacity:
                     self._cache.popitem(last=False)
-                self.peak_cached = max(self.peak_cached, len(self._cache))
             if position >= index:
                 # Pictures with equal times share an index; the wanted one is then its neighbour.
                 self._cache.setdefault(index, self._cache[position])

@@ -1,12 +1,14 @@
 """The prepared form, read side: one folder for any corpus, random access to frames within a clip.
 
 A corpus folder holds `manifest.json` and tar shards in WebDataset's layout, one sample a clip:
-`<clip>.json` (metadata), `<clip>.npz` (arrays) and `<clip>.crops` (the crops, one JPEG or WebP after the other). Tars
+`<clip>.json` (metadata), `<clip>.npz` (arrays) and `<clip>.crops` (the crops, one JPEG after the other). Tars
 are not compressed, so a frame is one seek away and a window of sound is read where it lies (see `archive`); nothing is
 held in memory but the small arrays of open clips.
 """
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,6 +25,7 @@ from .archive import SoundRows, mapped, unpack
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+Data = Path | str | Sequence[Path | str]  # a corpus, or several to train on as one
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,8 @@ class Clip:
         """
         return unpack(self._mapped("npz"))
 
-    @cached_property
-    def source_landmarks(self) -> np.ndarray:
-        """68 points in SOURCE pixels, float64 (n, 68, 2)."""
-        linear, shift = self.transforms[:, :, :2], self.transforms[:, None, :, 2]
-        return (self.landmarks - shift) @ np.linalg.inv(linear).transpose(0, 2, 1)
-
     def encoded(self, indices: np.ndarray | list[int]) -> list[bytes]:
-        """Crops of the frames asked for, as they are stored: JPEG or WebP files. IndexError outside the clip."""
+        """Crops of the frames asked for, as they are stored: JPEG files. IndexError outside the clip."""
         file, start, length = self._open("crops")
         still = self.info.n_frames == 1  # its only crop is the whole member
         bounds = (0, length) if still else self.crop_offsets
@@ -157,21 +154,36 @@ class Clip:
 
 
 class PreparedCorpus:
-    """A folder written by `lipformer prepare`. DataError if it is missing, incomplete or of another format."""
+    """A folder written by `lipformer prepare`, or several as one: synthetic persons beside filmed ones.
 
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
-        path = self.folder / MANIFEST
-        if not path.is_file():
-            raise DataError(f"{self.folder}: no {MANIFEST}; run `lipformer prepare` first (or again: it resumes)")
-        self.manifest = read_manifest(path.read_text(), str(path))
-        self._infos = {info.clip_id: info for info in clip_infos(self.manifest)}
-        self.parts = [self]  # several where corpora are joined
+    `folder`, `manifest`: the first one's. `parts`: each folder's clips, in its manifest's order.
+    raises DataError where a folder is missing, incomplete or of another format, where crops differ in size, and where
+    a clip's name is in two folders
+    """
+
+    def __init__(self, *folders: Path | str):
+        self.folder, manifests = Path(folders[0]), [_manifest(Path(folder)) for folder in folders]
+        self.manifest = manifests[0]
+        sizes = {manifest["crop_size"] for manifest in manifests}
+        if len(sizes) > 1:
+            raise DataError(f"{', '.join(map(str, folders))}: crops of {sorted(sizes)} pixels; prepare them alike")
+        self._hashes = [manifest["hash"] for manifest in manifests]
+        self.parts = [clip_infos(manifest) for manifest in manifests]
+        self._infos: dict[str, tuple[ClipInfo, Path]] = {}
+        for folder, infos in zip(map(Path, folders), self.parts, strict=True):
+            for info in infos:
+                if info.clip_id in self._infos:
+                    raise DataError(
+                        f"clip {info.clip_id} is in {self._infos[info.clip_id][1]} and in {folder}; "
+                        "one corpus cannot be joined with itself"
+                    )
+                self._infos[info.clip_id] = info, folder
 
     @property
     def hash(self) -> str:
-        """Hash of all shards; goes into every checkpoint trained on them."""
-        return self.manifest["hash"]
+        """Hash of all shards, of several folders the hash of theirs; goes into every checkpoint trained on them."""
+        one, *more = self._hashes
+        return hashlib.sha256("".join(self._hashes).encode()).hexdigest() if more else one
 
     @property
     def crop_size(self) -> int:
@@ -179,13 +191,25 @@ class PreparedCorpus:
         return self.manifest["crop_size"]
 
     def clips(self, split: str, stills: bool = True) -> list[ClipInfo]:
-        """Clips of "train", "val" or "test", in the manifest's order; portraits only if `stills`."""
-        return [info for info in self._infos.values() if info.split == split and (stills or not info.still)]
+        """Clips of "train", "val" or "test", folder by folder, in the manifest's order; portraits only if `stills`."""
+        return [info for info, _ in self._infos.values() if info.split == split and (stills or not info.still)]
 
     @lru_cache(maxsize=512)  # noqa: B019 - one corpus object lives as long as its process; bounds open clips
     def open(self, clip_id: str) -> Clip:
-        """A clip by its name; KeyError if the manifest does not list it."""
-        return Clip(self._infos[clip_id], self.folder)
+        """A clip by its name; KeyError if no manifest lists it."""
+        return Clip(*self._infos[clip_id])
+
+
+def open_corpus(data: Data) -> PreparedCorpus:
+    """One prepared corpus, or several as one. DataError as of the class."""
+    return PreparedCorpus(data) if isinstance(data, (str, Path)) else PreparedCorpus(*data)
+
+
+def _manifest(folder: Path) -> dict:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{folder}: no {MANIFEST}; run `lipformer prepare` first (or again: it resumes)")
+    return read_manifest(path.read_text(), str(path))
 
 
 def decode(picture: bytes) -> np.ndarray:

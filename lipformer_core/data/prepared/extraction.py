@@ -27,7 +27,7 @@ from ..corpora import ClipSource, printable
 from ..corpora.splits import BY_TIME, SHORTEST, by_time
 from ..faces.alignment import crop_transforms, mouth_shape, transform_points, valid_runs, warp_crop
 from ..media.packets import Damage
-from ..media.source_streams import SoundFile, crop_box, shown_frames, sound_from, write_sound
+from ..media.source_streams import SoundFile, shown_frames, sound_from, write_sound
 from .quality import Limits, gate
 from .shards import PartClip, encode_crop, write_part, writing
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .quality import Verdict
 
 TRACKER_PACKAGES = {"mediapipe": ("mediapipe",), "face_alignment": ("face-alignment", "torch"), "none": ()}
-CROP_FORMAT, JPEG_QUALITY = "jpeg", 95  # of the stored crops
+JPEG_QUALITY = 95  # of the stored crops
 CLIP_FRAMES = 750  # of the longest clip; longer videos become several
 CONTEXT = MEL_RATE  # mel frames before and after a clip that are kept where it was cut out of a longer one
 OFFSET_FRAMES = 60 * FPS  # of which the offset between picture and sound is estimated
@@ -150,8 +150,12 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO
 
     def cropped() -> Iterator[np.ndarray]:
         for frame in frames(seen, held_s):
-            part, corner[:] = crop_box(frame, source.crop)
-            yield part
+            if source.crop is not None:
+                (left, top, right, bottom), (height, width) = np.maximum(source.crop, 0), frame.shape[:2]
+                corner[:], frame = (left, top), frame[top:bottom, left:right]
+                if not frame.size:
+                    raise MediaError(f"the crop {source.crop} lies outside the picture of {width} x {height} pixels")
+            yield frame
 
     stream = None
     if not source.still:
@@ -201,12 +205,12 @@ def _cut(
     from .quality import sharpness
 
     size = config.data.size
-    black = encode_crop(np.zeros((size, size, 3), np.uint8), CROP_FORMAT, JPEG_QUALITY)
+    black = encode_crop(np.zeros((size, size, 3), np.uint8), JPEG_QUALITY)
     lengths, sharp = [0], []
     for frame, transform, ok in zip(frames, transforms, valid, strict=True):
         crop = warp_crop(frame, transform, size) if ok else None
         sharp.append(sharpness(crop) if ok else np.nan)
-        picture = black if crop is None else encode_crop(crop, CROP_FORMAT, JPEG_QUALITY)
+        picture = black if crop is None else encode_crop(crop, JPEG_QUALITY)
         crops.write(picture)
         lengths.append(len(picture))
     crops.flush()
@@ -226,7 +230,7 @@ def _metadata(
         "first_frame": cut[0],
         "still": source.still,
         "runs": valid_runs(material.valid[slice(*cut)]),
-        "image_format": CROP_FORMAT,
+        "image_format": "jpeg",
         "audio_offset": material.audio_offset,
     }
 
@@ -257,7 +261,7 @@ def _part_clip(metadata: dict, material: Material, cut: tuple[int, int]) -> Part
         "valid": np.asarray(material.valid[first:last], bool),
         "crop_offsets": (material.crop_offsets[first : last + 1] - material.crop_offsets[first]).astype(np.int64),
     }
-    return PartClip(metadata["clip_id"], metadata, arrays, (int(material.crop_offsets[first]), _length(material, *cut)))
+    return metadata, arrays, (int(material.crop_offsets[first]), _length(material, *cut))
 
 
 def _length(material: Material, first: int, last: int) -> int:

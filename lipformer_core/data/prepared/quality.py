@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ...timing import FPS, N_MELS
+from ...timing import FPS
 from ..faces.alignment import eye_distance, valid_runs
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Verdict:
 
 def gate(
     track: FaceTrack,
-    sharpness: np.ndarray | None,
+    sharpness: np.ndarray,
     speech: float | None,
     offset: Offset | None,
     limits: Limits,
@@ -127,8 +127,6 @@ def sharpness(crop: np.ndarray) -> float:
 
 def speech_share(mel: np.ndarray) -> float:
     """Share of the time with sound in the bands of voices: of log-mel `(T, 80)` frames, 0 to 1."""
-    if mel.ndim != 2 or mel.shape[1] != N_MELS:
-        raise ValueError(f"speech_share takes log-mel frames of shape (T, {N_MELS}), got {mel.shape}")
     if not len(mel):
         return 0.0
     level = mel[:, SPEECH_BANDS].mean(1)
@@ -136,7 +134,7 @@ def speech_share(mel: np.ndarray) -> float:
 
 
 def _measured(
-    track: FaceTrack, sharp: np.ndarray | None, speech: float | None, offset: Offset | None
+    track: FaceTrack, sharp: np.ndarray, speech: float | None, offset: Offset | None
 ) -> dict[str, float | None]:
     valid = track.valid
     found = {"frames": len(track), "face_share": float(valid.mean()) if len(track) else 0.0}
@@ -145,15 +143,14 @@ def _measured(
         found["eye_distance"] = round(float(np.median(eye_distance(track.landmarks[valid]))), 2)
         low, high = np.percentile(track.pose[valid, 0], [2, 98])
         found |= {"yaw_low": round(float(low), 1), "yaw_high": round(float(high), 1)}
-        if sharp is not None:
-            found["sharpness"] = round(float(np.nanmedian(np.asarray(sharp)[valid])), 4)
+        found["sharpness"] = round(float(np.nanmedian(sharp[valid])), 4)
     found["speech_share"] = None if speech is None else round(speech, 3)
     found["offset"] = offset.frames if offset is not None and offset.confident else None
     found["offset_confidence"] = None if offset is None else round(offset.confidence, 2)
     return found
 
 
-def _faults(track: FaceTrack, sharp: np.ndarray | None, limits: Limits) -> np.ndarray:
+def _faults(track: FaceTrack, sharp: np.ndarray, limits: Limits) -> np.ndarray:
     """`(n,)` of words, None where a frame is good."""
     faults = np.full(len(track), None, dtype=object)
     faults[~track.valid] = "no face"
@@ -163,9 +160,8 @@ def _faults(track: FaceTrack, sharp: np.ndarray | None, limits: Limits) -> np.nd
             (eye_distance(track.landmarks[run]), limits.min_eye_distance, -1, "too small: eyes {:.0f} px apart"),
             (track.other[run], limits.max_other_face, 1, "several people: another face {:.2f} times as large"),
             (np.abs(track.pose[run, 0]), limits.max_yaw, 1, "turned too far: by {:.0f} degrees"),
+            (sharp[run], limits.min_sharpness, -1, "too blurred: sharpness {:.3f}"),
         ]
-        if sharp is not None:
-            checks.append((np.asarray(sharp)[run], limits.min_sharpness, -1, "too blurred: sharpness {:.3f}"))
         for values, limit, side, words in checks:
             beyond = side * _steady(values) > side * limit
             asked = f", at {'most' if side > 0 else 'least'} {limit:g} is asked for"

@@ -11,7 +11,7 @@ import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -24,21 +24,12 @@ from ...files import atomic, write_json
 from .clips import ClipInfo
 
 SPLITS = ("train", "val", "test")
+PartClip = tuple[dict, dict[str, np.ndarray], tuple[int, int]]  # as `write_part` takes it
 FRAMES_PER_SHARD = 4_096  # at most, so that small corpora too have shards for several readers
 ENDINGS = ("json", "npz", "crops")
 IN_MANIFEST = ("clip_id", "person", "split", "n_frames", "source", "first_frame", "still", "runs")
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
                  errno.EEXIST, errno.EIO}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class PartClip:
-    """A clip as a part holds it. `crops`: (first byte, length) in the file that the part is written from."""
-
-    clip_id: str
-    metadata: dict
-    arrays: dict[str, np.ndarray]
-    crops: tuple[int, int]
 
 
 @contextmanager
@@ -55,28 +46,28 @@ def writing(where: Path) -> Iterator[None]:
         ) from error
 
 
-def encode_crop(rgb: np.ndarray, image_format: str, quality: int) -> bytes:
-    """One crop as a file: "jpeg" (4:4:4) or "webp". rgb: uint8 (S, S, 3); quality: 1-100."""
+def encode_crop(rgb: np.ndarray, quality: int) -> bytes:
+    """One crop as a JPEG (4:4:4). rgb: uint8 (S, S, 3); quality: 1-100."""
     import cv2
 
-    if image_format == "webp":
-        return cv2.imencode(".webp", rgb[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     return cv2.imencode(".jpg", rgb[..., ::-1], options)[1].tobytes()
 
 
 def write_part(path: Path, clips: Iterable[PartClip], crops: BinaryIO) -> None:
-    """Write the clips of one source into a tar of their own, the crops copied out of the file `crops`."""
+    """Write the clips of one source into a tar of their own, the crops copied out of the file `crops`.
+
+    clips : metadata, arrays, and (first byte, length) of the crops in that file
+    """
     with atomic(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for clip in clips:
-            buffer = io.BytesIO()
-            np.savez(buffer, **clip.arrays)  # fixed zip dates: byte-identical on every run
-            for ending, content in (("json", json.dumps(clip.metadata).encode()), ("npz", buffer.getvalue())):
-                tar.addfile(_member(f"{clip.clip_id}.{ending}", len(content)), io.BytesIO(content))
-            start, length = clip.crops
+        for metadata, arrays, (start, length) in clips:
+            name, buffer = metadata["clip_id"], io.BytesIO()
+            np.savez(buffer, **arrays)  # fixed zip dates: byte-identical on every run
+            for ending, content in (("json", json.dumps(metadata).encode()), ("npz", buffer.getvalue())):
+                tar.addfile(_member(f"{name}.{ending}", len(content)), io.BytesIO(content))
             crops.seek(start)
-            tar.addfile(_member(f"{clip.clip_id}.crops", length), crops)
+            tar.addfile(_member(f"{name}.crops", length), crops)
 
 
 def join(

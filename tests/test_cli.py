@@ -105,7 +105,7 @@ def test_the_commands_fit_the_functions_that_they_call():
 
 
 def test_dub_loads_the_run_and_passes_the_face_as_a_number(calls):
-    arguments = ["dub", "v.mp4", "a.wav", "--run", "r", "-o", "o.mp4", "--face", "1", "--policy", "loop"]
+    arguments = ["dub", "v.mp4", "a.wav", "--run", "r", "-o", "o.mp4", "--face", "1", "--policy", "loop", "--quiet"]
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert [name for name, _, _ in calls] == ["load_lipformer", "dub"]

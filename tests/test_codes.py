@@ -47,7 +47,7 @@ def test_codes_are_the_encoders_own(frames_a_file, autoencoder, corpus, tmp_path
 
 def test_portraits_are_not_encoded(autoencoder, corpus, tmp_path):
     infos = corpus.clips("train")
-    corpus._infos[infos[1].clip_id] = replace(infos[1], still=True)
+    corpus._infos[infos[1].clip_id] = replace(infos[1], still=True), corpus._infos[infos[1].clip_id][1]
     codes = cache_codes(autoencoder, corpus, "train", tmp_path, "key")
     assert set(codes.place) == {info.clip_id for info in infos} - {infos[1].clip_id}
     assert sum(len(file) for file in codes.files) == sum(i.n_frames for i in infos) - infos[1].n_frames

@@ -55,7 +55,7 @@ def dub(
     more = {"landmarks": landmarks, "report": report, "progress": progress, "crf": crf}
     more |= {"mark": mark, "sway": sway}
     done = run_dub(load_lipformer(run, device=device), video, audio, out, **place, **more)
-    typer.echo(f"written: {out}\n{done.table()}")
+    typer.echo(f"written: {out}" + (f"\n{done.table()}" if progress else ""))
 
 
 def dub_batch(

@@ -24,7 +24,7 @@ SHAPING = {
         *(f"training/{n}.py" for n in ("cache", "looks", "sampling")),
     ),
     "frames": ("timing.py", "speaker.py", "model", "data", "dubbing"),
-    "weights": ("timing.py", "config.py", "checkpoint.py", "model", "training", *READING),
+    "weights": ("timing.py", "config.py", "presets.py", "checkpoint.py", "model", "training", *READING),
 }
 # in these folders, but behind the corpus that they read
 BESIDE = tuple(f"data/prepared/{name}.py" for name in ("example", "preparation_report", "summary"))

@@ -26,12 +26,8 @@ from lipformer_core.data.prepared.summary import held_out_person
 from lipformer_core.data.synthetic import synthesise_clip
 
 OUT = Path(__file__).parents[1] / "notebooks/figures/film_strip.jpg"
-FRAMES, UNTIL, SIDE, GAP = (
-    7,
-    75,
-    256,
-    16,
-)  # of a row: how many, of the first so many; pixels of each, and after the source
+FRAMES, UNTIL = 7, 75  # of a row: how many, of the first so many
+SIDE, GAP = 256, 16  # pixels of a picture, and between the source and the others
 PERSONS = 1  # synthetic ones
 
 

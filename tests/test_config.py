@@ -10,10 +10,11 @@ from typer.testing import CliRunner
 
 from lipformer_core import checkpoint
 from lipformer_core.cli import app
-from lipformer_core.config import PRESETS, Config, flat, from_dict, preset
+from lipformer_core.config import Config, flat, from_dict, preset
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.errors import CheckpointError, ConfigError
 from lipformer_core.personalise import personal_config
+from lipformer_core.presets import PRESETS
 from lipformer_core.provenance import PACKAGE
 from lipformer_core.renamed import RENAMED
 from lipformer_core.training.codebook import train_codebook

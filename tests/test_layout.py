@@ -9,7 +9,17 @@ PACKAGE = Path(__file__).parents[1] / "lipformer_core"
 FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 # from the ground up; a file imports from its own floor or from below
 FLOORS = (
-    ("errors.py", "timing.py", "progress.py", "paths.py", "files.py", "renamed.py", "results.py", "__init__.py"),
+    (
+        "errors.py",
+        "timing.py",
+        "progress.py",
+        "paths.py",
+        "files.py",
+        "presets.py",
+        "renamed.py",
+        "results.py",
+        "__init__.py",
+    ),
     ("config.py", "provenance.py", "weights.py"),
     ("data/media", "data/audio", "data/faces"),
     ("data/synthetic", "data/corpora"),

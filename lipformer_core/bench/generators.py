@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import checkpoint
-from ..config import PRESETS, preset
+from ..config import preset
 from ..data.audio.speech import onnx_runtime, sound_width
 from ..device import choose_device
 from ..errors import ConfigError
@@ -30,6 +30,7 @@ from ..evaluation.protocol import gigaflop
 from ..model.build import build
 from ..model.precision import fast
 from ..model.wav2lip import PublishedWav2Lip
+from ..presets import PRESETS
 from ..progress import tqdm
 from .dubbing import end_to_end, made_up_clip
 from .training import steps

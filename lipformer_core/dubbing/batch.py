@@ -33,7 +33,7 @@ COLUMNS = (
 )
 NUMBERS = {"start", "end", "reference"}
 INPUTS = ("video", "audio", "landmarks")
-OF_LIBRARIES = (RuntimeError, ValueError, ArithmeticError, MemoryError, OSError)
+LIBRARY_ERRORS = (RuntimeError, ValueError, ArithmeticError, MemoryError, OSError)
 SOUND_ENDINGS = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".opus", ".wma", ".aiff", ".aif"}
 
 
@@ -111,7 +111,7 @@ def dub_batch(
                     line |= {"asked": asked, "made_of": [state_of(path) for path in inputs.values()]}
             except LipFormerError as error:
                 line |= {"status": "failed", "error": str(error)}
-            except OF_LIBRARIES as error:  # such as a GPU without memory left: the other rows are none the worse
+            except LIBRARY_ERRORS as error:  # such as a GPU without memory left: the other rows are none the worse
                 line |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
             table[name if name not in table else f"{name} (row {number + 1})"] = line
             _write(folder, {**known, **table})

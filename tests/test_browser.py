@@ -1,11 +1,12 @@
-"""Notebook 06 in a real browser: Chromium drives JupyterLab, from the empty panel to a video that plays.
+"""Notebooks in a real browser: Chromium drives JupyterLab; 01 from top to bottom, 06 from the empty panel to a video.
 
-And what its panel does, without a browser. Screenshots lie in LIPFORMER_SCREENSHOTS, or in pytest's temporary folder.
+And what the panel does, without a browser. Screenshots lie in LIPFORMER_SCREENSHOTS, or in pytest's temporary folder.
 """
 
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from lipformer_core.errors import ConfigError
 ROOT = Path(__file__).parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 240  # seconds for one step, on a machine that has other things to do
+WIDGET = "application/vnd.jupyter.widget-view+json"
 PLAYED = """async video => {
     await video.play();
     await new Promise(done => setTimeout(done, 400));
@@ -35,16 +37,17 @@ PLAYED = """async video => {
 
 
 @pytest.fixture
-def lab(tmp_path):
-    """Address of a JupyterLab that serves a copy of notebook 06, without outputs, with the preset `tiny`."""
+def lab(tmp_path, request):
+    """Address of a JupyterLab that serves a copy of a notebook, without outputs, with a preset."""
     pytest.importorskip("jupyterlab", reason="the extra `lab` is not installed")
-    notebook = nbformat.read(ROOT / "notebooks/06_talking_face.ipynb", 4)
+    name, preset = request.param
+    notebook = nbformat.read(ROOT / "notebooks" / name, 4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-        cell.source = cell.source.replace('preset = "quick"', 'preset = "tiny"')
+        cell.source = cell.source.replace('preset = "quick"', f'preset = "{preset}"')
     (tmp_path / "notebooks").mkdir()
-    nbformat.write(notebook, tmp_path / "notebooks/06_talking_face.ipynb")
+    nbformat.write(notebook, tmp_path / "notebooks" / name)
     silent = ("TQDM_DISABLE", "LIPFORMER_LIVE", "MPLBACKEND")
     environment = {name: value for name, value in os.environ.items() if name not in silent}
     environment |= {f"JUPYTER_{kind}_DIR": str(tmp_path / "jupyter") for kind in ("CONFIG", "RUNTIME")}
@@ -65,7 +68,7 @@ def lab(tmp_path):
             assert server.poll() is None and time.monotonic() < until, (tmp_path / "log").read_text()[-2000:]
             time.sleep(0.2)
         port = json.loads(found[0].read_text())["port"]
-        yield f"http://127.0.0.1:{port}/lab/tree/06_talking_face.ipynb?token=secret"
+        yield f"http://127.0.0.1:{port}/lab/tree/{name}?token=secret"
     finally:
         server.terminate()
         server.wait(30)
@@ -99,13 +102,51 @@ def choose(page, source, path: Path) -> None:
     source.locator("video[src], audio[src]").first.wait_for()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_from_the_empty_panel_to_a_video_that_plays(lab, page, tmp_path):
+def run_all(page, lab: str) -> None:
+    """Open the notebook and run all of its cells."""
     page.goto(lab)
     page.get_by_text("(ipykernel) | Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("lab", [("01_data_preparation.ipynb", "quick")], indirect=True)
+def test_the_first_notebook_from_top_to_bottom(lab, page, tmp_path):
+    run_all(page, lab)
+    page.get_by_text(re.compile(r"^\s*\d+ numbers\s*$")).wait_for()
+    page.get_by_text("(ipykernel) | Idle").wait_for()
+    page.keyboard.press("Control+s")
+    page.locator(".jp-mod-dirty").wait_for(state="detached")
+
+    saved, committed = (
+        nbformat.read(folder / "01_data_preparation.ipynb", 4)
+        for folder in (tmp_path / "notebooks", ROOT / "notebooks")
+    )
+    assert [kinds(cell) for cell in saved.cells] == [kinds(cell) for cell in committed.cells]
+    panel, seen = page.locator(".jp-WindowedPanel-outer"), 0
+    for part in range(11):
+        panel.evaluate("(panel, share) => { panel.scrollTop = share * panel.scrollHeight; }", part / 10)
+        page.wait_for_timeout(1000)
+        widths = panel.locator(".jp-RenderedImage img").evaluate_all("all => all.map(one => one.naturalWidth)")
+        assert all(width > 100 for width in widths)
+        seen = max(seen, len(widths))
+        screenshot(page, f"first_{part}", tmp_path)
+    assert seen
+
+
+def kinds(cell) -> list[list[str]]:
+    """What a cell shows: the kinds of each of its outputs, but progress, which committed notebooks show none of."""
+    shown = [sorted(output.get("data", {output.output_type: None})) for output in cell.get("outputs", [])]
+    return [one for one in shown if WIDGET not in one]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("lab", [("06_talking_face.ipynb", "tiny")], indirect=True)
+def test_from_the_empty_panel_to_a_video_that_plays(lab, page, tmp_path):
+    run_all(page, lab)
     video, voice = (page.locator(".lipformer-source").nth(n) for n in (0, 1))
     video.wait_for()
     page.get_by_text("3 results").wait_for()

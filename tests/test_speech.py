@@ -20,6 +20,7 @@ from lipformer_core.model.build import build
 from lipformer_core.timing import HOP, SAMPLE_RATE
 from lipformer_core.training.lipformer import train_lipformer
 from lipformer_core.training.pairs import without_speech
+from papermill_runs import hearing
 
 COLUMNS = 80 + speech.FEATURES
 
@@ -219,3 +220,13 @@ def test_a_model_of_features_does_without_them_where_they_are_absent(monkeypatch
     report = m.dub()
     assert torch.cat(seen).shape[-1] == COLUMNS and not torch.cat(seen)[..., 80:].any()
     assert any("without the speech encoder" in warning for warning in report.warnings)
+
+
+def test_sound_alone_tells_of_lips_that_it_never_saw(encoder, tiny_config, tmp_path, capsys, monkeypatch):
+    config = tiny_config.replace({"audio.speech_encoder": "moonshine"})
+    prepare("synthetic", None, tmp_path / "data", config, workers=1, progress=False)
+    for name, value in {"STEPS": 60, "SHOWN": (1, 60), "BATCH": 16}.items():
+        monkeypatch.setattr(hearing, name, value)
+    hearing.learn([tmp_path / "data"], [tmp_path / "data"])
+    first, last = (float(line.split("|")[2].split()[0]) for line in capsys.readouterr().out.splitlines()[2:])
+    assert -1 <= first < last <= 1 and last > 0.3

@@ -33,7 +33,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 LINES = [line for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
 TRAINING = README.split("## Train on your data")[1].split("```bash\n")[1].split("```")[0].splitlines()
 BASH = "\n".join(re.findall(r"```bash\n(.*?)```", TEXT.replace(CARD.read_text(encoding="utf-8"), ""), flags=re.DOTALL))
-COMMANDS = [line for line in BASH.splitlines() if line.startswith("lipformer ")]
+COMMANDS = [line for line in BASH.replace("\\\n", "").splitlines() if line.startswith("lipformer ")]
 # what files hold and how often is looked: no matter of method
 NOT_METHOD = {
     *("preset", "seed", "data.quality_gate", "data.correct_offset", "data.val_persons", "data.test_persons"),

@@ -60,7 +60,11 @@ def prepare(
             remove_unfinished(out)
             versions = _versions(sources)
             makers = _check_unfinished(parts / "settings.json", settings | {"versions": versions}, out)
-            rows = _run(sources, parts, config, progress, _workers(workers, backend, scheduler))
+            try:
+                rows = _run(sources, parts, config, progress, _workers(workers, backend, scheduler))
+            except BaseException:
+                remove_unfinished(parts)  # of workers that were stopped because another one failed
+                raise
             facts = {"settings": settings, "versions": versions, "made_by": makers, "crop_size": config.data.size}
             facts |= {"split_rule": split_rule(corpus, sources, config.data), "sources": _fingerprint(sources)}
             _finish(rows, facts, source, parts, out)

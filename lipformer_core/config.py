@@ -88,9 +88,11 @@ class LipsSettings:
     layers: Size = 8
     ffn_width: Size = 1024
     audio_width: Size = 256  # of the condition F_Aud
+    # trained_codes: the last phase trains C_U and C_B on; over a stage 1 of one step, none is pre-learned
     ablation: Literal[
-        "none", "no_warping", "no_reference", "reference_queries", "unscaled", "frozen_decoder", "trained_codes"
-    ] = "none"  # trained_codes: the last phase trains C_U and C_B on; over a stage 1 of one step, none is pre-learned
+        "none", "no_warping", "no_reference", "reference_queries", "unscaled", "mean_codes", "frozen_decoder",
+        "trained_codes",
+    ] = "none"  # fmt: skip
 
 
 @part

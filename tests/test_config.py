@@ -81,7 +81,10 @@ def test_zero_turns_off_what_can_be_off():
     [
         {"lips.reference": "own"},
         {"lips.keep_reference": 1.0},
-        *({"lips.ablation": name} for name in ("no_warping", "no_reference", "reference_queries", "unscaled")),
+        *(
+            {"lips.ablation": name}
+            for name in ("no_warping", "no_reference", "reference_queries", "unscaled", "mean_codes")
+        ),
     ],
 )
 def test_the_papers_design_has_nothing_of_ours(beyond):

@@ -90,8 +90,11 @@ class OurLipFormer(LipFormer):
     def choose(self, logits: Tensor, tau: float | None) -> Tensor:
         """The likeliest codes also in training, without Gumbel's noise; tau softens the gradient alone.
 
-        A mouth has many likely codes, and pictures of drawn ones teach the decoder noise.
+        A mouth has many likely codes, and pictures of drawn ones teach the decoder noise. By the ablation "mean_codes"
+        their mean.
         """
+        if self.config.lips.ablation == "mean_codes":
+            return expected_codes(logits, self.codes)
         lips = lip_codes(logits, self.codes, None)
         if tau is None:
             return lips

@@ -4,7 +4,7 @@
 # make notebooks                   execute the notebooks anew and save them in place
 # make lab                         JupyterLab on the notebooks
 # make address                     in a fork: README, badges and install cells name the repository of pyproject.toml
-# make EXTRAS=lab,notebooks,scale,test,train       where moonshine-voice has no wheel: Linux before glibc 2.35
+# make EXTRAS=identity,lab,notebooks,scale,test,train       where moonshine-voice has no wheel: Linux before glibc 2.35
 # make clean                       caches and the environment; never data or results
 
 SHELL := /bin/bash
@@ -16,7 +16,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= quick
-EXTRAS ?= lab,notebooks,scale,speech,test,train
+EXTRAS ?= identity,lab,notebooks,scale,speech,test,train
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 TESTS ?= tests
 # Kernels draw their figures into the notebook, whatever backend the caller's shell names; no progress bars in outputs.

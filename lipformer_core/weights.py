@@ -134,10 +134,14 @@ FILES = (
         "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
     ),
     KnownFile(
-        "face_recognition_sface_2021dec.onnx", "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
-        "face recognition of the column identity (OpenCV zoo, Apache-2.0)", 39,
-        "https://github.com/opencv/opencv_zoo/raw/47534e27c9851bb1128ccc0102f1145e27f23f98/models/"
-        "face_recognition_sface/face_recognition_sface_2021dec.onnx",
+        "dlib_face_recognition_resnet_model_v1.dat", "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+        "whose face it is: --face PICTURE, and the column identity (dlib, CC0)", 22.5,
+        "https://github.com/ageitgey/face_recognition_models/raw/master/face_recognition_models/models/"
+        "dlib_face_recognition_resnet_model_v1.dat",
+        Carrier(
+            "face-recognition-models", "0.3.0",
+            "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat", 100,
+        ),
     ),
 )  # fmt: skip
 KNOWN = {file.name: file for file in FILES}

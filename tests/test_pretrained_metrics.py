@@ -3,20 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from material import face_landmarks
 
 from lipformer_core import weights
+from lipformer_core.data.faces.recognition import RECOGNITION_FILE, Recogniser
 from lipformer_core.errors import WeightsCorrupt, WeightsMissing
 from lipformer_core.evaluation.lse import DETECTOR, SYNCNET, Lse
 from lipformer_core.evaluation.pretrained_metrics import (
     FID_INCEPTION,
     LPIPS_TRUNK,
-    SFACE,
     Fid,
     FidStatistics,
-    Identity,
     Lpips,
-    five_points,
     read_landmarks,
     why_not,
 )
@@ -33,14 +30,14 @@ def test_missing_files_are_named_and_no_folder_is(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(weights, "carried", lambda carrier: None)
     find = weights.find
-    for scorer, file in ((Lpips, LPIPS_TRUNK), (Fid, FID_INCEPTION), (Identity, SFACE), (Lse, SYNCNET)):
+    for scorer, file in ((Lpips, LPIPS_TRUNK), (Fid, FID_INCEPTION), (Recogniser, RECOGNITION_FILE), (Lse, SYNCNET)):
         with pytest.raises(WeightsMissing, match=file) as caught:
             scorer()
         reason = why_not(file, caught.value)
         assert reason.startswith(f"not available: {file}") and str(tmp_path) not in reason
     scorers = open_scorers(tmp_path, torch.device("cpu"), landmark_check=True)
     assert scorers.lpips is None and scorers.fid is None and scorers.landmarks is None
-    columns = ("lpips", "fid", "lmd", "identity", "lse_d", "lse_c")
+    columns = ("lpips", "fid", "lmd", "identity_distance", "lse_d", "lse_c")
     assert {f"lipformer.{column}" for column in columns} <= set(scorers.missing)
     assert SYNCNET in scorers.missing["ground_truth.lse_c"] and scorers.lse is scorers.identity is None
     monkeypatch.setattr(weights, "find", lambda name: tmp_path / name if name == SYNCNET else find(name))
@@ -115,45 +112,3 @@ def test_landmarks_come_back_in_crop_pixels():
     found = read_landmarks(Dot(), crops)
     np.testing.assert_allclose(found[0], np.tile([40.0, 70.0], (68, 1)), atol=0.3)
     assert np.isnan(found[1]).all()
-
-
-@pytest.fixture
-def recogniser(tmp_path, monkeypatch):
-    """Identity on a small network of random weights; the file of it."""
-    onnx = pytest.importorskip("onnx")
-    kernel = np.random.default_rng(0).normal(size=(4, 3, 28, 28)).astype(np.float32)
-    inner = onnx.helper.make_node("Conv", ["data", "kernel"], ["maps"], strides=[28, 28])
-    flat = onnx.helper.make_node("Flatten", ["maps"], ["embedding"])
-    ends = [("data", (1, 3, 112, 112)), ("embedding", (1, 64))]
-    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in ends]
-    graph = onnx.helper.make_graph(
-        [inner, flat], "random", ends[:1], ends[1:], [onnx.numpy_helper.from_array(kernel, "kernel")]
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, tmp_path / SFACE)
-    monkeypatch.setattr(weights, "find", lambda name: tmp_path / name)
-    return Identity(), tmp_path / SFACE
-
-
-def test_faces_are_aligned_as_scikit_image_would(recogniser):
-    from skimage.transform import SimilarityTransform, warp
-
-    wanted = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-    across, down = np.meshgrid(np.linspace(0, 1, 128), np.linspace(0, 1, 128))
-    image = (255 * np.dstack([across, down, across * down])).astype(np.uint8)
-    landmarks = face_landmarks((66, 52), 34, 0.1)
-    fitted = SimilarityTransform.from_estimate(five_points(landmarks), np.array(wanted))
-    theirs = 255 * warp(image, fitted.inverse, output_shape=(112, 112))
-    ours = recogniser[0].align(image, landmarks)
-    np.testing.assert_allclose(ours[12:-12, 12:-12], theirs[12:-12, 12:-12], atol=2)
-
-
-def test_identity_is_the_cosine_of_the_networks_embeddings(recogniser, pictures):
-    runtime = pytest.importorskip("onnxruntime")
-    identity, file = recogniser
-    landmarks = np.stack([face_landmarks((32, 24), 18, opening) for opening in (0, 0.1, 0.2, 0.3)])
-    embedded = identity.embed(pictures, landmarks)
-    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1)
-    aligned = identity.align(np.ascontiguousarray(pictures[1][..., ::-1]), landmarks[1])[..., ::-1]
-    (theirs,) = runtime.InferenceSession(file).run(None, {"data": aligned.transpose(2, 0, 1)[None].astype(np.float32)})
-    np.testing.assert_allclose(embedded[1], theirs[0] / np.linalg.norm(theirs), atol=1e-4)

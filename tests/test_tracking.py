@@ -9,7 +9,7 @@ from material import draw_face, face_landmarks
 
 from lipformer_core.data.faces.alignment import crop_transforms, valid_runs
 from lipformer_core.data.faces.shots import CutDetector
-from lipformer_core.data.faces.tracking import fill_gaps, load_track, track_faces
+from lipformer_core.data.faces.tracking import AGAIN, fill_gaps, load_track, track_faces
 from lipformer_core.errors import DataError, NoFaceFound
 
 CLIPS, WEIGHTS = os.environ.get("LIPFORMER_CLIPS"), os.environ.get("LIPFORMER_WEIGHTS")
@@ -184,3 +184,33 @@ def test_wrong_arguments():
     for options in ({"face": -1}, {"face": "smallest"}):
         with pytest.raises(ValueError, match=next(iter(options))):
             track([[face_landmarks((50, 50), 30)]], **options)
+
+
+def test_a_person_who_is_recognised_is_followed_through_cuts_and_nobody_else():
+    here, other = face_landmarks((40, 50), 30), face_landmarks((200, 50), 20)
+    faces = [[other]] * 5 + [[other, here]] * 10 + [[other]] * 10 + [[here]] * 10
+    pictures = [frame for number, count in enumerate((5, 10, 10, 10)) for frame in scene(number, count)]
+    asked = []
+
+    def is_here(picture, found):
+        asked.append(len(found))
+        return next((i for i, (points, _) in enumerate(found) if np.array_equal(points, here)), None)
+
+    found = track_faces(iter(pictures), ListTracker(faces), is_here)
+    assert found.valid.tolist() == [False] * 5 + [True] * 10 + [False] * 10 + [True] * 10
+    np.testing.assert_array_equal(found.landmarks[found.valid], [here] * 20)
+    assert asked == [1, 2, 1, 1]  # once a shot
+    with pytest.raises(NoFaceFound, match="recognised in none of 35 frames"):
+        track_faces(iter(pictures), ListTracker(faces), lambda picture, found: None)
+
+
+def test_whoever_was_not_recognised_is_looked_at_again_and_a_new_face_at_once():
+    here, other = face_landmarks((40, 50), 30), face_landmarks((200, 50), 20)
+    asked = []
+
+    def late(picture, found):
+        asked.append(len(found))
+        return 0 if len(asked) == 4 else None
+
+    found = track([[other]] * 20 + [[other, here]] * 20, face=late)
+    assert asked == [1, 1, 2, 2] and np.flatnonzero(found.valid)[0] == 20 + AGAIN

@@ -17,7 +17,9 @@ def dub(
     audio: Annotated[Path, typer.Argument(help="Speech: any file with an audio track.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The mp4 to write.")],
     run: ShippedRun = None,
-    face: Annotated[str, typer.Option(help="`largest`, or a face's number from the left, from 0.")] = "largest",
+    face: Annotated[
+        str, typer.Option(help="`largest`, a face's number from the left, from 0, or a picture of the person.")
+    ] = "largest",
     policy: Annotated[Policy, typer.Option(help="When the audio outlasts the video.")] = Policy.pingpong,
     start: Annotated[float, typer.Option(help="Seconds of VIDEO from which it is dubbed.")] = 0.0,
     end: Annotated[float | None, typer.Option(help="And up to which; none: its end.")] = None,
@@ -41,6 +43,8 @@ def dub(
     `lipformer dub video.mp4 speech.wav --run runs/quick -o out.mp4 --report out.json`
 
     `lipformer dub portrait.jpg speech.wav --run runs/quick -o out.mp4 --face 1 --sway`
+
+    `lipformer dub film.mp4 speech.wav -o out.mp4 --face anna.jpg`
 
     `lipformer dub talk.mp4 speech.wav -o out.mp4 --start 61.5 --end 75 --reference 63 --mark`
     """

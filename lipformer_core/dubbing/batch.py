@@ -32,7 +32,7 @@ COLUMNS = (
     *("passed_through", "seconds", "frames_per_second", "warnings"),
 )
 NUMBERS = {"start", "end", "reference"}
-INPUTS = ("video", "audio", "landmarks")
+INPUTS = ("video", "audio", "landmarks")  # and `face`, where it is a picture
 LIBRARY_ERRORS = (RuntimeError, ValueError, ArithmeticError, MemoryError, OSError)
 SOUND_ENDINGS = {".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".opus", ".wma", ".aiff", ".aif"}
 
@@ -51,8 +51,9 @@ def dub_batch(
     Args:
         model: from `lipformer_core.load`.
         listing: CSV with the columns `video` and `audio` (paths from its folder on) and, each if wanted, `output` (a
-            name in `folder`), `face`, `policy`, `start`, `end`, `reference` and `landmarks`, as `dub` takes them. Or a
-            folder: each video or picture in it says the sound that is called as it is (`anna.mp4`, `anna.wav`).
+            name in `folder`), `face` (a picture's path is from the list's folder on, too), `policy`, `start`, `end`,
+            `reference` and `landmarks`, as `dub` takes them. Or a folder: each video or picture in it says the sound
+            that is called as it is (`anna.mp4`, `anna.wav`).
         folder: where the results appear, each with its report beside it, and the table `dubs.csv`.
         crf, mark: as of `dub`.
         progress: show one bar over all rows.
@@ -77,7 +78,7 @@ def dub_batch(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_written(folder, error) from error
-    given = [listing, *(source / row[key] for row in rows for key in INPUTS if row.get(key))]
+    given = [listing, *(source / row[key] for row in rows for key in (*INPUTS, "face") if row.get(key))]
     check_outputs([folder / f"{TABLE}.{ending}" for ending in ("csv", "json")], given)
     lengths = [_seconds(source / row["audio"]) for row in rows]
     bar = tqdm(total=round(1000 * sum(lengths)), desc="dubbing", bar_format=BAR, disable=not progress)
@@ -100,15 +101,17 @@ def dub_batch(
                     raise ConfigError(f"{name}: an earlier row is called so; give one of them another `output`")
                 check_outputs([folder / name, folder / f"{name}.json"], given)
                 inputs = {key: source / row[key] for key in INPUTS if row.get(key)}
-                options = _options(row) | common
-                asked = {"inputs": [*map(str, inputs.values())], "weights": weights, **options}
+                options = _options(row, source) | common
+                made_of = [*inputs.values(), *([face] if isinstance(face := options.get("face"), Path) else [])]
+                asked = {"inputs": [*map(str, made_of)], "weights": weights, **options}
+                asked |= {"face": str(face)} if isinstance(face, Path) else {}
                 if _is_kept(known.get(name), folder / name, asked):
                     line = {**known[name], "status": "kept"}
                 else:
                     outputs = {"out": folder / name, "report": folder / f"{name}.json"}
                     report = dub(model, **inputs, **outputs, **options, tracker=tracker, progress=told)
                     line |= _figures(report)
-                    line |= {"asked": asked, "made_of": [state_of(path) for path in inputs.values()]}
+                    line |= {"asked": asked, "made_of": [state_of(path) for path in made_of]}
             except LipFormerError as error:
                 line |= {"status": "failed", "error": str(error)}
             except LIBRARY_ERRORS as error:  # such as a GPU without memory left: the other rows are none the worse
@@ -133,11 +136,11 @@ def pairs_in(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _options(row: Mapping[str, str]) -> dict:
+def _options(row: Mapping[str, str], folder: Path) -> dict:
     """A row's options as `dub` takes them. ConfigError where one cannot be read."""
     given = {key: row[key] for key in ("face", "policy", *NUMBERS) if row.get(key)}
     if "face" in given:
-        given["face"] = parse_face(given["face"])
+        given["face"] = parse_face(given["face"], folder)
     for key in given.keys() & NUMBERS:
         try:
             given[key] = float(given[key])

@@ -60,7 +60,7 @@ def dub(
     audio: str | os.PathLike,
     out: str | os.PathLike,
     *,
-    face: str | int = "largest",
+    face: str | int | os.PathLike = "largest",
     policy: str = "pingpong",
     start: float = 0.0,
     end: float | None = None,
@@ -85,7 +85,8 @@ def dub(
         video: a video of any format and rate, or a picture (which counts as a still at 25 frames/s).
         audio: any file with a sound track.
         out: the result, `.mp4`, `.mov` or `.mkv`.
-        face: `largest`, or an index from 0 counted from the image's left.
+        face: `largest`, an index from 0 counted from the image's left, or a picture of the person: who is followed
+            then is recognised, after every cut too, and shots without them pass through.
         policy: where the sound is longer than the video: play it back and forth (`pingpong`), repeat it (`loop`),
             `cut` the sound, or raise an `error`.
         start, end: seconds of the video between which it is dubbed; the result holds no more of it.
@@ -104,10 +105,11 @@ def dub(
         OutputError, MediaError: `out` or `report` cannot be written, or would replace an input or each other, or
             another process is making the same.
         AudioTooLong: under the policy `error`.
-        NoFaceFound: no frame shows the face.
+        NoFaceFound: no frame shows the face, or the picture of the person none.
         ConfigError: an unknown policy; a stretch outside the video; no face in a picture where the reference should be;
             `sway` of a video.
-        WeightsMissing: no landmark network is present and no `landmarks` were given.
+        WeightsMissing: no landmark network is present and no `landmarks` were given, or no recognition network where
+            `face` is a picture.
     """
     started = time.perf_counter()
     clock, speaker = Clock(), Speaker(model)
@@ -115,8 +117,10 @@ def dub(
     if policy not in POLICIES:
         raise ConfigError(f"policy is {policy!r}; choose one of {', '.join(POLICIES)}")
     start, end = checked_stretch(start, end)
+    shown = None if face == "largest" or isinstance(face, int) else Path(face)
     outputs, inputs = (
-        [Path(path) for path in paths if path is not None] for paths in ((out, report), (video, audio, landmarks))
+        [Path(path) for path in paths if path is not None]
+        for paths in ((out, report), (video, audio, landmarks, shown))
     )
     check_outputs(outputs, inputs)
     if landmarks is not None:
@@ -237,7 +241,13 @@ def dub(
         frames=len(order),
         duration_s=len(order) / rate,
         audio_s=round(audio_s, 3),
-        settings={"policy": policy, "face": face, "start": start, "end": end, "reference": reference}
+        settings={
+            "policy": policy,
+            "face": face if shown is None else str(shown),
+            "start": start,
+            "end": end,
+            "reference": reference,
+        }
         | {"landmarks": None if landmarks is None else str(landmarks), "crf": crf, "mark": mark, "sway": sway},
         reference_frame=lent[0]["reference_frame"],
         references=lent,

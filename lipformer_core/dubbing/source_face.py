@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ..data.faces import Tracker, open_tracker
 from ..data.faces.alignment import mouth_shape, transform_points, valid_runs, warp_crop
+from ..data.faces.recognition import choice
 from ..data.faces.tracking import FaceTrack, appearances, load_track, track_faces
 from ..data.media import Damage, FrameReader, MediaInfo, frame_times, iter_frames
 from ..data.media.pictures import square_size
@@ -20,18 +22,22 @@ from ..speaker import Speaker
 from .timeline import CLOCK_SLACK, Told, picture_at
 
 
-def parse_face(text: str) -> str | int:
-    """`largest`, or a face's number from the image's left. ConfigError for anything else."""
-    if text != "largest" and not (text.isdecimal() and len(text) < 10):
-        raise ConfigError(f"face {text}: write `largest` or a number from 0")
-    return int(text) if text.isdecimal() else text
+def parse_face(text: str, folder: Path = Path()) -> str | int | Path:
+    """`largest`, a face's number from the image's left, or a picture's path from `folder` on. ConfigError otherwise."""
+    if text == "largest":
+        return text
+    if text.isdecimal() and len(text) < 10:
+        return int(text)
+    if not (folder / text).is_file():
+        raise ConfigError(f"face {text}: write `largest`, a number from 0, or the path of a picture of the person")
+    return folder / text
 
 
 def follow(
     source: MediaInfo,
     landmarks: str | os.PathLike | None,
     tracker: Tracker | None,
-    face: str | int,
+    face: str | int | os.PathLike,
     stretch: tuple[float, float],
     told: Told,
     damage: Damage,
@@ -82,8 +88,9 @@ def follow(
             _check_start(source, start, times[-1])
             yield on_screen
 
+    tracker = tracker or open_tracker()
     with closing(pictures()) as shown:
-        track = track_faces(shown, tracker or open_tracker(), face)
+        track = track_faces(shown, tracker, choice(face, tracker))
     rows = (track.landmarks, track.pose, track.valid, track.interpolated, track.shot, track.other)
     after = int(times[-1] >= end)
     before = len(times) - after - len(track)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lipformer_core.data.faces.alignment import mouth_shape
+from lipformer_core.data.faces.recognition import Recogniser
 from lipformer_core.errors import DataError, NoFaceFound
 from lipformer_core.model.syncnet import AUDIO_WINDOW, FRAMES, SyncNet
 from lipformer_core.model.wav2lip import Wav2Lip
@@ -19,7 +20,7 @@ from . import metrics
 from .cases import Puppet
 from .lse import COLUMNS as LSE
 from .lse import LONG, Lse, Watched
-from .pretrained_metrics import Fid, FidStatistics, Identity, Lpips
+from .pretrained_metrics import Fid, FidStatistics, Lpips
 from .sync import embed_mouths, embed_sounds, mouths, read_sync
 
 BATCH = 16  # frames at once: what lies between layers then fits a CPU's cache
@@ -29,6 +30,7 @@ FEWEST_MOTION = 1e-3  # deviation of the true opening below which a clip asks no
 SPEAKERS = ("lipformer", "wav2lip")  # rows that any sound can drive; the second where the run has trained it
 SCORED = ("ceiling", "copy_reference", "warped_reference", *SPEAKERS)
 SYNC = "sync_expert_distance", "sync_expert_confidence"  # our own expert's; not LSE-D and LSE-C
+RECOGNISED = 8  # every so manieth frame is asked whose face it shows, which takes longer than to generate it
 YAWS = {"0_10": (0, 10), "10_20": (10, 20), "20_up": (20, 180)}  # bins of |yaw|, degrees
 
 
@@ -51,7 +53,7 @@ class Scorers:
 
     lpips: Lpips | None = None
     fid: Fid | None = None
-    identity: Identity | None = None
+    identity: Recogniser | None = None
     landmarks: Callable[[NDArray], NDArray] | None = None  # of crops (n, S, S, 3): (n, 68, 2)
     lse: Lse | None = None
     sync: SyncNet | None = None
@@ -140,6 +142,8 @@ class ClipJudge:
             self.edges[name].append(metrics.gradient_energy(images))
         yaw = np.abs(np.asarray(clip.pose)[frames, 0])
         self._score_pictures(rows, np.isin(frames, scored), np.asarray(clip.landmarks)[frames], yaw)
+        if self.scorers.identity is not None:
+            self._recognise(rows, frames, np.isin(frames, scored) & (frames % RECOGNISED == 0))
         if self.scorers.landmarks is not None:
             for name in ("ground_truth", *puppets):
                 self.landmarks[name].append(self.scorers.landmarks(rows[name]))
@@ -155,8 +159,6 @@ class ClipJudge:
             return
         truth = rows["ground_truth"][use]
         boxes = metrics.mouth_boxes(landmarks[use], truth.shape[1])
-        identity = self.scorers.identity
-        known = None if identity is None else identity.embed(truth, landmarks[use])
         for row, images in rows.items():
             if self.scorers.fid is not None:
                 self.scorers.fid_sets[row].add(self.scorers.fid.features(images[use]))
@@ -165,13 +167,20 @@ class ClipJudge:
             columns = metrics.picture_scores(images[use], truth, boxes)
             if self.scorers.lpips is not None:
                 columns["lpips"] = self.scorers.lpips(images[use], truth)
-            if identity is not None:
-                columns["identity"] = (identity.embed(images[use], landmarks[use]) * known).sum(1)
             for name, (low, high) in YAWS.items():
                 if (inside := (low <= yaw[use]) & (yaw[use] < high)).any():
                     columns[f"mouth_psnr_yaw_{name}"] = columns["mouth_psnr"][inside]
             for column, numbers in columns.items():
                 self.scores[f"{row}.{column}"].append(numbers)
+
+    def _recognise(self, rows: dict[str, NDArray], frames: NDArray, use: NDArray) -> None:
+        if not use.any():
+            return
+        points = np.asarray(self.clip.landmarks)[frames[use]]
+        known = {row: self.scorers.identity.embed(images[use], points) for row, images in rows.items()}
+        truth = known.pop("ground_truth")
+        for row, found in known.items():
+            self.scores[f"{row}.identity_distance"].append(np.linalg.norm(found - truth, axis=1))
 
     def _movement(self, strangers: Sequence[Any], lips: dict) -> dict[str, float]:
         """Columns that come from lip readings over time and from the border."""

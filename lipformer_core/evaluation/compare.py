@@ -18,8 +18,8 @@ from .report import BY_YAW, COLUMNS, RATIOS, ROWS
 BEST: dict[str, float | None] = {
     **dict.fromkeys(("psnr", "ssim", "bottom_psnr", "mouth_psnr", "mouth_ssim"), inf),
     **dict.fromkeys(("opening_corr_self", "opening_corr_exchanged", "sync_expert_confidence"), inf),
-    **dict.fromkeys(("identity", "lse_c", *BY_YAW), inf),
-    **dict.fromkeys(("lpips", "lmd", "lse_d", "sync_expert_distance"), -inf),
+    **dict.fromkeys(("lse_c", *BY_YAW), inf),
+    **dict.fromkeys(("lpips", "lmd", "identity_distance", "lse_d", "sync_expert_distance"), -inf),
     **dict.fromkeys(("leak", "silence_motion"), 0.0),
     **dict.fromkeys(("motion", "sharpness", "seam"), 1.0),
     "jitter": None,

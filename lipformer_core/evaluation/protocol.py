@@ -17,6 +17,7 @@ from torch import nn
 
 from lipformer_core.checkpoint import load_lipformer, load_sync, load_wav2lip, run_folder
 from lipformer_core.data.audio.speech import sound_width
+from lipformer_core.data.faces.recognition import RECOGNITION_FILE, Recogniser
 from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.device import choose_device
 from lipformer_core.errors import DataError, NoFaceFound, WeightsCorrupt, WeightsMissing
@@ -28,7 +29,7 @@ from . import lse
 from .cases import exchange_partner, strangers_of
 from .clip_judge import SCORED, SYNC, ClipJudge, ClipScores, Scorers
 from .mouth_meter import train_meter
-from .pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, SFACE, Fid, Identity, Lpips, read_landmarks, why_not
+from .pretrained_metrics import FID_INCEPTION, LPIPS_TRUNK, Fid, Lpips, read_landmarks, why_not
 from .report import summarise, write_report
 from .showcase import illustrate
 from .sync import sync_accuracy
@@ -112,7 +113,7 @@ def open_scorers(run: Path, device: torch.device, landmark_check: bool) -> Score
     optional: dict[str, tuple] = {  # attribute to what opens it, its files, and its columns
         "lpips": (partial(Lpips, device), (LPIPS_TRUNK,), ("lpips",)),
         "fid": (partial(Fid, device), (FID_INCEPTION,), ("fid",)),
-        "identity": (Identity, (SFACE,), ("identity",)),
+        "identity": (Recogniser, (RECOGNITION_FILE,), ("identity_distance",)),
         "lse": (partial(lse.Lse, device), (lse.SYNCNET, lse.DETECTOR), lse.COLUMNS),
     }
     for name, (opened, files, columns) in optional.items():

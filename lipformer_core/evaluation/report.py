@@ -54,7 +54,7 @@ COLUMNS = {
     "mouth_ssim": "SSIM mouth",
     "lpips": "LPIPS",
     "fid": "FID",
-    "identity": "identity",
+    "identity_distance": "identity, distance",
     "lmd": "LMD",
     "opening_corr_self": "opening, own audio",
     "opening_corr_exchanged": "opening, other's audio",

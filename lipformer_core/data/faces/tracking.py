@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from zipfile import BadZipFile
@@ -20,6 +20,9 @@ from .shots import CutDetector
 MIN_OVERLAP = 0.2  # intersection over union with its last box that makes a face the same one
 LONGEST_SIDE = 1_920  # pixels of a picture as landmark networks see it; they look at a face at a few hundred at most
 MAX_GAP = 12  # frames without a face that are interpolated: about half a second
+AGAIN = 12  # frames after which faces that were not recognised are looked at again: a head may have turned
+
+Recognise = Callable[[np.ndarray, Sequence[Face]], int | None]  # which of a picture's faces it is, if any
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def appearances(track: FaceTrack) -> np.ndarray:
 def track_faces(
     frames: Iterable[np.ndarray],
     tracker: Tracker,
-    face: str | int = "largest",
+    face: str | int | Recognise = "largest",
     max_gap: int = MAX_GAP,
 ) -> FaceTrack:
     """Follow one face through a video.
@@ -101,14 +104,15 @@ def track_faces(
         frames: `(H, W, 3)` uint8 RGB pictures of one size; as many in memory as the tracker takes at once (`batch`,
             mostly one).
         tracker: from `open_tracker`.
-        face: `largest`, or an index that counts from the image's left, from 0.
+        face: `largest`, an index that counts from the image's left, from 0, or a function that is given a picture and
+            its faces and says which one it is, such as `recognition.Person`. Where it says None nobody is followed.
         max_gap: frames without the face between two sightings that are interpolated; longer gaps stay invalid.
 
     Raises:
         NoFaceFound: no frame shows the face.
     """
-    if face != "largest" and not (isinstance(face, int) and face >= 0):
-        raise ValueError(f"face must be 'largest' or an index from 0, not {face!r}")
+    if face != "largest" and not (callable(face) or (isinstance(face, int) and face >= 0)):
+        raise ValueError(f"face must be 'largest', an index from 0 or a function, not {face!r}")
     chooser = _Chooser(face, max_gap)
     # packed: a small object a frame would keep the memory around it from being used again
     rows, shots, seen = array("f"), array("i"), bytearray()
@@ -120,6 +124,8 @@ def track_faces(
         seen.append(points is not None)
     if not any(seen):
         frames_text = f"{len(seen)} frame{'s' if len(seen) != 1 else ''}"
+        if chooser.most and callable(face):
+            raise NoFaceFound(f"the person asked for is recognised in none of {frames_text}, though faces are there")
         if chooser.most:
             raise NoFaceFound(f"face {face} asked for, but at most {chooser.most} visible at once in {frames_text}")
         raise NoFaceFound(f"no face found in any of {frames_text}; it may be too small, turned away or covered")
@@ -161,11 +167,11 @@ def _sightings(frames: Iterator[np.ndarray], tracker: Tracker, chooser: _Chooser
     while group := list(islice(frames, batch)):
         cuts = [is_cut(picture) for picture in group]
         found = tracker.detect_batch(group) if len(group) > 1 else [tracker.detect(group[0])]
-        for cut, faces in zip(cuts, found, strict=True):
+        for picture, cut, faces in zip(group, cuts, found, strict=True):
             if cut:
                 shot += 1
                 chooser.new_shot()
-            yield chooser.choose(faces), shot
+            yield chooser.choose(faces, picture), shot
 
 
 class _Shrinker:
@@ -188,7 +194,7 @@ class _Shrinker:
 class _Chooser:
     """Knows which of the faces in a picture is the one that is followed."""
 
-    def __init__(self, face: str | int, max_gap: int) -> None:
+    def __init__(self, face: str | int | Recognise, max_gap: int) -> None:
         self.face, self.max_gap = face, max_gap
         self.most = 0  # faces ever seen at once
         self.new_shot()
@@ -198,12 +204,17 @@ class _Chooser:
         self.box: np.ndarray | None = None
         self.missed = 0
         self._strangers: list[np.ndarray] = []
+        self._refused: list[np.ndarray] = []  # who was not recognised, and how many frames ago
+        self._since = 0
 
-    def choose(self, faces: Sequence[Face]) -> Sighting:
+    def choose(self, faces: Sequence[Face], picture: np.ndarray) -> Sighting:
         """Find the face among all in a picture."""
         boxes = [_box(points) for points, _ in faces]
         self.most = max(self.most, len(faces))
-        chosen = self._same(boxes) if self.box is not None and self.missed <= self.max_gap else self._new(boxes)
+        if self.box is not None and self.missed <= self.max_gap:
+            chosen = self._same(boxes)
+        else:
+            chosen = self._recognised(faces, boxes, picture) if callable(self.face) else self._new(boxes)
         if chosen is None:
             self.missed += 1
             # those who were beside the lost face stay known; whoever comes new may be the lost one
@@ -217,6 +228,16 @@ class _Chooser:
     def _same(self, boxes: list[np.ndarray]) -> int | None:
         overlaps = [_overlap(self.box, other) for other in boxes]
         return int(np.argmax(overlaps)) if overlaps and max(overlaps) >= MIN_OVERLAP else None
+
+    def _recognised(self, faces: Sequence[Face], boxes: list[np.ndarray], picture: np.ndarray) -> int | None:
+        """Asks as soon as a face is there that was not, and of the same ones every AGAIN frames."""
+        self._since += 1
+        known = all(any(_overlap(b, other) >= MIN_OVERLAP for other in self._refused) for b in boxes)
+        if known and self._since < AGAIN:
+            self._refused = boxes
+            return None
+        self._refused, self._since = boxes, 0
+        return self.face(picture, faces)
 
     def _new(self, boxes: list[np.ndarray]) -> int | None:
         new = [i for i, b in enumerate(boxes) if all(_overlap(b, s) < MIN_OVERLAP for s in self._strangers)]

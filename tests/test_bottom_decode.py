@@ -63,7 +63,8 @@ def test_realtime_decodes_two_thirds_and_less():
 
 
 @pytest.mark.parametrize("design", ["paper", "ours"])
-def test_dubbing_generates_the_lower_half_alone(design, tiny_config):
+def test_dubbing_generates_the_lower_half_alone(design, tiny_config, monkeypatch):
+    monkeypatch.setattr("lipformer_core.speaker.fast", lambda device: nullcontext())
     torch.manual_seed(0)
     speaker = Speaker(build(tiny_config.replace({"lips.design": design})).ready())
     rng = np.random.default_rng(0)
@@ -77,8 +78,10 @@ def test_dubbing_generates_the_lower_half_alone(design, tiny_config):
     assert (dubbed[:, 16:] != crops[:, 16:]).any()
 
 
-def test_on_a_gpu_dubbing_is_made_in_bfloat16_and_the_codes_stay_float32s(tiny_config, monkeypatch):
-    assert isinstance(fast(torch.device("cpu")), nullcontext)
+def test_where_the_device_has_bfloat16_dubbing_is_made_in_it_and_the_codes_stay_float32s(tiny_config, monkeypatch):
+    for can, context in ((False, nullcontext), (True, torch.autocast)):
+        monkeypatch.setattr("lipformer_core.model.precision.has_bfloat16", lambda kind, can=can: can)
+        assert isinstance(fast(torch.device("cpu")), context)
     torch.manual_seed(0)
     speaker = Speaker(build(tiny_config).ready())
     crops = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)

@@ -1,5 +1,6 @@
 """Three minutes at every rate: sound and lips are in the end where they were in the beginning."""
 
+from contextlib import nullcontext
 from fractions import Fraction
 
 import numpy as np
@@ -30,7 +31,9 @@ def source_times(rate):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [NTSC[0], 24, 25, NTSC[1], 30, 50, 60, None], ids=str)
-def test_nothing_drifts_in_three_minutes(tmp_path, rate):
+def test_nothing_drifts_in_three_minutes(tmp_path, rate, monkeypatch):
+    # codes of random weights lie so near each other that bfloat16 chooses between them by the size of the batch
+    monkeypatch.setattr("lipformer_core.speaker.fast", lambda device: nullcontext())
     times, marks = source_times(rate), face_landmarks((SIDE / 2, SIDE * 0.32), SIDE * 0.27)
     starts = [times[np.searchsorted(times, moment)] for moment in MOMENTS]
     dark, lit = draw_face(SIDE, SIDE, marks), draw_face(SIDE, SIDE, marks)

@@ -2,7 +2,7 @@
 
 All is measured in turns within one run, so that what else the machine does falls on all alike: every model and runtime,
 a generator of the shape that Wav2Lip published, and what the machine reaches in a matrix product and in a 3 x 3
-convolution. On a GPU under bfloat16 autocast, on a CPU in float32; channels-last.
+convolution. Under bfloat16 autocast on a GPU, and on a CPU that multiplies it itself, else in float32; channels-last.
 
 ONNX Runtime and torch.compile are measured here and offered nowhere else. On one busy core of an x86 server they made
 `realtime` 4 % and 3 % faster, the second after minutes of compiling, and ONNX Runtime made `small` 32 % faster:
@@ -28,7 +28,7 @@ from ..device import choose_device
 from ..errors import ConfigError
 from ..evaluation.protocol import gigaflop
 from ..model.build import build
-from ..model.precision import fast
+from ..model.precision import fast, has_bfloat16
 from ..model.wav2lip import PublishedWav2Lip
 from ..presets import PRESETS
 from ..progress import tqdm
@@ -140,7 +140,7 @@ def _wait(device: torch.device) -> None:
 def peaks(device: torch.device) -> dict[str, Subject]:
     """A matrix product and a 3 x 3 convolution, channels-last, in the precision of everything else."""
     gpu = device.type == "cuda"
-    kind = {"device": device, "dtype": torch.bfloat16 if gpu else torch.float32}
+    kind = {"device": device, "dtype": torch.bfloat16 if has_bfloat16(device.type) else torch.float32}
     side, channels, batch = (8192, 512, 64) if gpu else (1024, 128, 16)
     a, b = torch.randn(side, side, **kind), torch.randn(side, side, **kind)
     x = torch.randn(batch, channels, 32, 32, **kind).to(memory_format=torch.channels_last)
@@ -259,7 +259,7 @@ def summary(subjects: Mapping[str, Subject], models: list[str], device: torch.de
     gpu = device.type == "cuda"
     out: dict[str, object] = {
         "device": torch.cuda.get_device_name(device) if gpu else f"{device.type}, {torch.get_num_threads()} threads",
-        "precision": "bf16" if gpu else "fp32",
+        "precision": "bf16" if has_bfloat16(device.type) else "fp32",
         "torch": torch.__version__,
         "gemm_gflops": gflops["gemm"],
         "convolution_gflops": gflops["convolution"],

@@ -1,6 +1,7 @@
 """Where mixed precision holds, and float32 where it would choose other codes: searches, logits, similarities."""
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,5 +17,14 @@ def full_precision(tensor: Tensor) -> AbstractContextManager:
 
 
 def fast(device: torch.device) -> AbstractContextManager:
-    """Bfloat16 autocast on a GPU of the kind `cuda`, where dubbing is made; nothing elsewhere."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    """Bfloat16 autocast where dubbing is made and the device multiplies bfloat16 itself; nothing elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16) if has_bfloat16(device.type) else nullcontext()
+
+
+@cache
+def has_bfloat16(kind: str) -> bool:
+    """Whether devices of a kind here multiply bfloat16 themselves: `cuda`, and some CPUs; others are slower with it."""
+    if kind == "cpu":  # absent from older versions of torch
+        asked = (getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("avx512_bf16", "amx_tile"))
+        return any(supported() for supported in asked)
+    return kind == "cuda"

@@ -108,7 +108,11 @@ class OurLipFormer(LipFormer):
 
     def bottom(self, lips: Tensor, warped: Tensor) -> Tensor:
         """H~_TB (B, d, h/2, w) of the tokens (B, m, d) at the `places`, within the codes of H^_RB."""
-        tokens = self.nearest(warped).flatten(2).transpose(1, 2)  # (B, n, d)
+        return self.placed(lips, self.nearest(warped))
+
+    def placed(self, lips: Tensor, codes: Tensor) -> Tensor:
+        """The tokens (B, m, d) at the `places` within codes (B, d, h/2, w), and in their form."""
+        tokens = codes.flatten(2).transpose(1, 2)  # (B, n, d)
         tokens = tokens.index_copy(1, self.places, lips.to(tokens))
         return tokens.transpose(1, 2).unflatten(2, self.config.token_grid)
 
@@ -141,8 +145,9 @@ class OurLipFormer(LipFormer):
         logits, latents = self.predict(warped, condition, self.config.lips.keep_reference)
         lips = self.choose(logits, tau)
         upper = seen.upper.expand(len(warped), -1, -1, -1)
-        said = tinted(self.decode(upper, lips, warped, bottom_only=True), picture)
-        detail = picture - tinted(self.autoencoder.decode_bottom(upper, self.nearest(warped)), picture)
+        codes, decode = self.nearest(warped), self.autoencoder.decode_bottom
+        said = tinted(decode(upper, self.placed(lips, codes)).float(), picture)
+        detail = picture - tinted(decode(upper, codes).float(), picture)
         bottom = said + self.kept(latents, warped) * detail
         return bottom if bottom_only else stack_halves(seen.above.expand(len(bottom), -1, -1, -1), bottom)
 

@@ -72,7 +72,7 @@ def personal_config(config: Config, overrides: Mapping[str, object]) -> Config:
 
 def personalise(
     video: Path | str,
-    run: Path | str,
+    run: Path | str | None,
     out: Path | str,
     overrides: Mapping[str, object] | None = None,
     *,
@@ -81,7 +81,7 @@ def personalise(
     """Fine-tune a run to the person in a video and judge both on its held-out end; returns what the report holds.
 
     video : one person, with at least six usable seconds of speech; other faces must be clearly smaller
-    run : a trained run, of which `lipformer` is enough
+    run : a trained run, of which `lipformer` is enough; None: the pretrained weights
     out : becomes the person's run, with the prepared video in `data` and the report, flat JSON, in personalise.json:
         `before.*` and `after.*` by the same mouth meter, `minutes` of this call, `steps.*`, `frames.*`, fingerprint of
         the run it started from. A killed call is gone on with; a finished one is returned at once.
@@ -92,7 +92,7 @@ def personalise(
         of the perceptual loss that the run was trained with
     """
     began = time.monotonic()
-    video, run, out = Path(video), Path(run), Path(out)
+    video, run, out = Path(video), run or checkpoint.SHIPPED.name, Path(out)
     model = checkpoint.load_lipformer(run, device="cpu")
     config = personal_config(model.config, overrides or {})
     size = model.config.data.size

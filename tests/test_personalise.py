@@ -101,6 +101,13 @@ def test_a_person_gets_a_run_from_the_last_model_alone(tiny_run, video, tmp_path
     assert len(personalise.table(report).splitlines()) == 2 + len(personalise.FIGURES)
 
 
+def test_without_a_run_the_pretrained_weights_are_gone_on_from(tiny_run, video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "SHIPPED", tiny_run)
+    report = run_of(video, None, tmp_path / "out")
+    assert report["run"] == tiny_run.name and report["start"] == checkpoint.fingerprint(lf.load(tiny_run))
+
+
 def test_without_a_step_taken_nothing_changes(tiny_run, video, tmp_path):
     """Fine-tuning goes on from the run's own weights, its decoder as stage 2 left it included."""
     still = dict.fromkeys(("stage1.lr", "stage2.cached.lr", "stage2.joint.lr"), 0.0)

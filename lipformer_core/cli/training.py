@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..config import PHASES
-from .options import Preset, Progress, Run, Settings, choice, configured, parse_settings
+from .options import Preset, Progress, Run, Settings, ShippedRun, choice, configured, parse_settings
 
 train = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Train a stage of the model.")
 Phase = choice("Phase", *PHASES)
@@ -117,18 +117,18 @@ def _lipformer(
 
 def personalise(
     video: Annotated[Path, typer.Argument(help="A video of one person: ten seconds to a few minutes, with speech.")],
-    run: Run,
     out: Annotated[Path, typer.Option(help="Folder of the person's own run.")],
+    run: ShippedRun = None,
     settings: Settings = None,
     progress: Progress = True,
 ) -> None:
-    """Fine-tune the model of RUN to the person in VIDEO, and judge both on the held-out end of it; resumes.
+    """Fine-tune the pretrained weights, or those of RUN, to the person in VIDEO; judged on its held-out end; resumes.
 
     OUT is then a run like any other; `personalise.json` in it holds the figures before and after.
 
     **Examples**
 
-    `lipformer personalise anna.mp4 --run runs/quick --out runs/anna`
+    `lipformer personalise anna.mp4 --out runs/anna`
 
     `lipformer personalise anna.mp4 --run runs/quick --out anna --set stage1.steps=800 --set stage2.joint.steps=400`
     """

@@ -20,7 +20,7 @@ from .data.prepared.prepare import prepare
 from .data.prepared.quality import Limits
 from .data.prepared.shards import SPLITS
 from .device import choose_device
-from .errors import CheckpointError, ConfigError, DataError
+from .errors import CheckpointError, ConfigError, DataError, WeightsMissing
 from .evaluation.clip_judge import Scorers
 from .evaluation.mouth_meter import MouthMeter, train_meter
 from .evaluation.protocol import evaluate_model
@@ -30,6 +30,7 @@ from .model.lipformer import LipFormer
 from .results import write_results
 from .training.lipformer import train_lipformer
 from .training.loop import finished
+from .training.losses import perceptual_loss
 
 REPORT, ORIGIN = "personalise.json", "origin.json"
 
@@ -84,17 +85,20 @@ def personalise(
     run : a trained run, of which `lipformer` is enough; None: the pretrained weights
     out : becomes the person's run, with the prepared video in `data` and the report, flat JSON, in personalise.json:
         `before.*` and `after.*` by the same mouth meter, `minutes` of this call, `steps.*`, `frames.*`, fingerprint of
-        the run it started from. A killed call is gone on with; a finished one is returned at once.
+        the run it started from, and `perceptual`, the loss that was trained with: "none" where its file is not there.
+        A killed call is gone on with; a finished one is returned at once.
     overrides : settings by dotted name, over those of `personal_config`
     raises DataError for a video that cannot be used (missing, no face, too short), CheckpointError where `run` is not
         there or has another architecture than the settings, or `out` holds another person's or other settings' run;
         ConfigError for an unknown or ill-typed setting; WeightsMissing without a landmark network, or without the file
-        of the perceptual loss that the run was trained with
+        of a perceptual loss that `overrides` name
     """
     began = time.monotonic()
     video, run, out = Path(video), run or checkpoint.SHIPPED.name, Path(out)
     model = checkpoint.load_lipformer(run, device="cpu")
     config = personal_config(model.config, overrides or {})
+    if "stage1.perceptual" not in (overrides or {}):
+        config = _without_what_is_missing(config)
     size = model.config.data.size
     if config.data.size != size:
         raise ConfigError(f"data.size: the run takes {size}, and a person's run has to take the same")
@@ -115,6 +119,7 @@ def personalise(
         for key, value in _judge(judged, meter, corpus, progress).items()
     }
     report = {"video": str(video), "run": str(run), "start": start, "resumed": resumed}
+    report["perceptual"] = config.stage1.perceptual
     report |= {f"frames.{split}": sum(info.n_frames for info in corpus.clips(split)) for split in SPLITS}
     report |= {f"steps.{stage}": attrgetter(name)(config) for stage, name in STEPS.items()}
     return write_results(out / REPORT, report | figures | {"minutes": (time.monotonic() - began) / 60})
@@ -127,7 +132,19 @@ def table(report: Mapping[str, object]) -> str:
         values = [report[f"{when}.{key}"] for when in ("before", "after")]
         cells = ["–" if value is None else f"{value:.{1 if 'psnr' in key else 3}f}" for value in values]
         lines.append(f"{title:42}{cells[0]:>8}{cells[1]:>8}")
-    return "\n".join([*lines, f"{report['frames.test']} held-out frames; {report['minutes']:.1f} minutes"])
+    lines.append(f"{report['frames.test']} held-out frames; {report['minutes']:.1f} minutes")
+    if report["perceptual"] == "none":
+        lines.append("trained without a perceptual loss, whose file is not there or which was not asked for")
+    return "\n".join(lines)
+
+
+def _without_what_is_missing(config: Config) -> Config:
+    """The settings without a perceptual loss where its file is not there."""
+    try:
+        perceptual_loss(config.stage1.perceptual, 1.0)
+    except WeightsMissing:
+        return config.replace({"stage1.perceptual": "none"})
+    return config
 
 
 def _claim(video: Path, start: str, out: Path) -> bool:

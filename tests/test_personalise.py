@@ -16,7 +16,7 @@ from lipformer_core.data.prepared.clips import PreparedCorpus
 from lipformer_core.data.prepared.example import write_clip
 from lipformer_core.data.prepared.summary import held_out_person
 from lipformer_core.data.synthetic import synthesise_clip
-from lipformer_core.errors import CheckpointError, ConfigError, DataError
+from lipformer_core.errors import CheckpointError, ConfigError, DataError, WeightsMissing
 from lipformer_core.evaluation.mouth_meter import train_meter
 from lipformer_core.training.codebook import CodebookStage
 from lipformer_core.training.lipformer import LipFormerStage, Trained
@@ -98,7 +98,7 @@ def test_a_person_gets_a_run_from_the_last_model_alone(tiny_run, video, tmp_path
     assert report["before.copy_reference.mouth_psnr"] == report["after.copy_reference.mouth_psnr"]
     assert report["after.lipformer.opening_corr_exchanged"] is None
     assert "one clip" in report["after.lipformer.opening_corr_exchanged.why"]
-    assert len(personalise.table(report).splitlines()) == 2 + len(personalise.FIGURES)
+    assert len(personalise.table(report).splitlines()) == 3 + len(personalise.FIGURES)
 
 
 def test_without_a_run_the_pretrained_weights_are_gone_on_from(tiny_run, video, tmp_path, monkeypatch):
@@ -106,6 +106,26 @@ def test_without_a_run_the_pretrained_weights_are_gone_on_from(tiny_run, video, 
     monkeypatch.setattr(checkpoint, "SHIPPED", tiny_run)
     report = run_of(video, None, tmp_path / "out")
     assert report["run"] == tiny_run.name and report["start"] == checkpoint.fingerprint(lf.load(tiny_run))
+
+
+def test_where_the_perceptual_networks_file_is_missing_it_goes_on_without_and_says_so(tiny_config, monkeypatch):
+    config = tiny_config.replace({"stage1.perceptual": "squeezenet"})
+    told = []
+    for found in (True, False):
+
+        def loss(name, weight, found=found):
+            told.append((name, weight))
+            if not found:
+                raise WeightsMissing("no file")
+
+        monkeypatch.setattr(personalise, "perceptual_loss", loss)
+        kept = personalise._without_what_is_missing(config)
+        assert kept.stage1.perceptual == ("squeezenet" if found else "none")
+    assert told == [("squeezenet", 1.0)] * 2
+    report = {f"{when}.{key}": 1.0 for when in ("before", "after") for key in personalise.FIGURES}
+    report |= {"frames.test": 70, "minutes": 15.0}
+    assert "without a perceptual loss" in personalise.table(report | {"perceptual": "none"})
+    assert "perceptual" not in personalise.table(report | {"perceptual": "squeezenet"})
 
 
 def test_without_a_step_taken_nothing_changes(tiny_run, video, tmp_path):

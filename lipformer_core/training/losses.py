@@ -63,7 +63,11 @@ def perceptual_loss(name: str, weight: float) -> nn.Module | None:
     """
     if name == "none" or not weight:
         return None
-    return {"lpips": LPIPSLoss, "squeezenet": SqueezeNetLoss}[name]()
+    try:
+        return {"lpips": LPIPSLoss, "squeezenet": SqueezeNetLoss}[name]()
+    except WeightsMissing as error:
+        without = " ".join(f"--set {stage}.perceptual_weight=0" for stage in ("stage1", "stage2.joint"))
+        raise WeightsMissing(f"{error}; or train without it: {without}") from error
 
 
 def lpips_network(trunk: str) -> nn.Module:

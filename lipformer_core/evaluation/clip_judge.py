@@ -30,7 +30,7 @@ FEWEST_MOTION = 1e-3  # deviation of the true opening below which a clip asks no
 SPEAKERS = ("lipformer", "wav2lip")  # rows that any sound can drive; the second where the run has trained it
 SCORED = ("ceiling", "copy_reference", "warped_reference", *SPEAKERS)
 SYNC = "sync_expert_distance", "sync_expert_confidence"  # our own expert's; not LSE-D and LSE-C
-RECOGNISED = 8  # every so manieth frame is asked whose face it shows, which takes longer than to generate it
+RECOGNISED = 12  # every so manieth frame is asked whose face it shows, which takes longer than to generate it
 YAWS = {"0_10": (0, 10), "10_20": (10, 20), "20_up": (20, 180)}  # bins of |yaw|, degrees
 
 

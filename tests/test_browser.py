@@ -276,7 +276,8 @@ def test_faces_are_found_at_moments_spread_over_the_beginning(tmp_path, monkeypa
             marks = m.marks[frame_index(picture)]
             return [] if frame_index(picture) < 10 else [(marks + [50, 0], None), (marks, None)]
 
-    monkeypatch.setattr(preview, "open_tracker", Tracker)
+    for name in ("open_tracker", "open_trackers"):
+        monkeypatch.setattr(preview, name, Tracker)
     found = preview.faces_at(m.video, 4)
     assert [*found] == pytest.approx([0.52, 1.0, 1.52])  # the first one shows no face
     left, right = next(iter(found.values()))

@@ -138,7 +138,7 @@ def test_one_tracker_is_opened_for_all_rows_and_none_where_all_name_landmarks(fo
         def detect(self, rgb):
             return [(marks[frame_index(rgb)], np.zeros(3))]
 
-    monkeypatch.setattr(batch, "open_tracker", Tracker)
+    monkeypatch.setattr(batch, "open_trackers", Tracker)
     run(folder, GOOD)
     assert not opened
     lines = [f"v.mp4,short.wav,,{name}.mp4,,,,\n" for name in "ab"]
@@ -147,7 +147,7 @@ def test_one_tracker_is_opened_for_all_rows_and_none_where_all_name_landmarks(fo
     def absent():
         raise WeightsMissing("no landmark network is present")
 
-    monkeypatch.setattr(batch, "open_tracker", absent)
+    monkeypatch.setattr(batch, "open_trackers", absent)
     with pytest.raises(WeightsMissing):
         run(folder, *lines)
 
@@ -237,7 +237,7 @@ def test_a_folder_is_a_list_of_pairs_of_one_name(folder, monkeypatch):
     shutil.copy(folder / "short.wav", pairs / "anna.WAV")
     marks = folder / "v.npz"
     dub = batch.dub
-    monkeypatch.setattr(batch, "open_tracker", lambda: None)
+    monkeypatch.setattr(batch, "open_trackers", lambda: None)
     monkeypatch.setattr(batch, "dub", lambda *a, **k: dub(*a, **k | {"landmarks": marks}))
     rows = dub_batch(FakeModel(), pairs, folder / "out", progress=False)
     assert [(row["output"], row["status"]) for row in rows] == [("anna_says_anna.mp4", "dubbed")]

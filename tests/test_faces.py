@@ -20,6 +20,7 @@ from lipformer_core.data.faces.alignment import (
     transform_points,
     warp_crop,
 )
+from lipformer_core.data.faces.landmarks import AT_ONCE
 from lipformer_core.data.faces.tracking import track_faces
 from lipformer_core.errors import NoFaceFound, WeightsCorrupt, WeightsMissing
 
@@ -210,3 +211,19 @@ def test_pose_signs_on_a_mirrored_face():
     ((_, pose),), ((_, mirrored),) = tracker.detect(frame), tracker.detect(np.ascontiguousarray(frame[:, ::-1]))
     np.testing.assert_allclose(pose * [-1, 1, -1], mirrored, atol=4)
     assert abs(pose[0]) > 10
+
+
+def test_several_threads_find_what_one_finds():
+    astronaut = pytest.importorskip("skimage.data").astronaut()
+    pictures = [astronaut, np.full_like(astronaut, 127), astronaut[:, ::-1], astronaut[40:400, 40:400], astronaut]
+    alone, together = open_tracker("mediapipe"), open_tracker("mediapipe", threads=2)
+    assert (alone.batch, together.batch) == (1, 2 * AT_ONCE)
+    expected, found = [alone.detect(picture) for picture in pictures], together.detect_batch(pictures)
+    assert [len(faces) for faces in found] == [1, 0, 1, 1, 1] == [len(faces) for faces in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        for (points, pose), (wanted, turned) in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(points, wanted)
+            np.testing.assert_array_equal(pose, turned)
+    # and so does a track through a video of them
+    tracks = [track_faces(iter(pictures[:1] * 19), tracker) for tracker in (alone, together)]
+    np.testing.assert_array_equal(tracks[0].landmarks, tracks[1].landmarks)

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from ..checkpoint import fingerprint
 from ..data.corpora.clip_list import read_rows
 from ..data.corpora.layout import IMAGE_ENDINGS, VIDEO_ENDINGS
-from ..data.faces import open_tracker
 from ..data.media import probe
 from ..errors import ConfigError, DataError, LipFormerError
 from ..files import atomic, check_outputs, held, is_unchanged, not_written, state_of
 from ..progress import tqdm
 from .dub import dub
-from .source_face import parse_face
+from .source_face import open_trackers, parse_face
 from .timeline import BAR
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def dub_batch(
         source, rows = listing, pairs_in(listing)
     else:
         source, rows = listing.parent, read_rows(listing, "video", "audio")
-    tracker = None if all(row.get("landmarks") for row in rows) else open_tracker()
+    tracker = None if all(row.get("landmarks") for row in rows) else open_trackers()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -94,7 +94,7 @@ def match_colours(crop: np.ndarray, original: np.ndarray, mask: np.ndarray) -> n
     import cv2
 
     crop, original = crop.astype(np.float32), original.astype(np.float32)
-    if np.ptp(original, axis=2).mean() < GREY:
+    if (_over_channels(np.maximum, original) - _over_channels(np.minimum, original)).mean() < GREY:
         crop = np.repeat((crop @ grain.LUMA)[..., None], 3, axis=2)
     side = min(COLOUR_SIDE, len(mask))
     difference = cv2.resize(original - crop, (side, side), interpolation=cv2.INTER_AREA)
@@ -226,9 +226,15 @@ def _agreement(crop: np.ndarray, original: np.ndarray) -> np.ndarray:
     """`(S, S)` float32 in (0, 1]: 1 where the two crops are alike, near 0 where a mouth or a jaw has moved."""
     import cv2
 
-    difference = np.abs(crop - original).max(axis=2)
+    difference = _over_channels(np.maximum, np.abs(crop - original))
     difference = cv2.GaussianBlur(cv2.dilate(difference, np.ones((3, 3))), (0, 0), 0.015 * len(crop))
     return 1 / (1 + (difference / AGREEMENT) ** 4)
+
+
+def _over_channels(pick: np.ufunc, picture: np.ndarray) -> np.ndarray:
+    """`pick.reduce` over the channels of `(h, w, 3)`, which numpy is twenty times slower at, pixel by pixel."""
+    red, green, blue = np.moveaxis(picture, 2, 0)
+    return pick(pick(red, green), blue)
 
 
 def _region(mask: np.ndarray, transform: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

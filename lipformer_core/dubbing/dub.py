@@ -95,7 +95,7 @@ def dub(
             `pose` and `valid`, in place of a tracker.
         report: where to write the report, JSON.
         progress: show one bar; or a function that is told the share that is done, from 0 to 1, and may raise to stop.
-        tracker: an open landmark network; `open_tracker()` by default.
+        tracker: an open landmark network; `source_face.open_trackers()` by default.
         crf: quality of the written video, from 1 to 51; 0: lossless, in RGB, which few players show.
         mark: write "AI-generated" into the picture's corner.
         sway: move a portrait gently, as before a camera that is held by hand.

@@ -50,9 +50,8 @@ def noise(lacking: np.ndarray, rows: slice, columns: slice) -> np.ndarray | None
     """
     if np.hypot(*lacking) < SEEN:
         return None
-    field = sum(amount * band for amount, band in zip(lacking, _tile(), strict=True))
-    at = (np.arange(part.start, part.stop) % TILE for part in (rows, columns))
-    return field[np.ix_(*at)].astype(np.float32)
+    at = np.ix_(*(np.arange(part.start, part.stop) % TILE for part in (rows, columns)))
+    return sum(amount * band[at] for amount, band in zip(lacking, _tile(), strict=True)).astype(np.float32)
 
 
 def _bands(luma: np.ndarray) -> list[np.ndarray]:

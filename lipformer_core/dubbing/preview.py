@@ -15,6 +15,7 @@ from ..data.faces.tracking import track_faces
 from ..data.media import Damage, FrameReader, VideoWriter, frame_times, iter_frames, probe
 from ..data.media.pictures import square_size
 from .report import DubReport
+from .source_face import open_trackers
 from .timeline import output_order
 
 BEGINNING_S = 20.0  # seconds of a video in which faces are looked for
@@ -87,6 +88,6 @@ def lip_opening(
         NoFaceFound, WeightsMissing, UnreadableMedia: as `dub`.
     """
     pictures = (picture for _, picture in islice(iter_frames(video, square=True), round(seconds * probe(video).fps)))
-    tracker = open_tracker()
+    tracker = open_trackers()
     track = track_faces(pictures, tracker, choice(face, tracker))
     return np.where(track.valid, mouth_shape(track.landmarks)[0], np.nan)

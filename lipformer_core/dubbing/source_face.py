@@ -21,6 +21,13 @@ from ..errors import ConfigError, DataError, NoFaceFound
 from ..speaker import Speaker
 from .timeline import CLOCK_SLACK, Told, picture_at
 
+TRACKERS = 4  # threads at most that look for faces
+
+
+def open_trackers() -> Tracker:
+    """The landmark network of a dubbing, with a thread a core."""
+    return open_tracker(threads=min(os.cpu_count() or 1, TRACKERS))
+
 
 def parse_face(text: str, folder: Path = Path()) -> str | int | Path:
     """`largest`, a face's number from the image's left, or a picture's path from `folder` on. ConfigError otherwise."""
@@ -88,7 +95,7 @@ def follow(
             _check_start(source, start, times[-1])
             yield on_screen
 
-    tracker = tracker or open_tracker()
+    tracker = tracker or open_trackers()
     with closing(pictures()) as shown:
         track = track_faces(shown, tracker, choice(face, tracker))
     rows = (track.landmarks, track.pose, track.valid, track.interpolated, track.shot, track.other)

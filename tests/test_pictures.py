@@ -299,7 +299,7 @@ def test_large_pictures_are_held_by_bytes(tmp_path, monkeypatch):
     model = FakeModel()
     Image.fromarray(frames[0]).save(tmp_path / "a.png")
     dubbed(tmp_path, tmp_path / "a.png", marks[:1], seconds=0.8, model=model)
-    assert model.largest_batch == 16  # of one picture, which is there once
+    assert model.largest_batch == 8  # of one picture, which is there once
 
 
 def test_trackers_see_large_pictures_smaller():

@@ -8,7 +8,7 @@ from lipformer_core.config import preset
 from lipformer_core.model.build import build
 from lipformer_core.model.lipformer import LipFormer, lip_codes
 from lipformer_core.model.ours import OurLipFormer, OurTransformer
-from lipformer_core.model.ours.lipformer import expected_codes, tinted
+from lipformer_core.model.ours.lipformer import expected_codes, nearby_hues, tinted
 from lipformer_core.model.ours.transformer import likeness
 from lipformer_core.model.transformer import ConditionalLayerNorm, CrossAttention, LipTransformer
 
@@ -243,7 +243,7 @@ def test_a_strangers_lips_keep_their_hue_and_take_the_light_that_is_said():
     picture = orange[None, :, None, None].expand(1, 3, 64, 128)
     said = purple[None, :, None, None].expand(1, 3, 64, 128).clone()
     said[..., 40:, :] = 0.7  # teeth have no hue
-    found = tinted(said, picture)
+    found = tinted(said, nearby_hues(picture))
     torch.testing.assert_close(found.mean(1), said.mean(1))
     chroma, lips = found - found.mean(1, keepdim=True), orange - orange.mean()
     along = torch.nn.functional.cosine_similarity(chroma[..., 30, 60], lips[None])

@@ -49,7 +49,7 @@ from .unfinished import STRETCH, Unfinished
 if TYPE_CHECKING:
     from ..model.lipformer import LipFormer
 
-STEP = 16  # pictures generated at once, fewer where they are large
+STEP = 16  # pictures generated at the same time, on a CPU in two threads; fewer where they are large
 JAW_SIGMA_S = 3 / FPS  # smoothing of the mask's outline
 HEARING, TRACKING = 0.03, 0.2  # shares of the time that the sound and pass 1 take, for the progress bar
 
@@ -161,7 +161,9 @@ def dub(
             rows = rows.astype(np.float16)  # as corpora keep the features; they are most of what grows with length
         own_rate, rate = float(source.fps), float(source.result_fps)
         cover = CoverCheck()
-        step = STEP if source.is_image else int(np.clip(frames_held(source.height, source.width) // 2, 1, STEP))
+        step = STEP // 2 if speaker.device.type == "cpu" else STEP
+        if not source.is_image:
+            step = int(np.clip(frames_held(source.height, source.width) // 2, 1, step))
         # all that decides about the frames: a call that differs in it takes nothing over
         decides = [provenance.sources("frames"), weights, hashlib.sha256(rows).hexdigest(), audio_s, face, policy]
         decides += [

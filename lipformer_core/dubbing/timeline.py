@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from threading import Lock
 
 import numpy as np
 
@@ -86,10 +87,11 @@ def checked_stretch(start: float, end: float | None) -> tuple[float, float | Non
 
 
 class Clock:
-    """Adds up the seconds that each stage takes."""
+    """Adds up the seconds that each stage takes, in whatever threads."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = Lock()
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -97,7 +99,8 @@ class Clock:
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - begun
+            with self._lock:
+                self.seconds[stage] += time.perf_counter() - begun
 
 
 @contextmanager

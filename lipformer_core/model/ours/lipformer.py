@@ -146,8 +146,9 @@ class OurLipFormer(LipFormer):
         lips = self.choose(logits, tau)
         upper = seen.upper.expand(len(warped), -1, -1, -1)
         codes, decode = self.nearest(warped), self.autoencoder.decode_bottom
-        said = tinted(decode(upper, self.placed(lips, codes)).float(), picture)
-        detail = picture - tinted(decode(upper, codes).float(), picture)
+        hues = nearby_hues(picture)
+        said = tinted(decode(upper, self.placed(lips, codes)).float(), hues)
+        detail = picture - tinted(decode(upper, codes).float(), hues)
         bottom = said + self.kept(latents, warped) * detail
         return bottom if bottom_only else stack_halves(seen.above.expand(len(bottom), -1, -1, -1), bottom)
 
@@ -166,18 +167,27 @@ class OurLipFormer(LipFormer):
         return self.nearest(self.hear(seen, audio)[0])
 
 
-def tinted(said: Tensor, picture: Tensor) -> Tensor:
-    """A picture (B, 3, H, W) with its own light, and with the hues of another one around each place.
+def nearby_hues(picture: Tensor) -> Tensor:
+    """What hue a picture (B, 3, H, W) has around each place, of length 1, and how saturated it is there at most.
 
-    It is nowhere more saturated than the other is nearby: lips that open or close keep their colour.
+    returns (B, 4, H, W)
     """
-    light, coarse = said.mean(1, keepdim=True), F.avg_pool2d(picture, max(said.shape[-1] // 64, 1))
+    coarse = F.avg_pool2d(picture, max(picture.shape[-1] // 64, 1))
     chroma = coarse - coarse.mean(1, keepdim=True)
     near = {"kernel_size": 5, "stride": 1, "padding": 2}  # about the height of a lip
     hue = F.avg_pool2d(chroma, **near)
     most = F.max_pool2d(chroma.norm(dim=1, keepdim=True), **near)
-    both = F.interpolate(torch.cat([F.normalize(hue, dim=1), most], 1), size=said.shape[2:], mode="bilinear")
-    return light + both[:, :3] * torch.minimum((said - light).norm(dim=1, keepdim=True), both[:, 3:])
+    both = torch.cat([F.normalize(hue, dim=1), most], 1)
+    return F.interpolate(both, size=picture.shape[2:], mode="bilinear")
+
+
+def tinted(said: Tensor, hues: Tensor) -> Tensor:
+    """A picture (B, 3, H, W) with its own light, and with the hues of another one around each place (B, 4, H, W).
+
+    It is nowhere more saturated than the other is nearby: lips that open or close keep their colour.
+    """
+    light = said.mean(1, keepdim=True)
+    return light + hues[:, :3] * torch.minimum((said - light).norm(dim=1, keepdim=True), hues[:, 3:])
 
 
 def expected_codes(logits: Tensor, codes: Tensor) -> Tensor:

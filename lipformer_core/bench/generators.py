@@ -182,7 +182,8 @@ def generators(
     heard = model.hear(seen, inputs[1])
     lips = model.choose(model.predict(*heard)[0], None)
     keeps = model.config.lips.keep_reference  # then the moved reference is decoded, too
-    copied = lambda: [model.autoencoder.decode_bottom(seen.upper, model.nearest(heard[0]))] if keeps else []  # noqa: E731
+    codes = model.nearest(heard[0]) if keeps else None  # which `decode` looks up, for both
+    copied = lambda: [model.autoencoder.decode_bottom(seen.upper, codes)] if keeps else []  # noqa: E731
     calls = (
         lambda: model.look(inputs[0], reference),
         lambda: model.hear(seen, inputs[1]),

@@ -7,6 +7,7 @@ reference frame may move them by. Whoever changes the weights measures them anew
 import csv
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,30 @@ def test_the_mouth_of_people_it_never_saw_leaves_its_rest_as_far_as_they_open_it
         moved = np.abs(spoken - rest).mean((1, 2, 3))
         agreement.append(np.corrcoef(moved, clip.opening)[0, 1])
     assert min(agreement) > 0.5
+
+
+def test_bfloat16_changes_little_and_brings_no_flicker(people, monkeypatch):
+    model, corpus = lf.load(device="cpu"), people
+    clip = corpus.open(corpus.clips("test")[0].clip_id)
+    frames, mouth = np.flatnonzero(clip.valid)[:32], np.s_[:, 138:240, 66:190]
+    still = np.repeat(clip.frames(frames[:1]), len(frames), 0)
+    shown = {}
+    for name, context in {"float32": nullcontext, "bfloat16": lambda: torch.autocast("cpu", torch.bfloat16)}.items():
+        monkeypatch.setattr("lipformer_core.speaker.fast", lambda device, context=context: context())
+        puppet = Puppet(model, clip)
+        sound, silence = puppet.sound(clip, frames), puppet.silence(len(frames))
+        cases = {"film": (clip.frames(frames), sound), "still": (still, sound), "silent": (still, silence)}
+        for case, (crops, heard) in cases.items():
+            parts = [slice(0, 16), slice(16, 26), slice(26, 32)]  # batches of several sizes
+            said = [puppet.dub(crops[part], frames[part], heard[part]) for part in parts]
+            shown[case, name] = np.concatenate(said)[mouth].astype(float)
+    for case in ("film", "still"):
+        full, half = shown[case, "float32"], shown[case, "bfloat16"]
+        assert 10 * np.log10(255**2 / np.square(full - half).mean()) > 33
+        motion = [np.abs(np.diff(video, axis=0)).mean() for video in (full, half)]
+        assert motion[1] == pytest.approx(motion[0], rel=0.05)
+    for name in ("float32", "bfloat16"):
+        assert np.abs(np.diff(shown["silent", name], axis=0)).mean() < 0.05
 
 
 @pytest.fixture(scope="module")

@@ -97,14 +97,15 @@ def personalise(
     video, run, out = Path(video), run or checkpoint.SHIPPED.name, Path(out)
     model = checkpoint.load_lipformer(run, device="cpu")
     config = personal_config(model.config, overrides or {})
-    if "stage1.perceptual" not in (overrides or {}):
-        config = _without_what_is_missing(config)
     size = model.config.data.size
     if config.data.size != size:
         raise ConfigError(f"data.size: the run takes {size}, and a person's run has to take the same")
     checkpoint.fill(build(config), model)  # now rather than after the first stage
     start = checkpoint.fingerprint(model)
-    resumed = _claim(video, start, out)
+    kept = config if "stage1.perceptual" in (overrides or {}) else _without_what_is_missing(config)
+    origin, resumed = _claim(video, start, out, kept.stage1.perceptual)
+    if "stage1.perceptual" not in (overrides or {}):  # what was decided at first holds, wherever the file is now
+        config = config.replace({"stage1.perceptual": origin.get("perceptual", config.stage1.perceptual)})
     corpus = prepare("person", video, out / "data", config, workers=1, progress=progress)
     if without := [split for split in SPLITS if not corpus.clips(split)]:
         raise DataError(f"{video}: no usable stretch of {Limits().min_run} frames for {', '.join(without)}")
@@ -133,7 +134,7 @@ def table(report: Mapping[str, object]) -> str:
         cells = ["–" if value is None else f"{value:.{1 if 'psnr' in key else 3}f}" for value in values]
         lines.append(f"{title:42}{cells[0]:>8}{cells[1]:>8}")
     lines.append(f"{report['frames.test']} held-out frames; {report['minutes']:.1f} minutes")
-    if report["perceptual"] == "none":
+    if report.get("perceptual") == "none":
         lines.append("trained without a perceptual loss, whose file is not there or which was not asked for")
     return "\n".join(lines)
 
@@ -147,8 +148,8 @@ def _without_what_is_missing(config: Config) -> Config:
     return config
 
 
-def _claim(video: Path, start: str, out: Path) -> bool:
-    """Whether work of this video and run is there already; an empty folder is claimed for them."""
+def _claim(video: Path, start: str, out: Path, perceptual: str) -> tuple[dict[str, str], bool]:
+    """Where a folder's work comes from, and whether it is there already; an empty folder is claimed for it."""
     if not video.is_file():
         raise DataError(f"{video}: no such file")
     with video.open("rb") as file:
@@ -157,12 +158,13 @@ def _claim(video: Path, start: str, out: Path) -> bool:
     if not path.is_file():
         if any((out / name).exists() for name in ("codebook", "lipformer")):
             raise CheckpointError(f"{out} holds a run that is no person's; choose another folder")
-        write_json(path, origin)
-        return False
-    if different := [name for name, value in json.loads(path.read_text()).items() if origin[name] != value]:
+        write_json(path, origin | {"perceptual": perceptual})
+        return origin | {"perceptual": perceptual}, False
+    claimed = json.loads(path.read_text())
+    if different := [name for name, value in origin.items() if claimed[name] != value]:
         what = "video" if "video_sha256" in different else "run to start from"
         raise CheckpointError(f"{out} belongs to another {what}; choose another folder or remove it")
-    return True
+    return claimed, True
 
 
 def _judge(model: LipFormer, meter: MouthMeter, corpus: PreparedCorpus, progress: bool) -> dict[str, object]:

@@ -135,7 +135,7 @@ FILES = (
     ),
     KnownFile(
         "dlib_face_recognition_resnet_model_v1.dat", "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
-        "whose face it is: --face PICTURE, and the column identity (dlib, CC0)", 22.5,
+        "whose face it is: --face PICTURE, and the column identity_distance (dlib, CC0)", 22.5,
         "https://github.com/ageitgey/face_recognition_models/raw/master/face_recognition_models/models/"
         "dlib_face_recognition_resnet_model_v1.dat",
         Carrier(

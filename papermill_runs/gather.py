@@ -30,7 +30,7 @@ KEYS = {
     "lipformer.motion": ("Motion", "deviation of the mouth opening over the truth's; 1 is best"),
     "lipformer.sharpness": ("Sharpness of the lower face", "gradient energy over the truth's; 1 is best"),
     "ceiling.sharpness": ("Sharpness, stage-1 reconstruction", "gradient energy over the truth's"),
-    "lipformer.identity_distance": ("Identity", "distance to the true face by dlib's network; one person's below 0.6"),
+    "lipformer.identity_distance": ("Identity", "distance to the true face by dlib's network"),
     "lipformer.mouth_psnr": ("Mouth PSNR", "dB, LipFormer"),
     "copy_reference.mouth_psnr": ("Mouth PSNR, copied reference", "dB, the floor"),
     "ceiling.mouth_psnr": ("Mouth PSNR, stage-1 reconstruction", "dB, the ceiling"),

@@ -108,7 +108,9 @@ def test_without_a_run_the_pretrained_weights_are_gone_on_from(tiny_run, video, 
     assert report["run"] == tiny_run.name and report["start"] == checkpoint.fingerprint(lf.load(tiny_run))
 
 
-def test_where_the_perceptual_networks_file_is_missing_it_goes_on_without_and_says_so(tiny_config, monkeypatch):
+def test_where_the_perceptual_networks_file_is_missing_it_goes_on_without_and_says_so(
+    tiny_config, video, tmp_path, monkeypatch
+):
     config = tiny_config.replace({"stage1.perceptual": "squeezenet"})
     told = []
     for found in (True, False):
@@ -122,10 +124,14 @@ def test_where_the_perceptual_networks_file_is_missing_it_goes_on_without_and_sa
         kept = personalise._without_what_is_missing(config)
         assert kept.stage1.perceptual == ("squeezenet" if found else "none")
     assert told == [("squeezenet", 1.0)] * 2
+    for perceptual in ("none", "squeezenet"):  # what was decided at first is kept
+        origin, resumed = personalise._claim(video, "start", tmp_path / "out", perceptual)
+        assert (origin["perceptual"], resumed) == ("none", perceptual == "squeezenet")
     report = {f"{when}.{key}": 1.0 for when in ("before", "after") for key in personalise.FIGURES}
     report |= {"frames.test": 70, "minutes": 15.0}
     assert "without a perceptual loss" in personalise.table(report | {"perceptual": "none"})
-    assert "perceptual" not in personalise.table(report | {"perceptual": "squeezenet"})
+    for earlier in ({"perceptual": "squeezenet"}, {}):
+        assert "perceptual" not in personalise.table(report | earlier)
 
 
 def test_without_a_step_taken_nothing_changes(tiny_run, video, tmp_path):

@@ -2,23 +2,25 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from material import tone, write_video, write_wav
+from material import FakeModel, tone, write_video, write_wav
 from PIL import Image
 from typer.testing import CliRunner
 
+import lipformer_core as lf
 from lipformer_core.cli import app
 from lipformer_core.data.faces import open_tracker
-from lipformer_core.data.faces.recognition import SAME, Person, Recogniser, choice
-from lipformer_core.data.faces.tracking import track_faces
+from lipformer_core.data.faces.recognition import Person, Recogniser
+from lipformer_core.data.faces.tracking import LET_GO, MATCH, track_faces
 from lipformer_core.data.media import iter_frames
 from lipformer_core.data.synthetic.clip import synthesise_clip
 from lipformer_core.dubbing.source_face import parse_face
-from lipformer_core.errors import ConfigError, NoFaceFound
+from lipformer_core.errors import ConfigError, NoFaceFound, WeightsMissing
 
 data = pytest.importorskip("skimage.data")
 pytest.importorskip("dlib")
@@ -60,9 +62,10 @@ def test_a_person_is_found_beside_somebody_else_and_missed_where_they_are_not(co
     for picture, side in ((both, 1), (both[:, ::-1], 0)):
         faces = tracker.detect(np.ascontiguousarray(picture))
         assert len(faces) == 2
-        points = faces[person(picture, faces)][0]
-        assert (points[:, 0].mean() > 256) == side
-    assert person(stranger, tracker.detect(stranger)) is None and person(stranger, []) is None
+        distances = person(picture, faces)
+        assert (faces[distances.argmin()][0][:, 0].mean() > 256) == side
+        assert distances.min() < MATCH and distances.max() > LET_GO
+    assert person(stranger, tracker.detect(stranger)).min() > LET_GO and len(person(stranger, [])) == 0
 
 
 def test_distances_are_dlibs_own(collins, tracker, stranger):
@@ -73,7 +76,7 @@ def test_distances_are_dlibs_own(collins, tracker, stranger):
         [collins, look(collins), stranger], [points, tracker.detect(look(collins))[0][0], other]
     )
     assert same.shape == (128,) and recogniser.embed([], []).shape == (0, 128)
-    assert np.linalg.norm(same - moved) < SAME < np.linalg.norm(same - far)
+    assert np.linalg.norm(same - moved) < MATCH < LET_GO < np.linalg.norm(same - far)
     assert recogniser.align(collins, points).shape == (150, 150, 3)
 
 
@@ -83,13 +86,24 @@ def test_a_picture_without_a_face_is_told(tracker, tmp_path):
         Person(tmp_path / "coffee.png", tracker)
 
 
-def test_largest_and_numbers_stay_what_they_are(tracker, tmp_path):
-    assert choice("largest", tracker) == "largest" and choice(2, tracker) == 2
+def test_a_face_is_largest_a_number_or_a_picture_that_is_there(tmp_path):
     (tmp_path / "anna.png").touch()
-    assert parse_face("anna.png", tmp_path) == tmp_path / "anna.png" and parse_face("3") == 3
-    for wrong in ("smallest", "nobody.jpg", str(tmp_path), "-1"):
+    assert parse_face("anna.png", tmp_path) == parse_face(tmp_path / "anna.png") == tmp_path / "anna.png"
+    assert [parse_face(face) for face in ("largest", "3", 3, np.int64(3))] == ["largest", 3, 3, 3]
+    for wrong in ("smallest", "nobody.jpg", tmp_path, str(tmp_path), "-1", -1, "", None, 1.0):
         with pytest.raises(ConfigError, match="a picture of the person"):
             parse_face(wrong)
+        with pytest.raises(ConfigError, match="a picture of the person"):
+            lf.dub(FakeModel(), tmp_path / "v.mp4", tmp_path / "a.wav", tmp_path / "o.mp4", face=wrong)
+    with pytest.raises(ConfigError, match="give one of them"):
+        track = {"landmarks": tmp_path / "track.npz", "face": tmp_path / "anna.png"}
+        lf.dub(FakeModel(), tmp_path / "v.mp4", tmp_path / "a.wav", tmp_path / "o.mp4", **track)
+
+
+def test_without_dlib_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    with pytest.raises(WeightsMissing, match="pip install dlib-bin face-recognition-models"):
+        Recogniser()
 
 
 def film(path, collins: np.ndarray, stranger: np.ndarray) -> None:
@@ -117,6 +131,8 @@ def test_a_film_is_dubbed_where_the_person_is_seen_and_nowhere_else(tiny_run, co
         (20, 29, "passed through"),
     ]
     assert report["settings"]["face"].endswith("collins.png")
+    (entry,) = report["references"]
+    assert entry["distance"] < MATCH
 
     def statuses() -> list[str]:
         assert _run("dub-batch", str(tmp_path / "list.csv"), "-o", str(tmp_path / "dubbed"), *arguments) == 0
@@ -144,4 +160,4 @@ def test_filmed_people_are_told_apart(tracker):
     for name, faces in found.items():
         for other, theirs in found.items():
             apart = np.linalg.norm(faces[:, None] - theirs, axis=-1)
-            assert apart.max() < SAME if other == name else apart.min() > SAME, (name, other, apart)
+            assert apart.max() < MATCH if other == name else apart.min() > LET_GO, (name, other, apart)

@@ -186,31 +186,61 @@ def test_wrong_arguments():
             track([[face_landmarks((50, 50), 30)]], **options)
 
 
+class Person:
+    """Says how far faces are from one: near those at its place, far from all others; and how often it was asked."""
+
+    def __init__(self, here, distances=(0.3, 0.8)):
+        self.here, self.distances, self.asked = here, distances, []
+
+    def __call__(self, picture, found):
+        self.asked.append(len(found))
+        return np.array([self.distances[not np.array_equal(points, self.here)] for points, _ in found])
+
+
 def test_a_person_who_is_recognised_is_followed_through_cuts_and_nobody_else():
     here, other = face_landmarks((40, 50), 30), face_landmarks((200, 50), 20)
     faces = [[other]] * 5 + [[other, here]] * 10 + [[other]] * 10 + [[here]] * 10
     pictures = [frame for number, count in enumerate((5, 10, 10, 10)) for frame in scene(number, count)]
-    asked = []
-
-    def is_here(picture, found):
-        asked.append(len(found))
-        return next((i for i, (points, _) in enumerate(found) if np.array_equal(points, here)), None)
-
-    found = track_faces(iter(pictures), ListTracker(faces), is_here)
+    person = Person(here)
+    found = track_faces(iter(pictures), ListTracker(faces), person)
     assert found.valid.tolist() == [False] * 5 + [True] * 10 + [False] * 10 + [True] * 10
     np.testing.assert_array_equal(found.landmarks[found.valid], [here] * 20)
-    assert asked == [1, 2, 1, 1]  # once a shot
+    assert person.asked == [1, 2, 1, 1]  # once a shot
     with pytest.raises(NoFaceFound, match="recognised in none of 35 frames"):
-        track_faces(iter(pictures), ListTracker(faces), lambda picture, found: None)
+        track_faces(iter(pictures), ListTracker(faces), Person(here, (0.6, 0.8)))
 
 
 def test_whoever_was_not_recognised_is_looked_at_again_and_a_new_face_at_once():
-    here, other = face_landmarks((40, 50), 30), face_landmarks((200, 50), 20)
-    asked = []
+    other, asked = face_landmarks((200, 50), 20), []
 
     def late(picture, found):
         asked.append(len(found))
-        return 0 if len(asked) == 4 else None
+        return np.full(len(found), 0.4 if len(asked) >= 4 else 0.9)
 
-    found = track([[other]] * 20 + [[other, here]] * 20, face=late)
-    assert asked == [1, 1, 2, 2] and np.flatnonzero(found.valid)[0] == 20 + AGAIN
+    found = track([[other]] * 20 + [[other, face_landmarks((40, 50), 30)]] * 20, face=late)
+    assert asked[:4] == [1, 1, 2, 2] and np.flatnonzero(found.valid)[0] == 20 + AGAIN
+
+
+@pytest.mark.parametrize("gap", range(1, 30))
+def test_a_person_who_comes_back_is_recognised_at_once(gap):
+    here = face_landmarks((40, 50), 30)
+    found = track([[here]] * 5 + [[]] * gap + [[here]] * 20, face=Person(here))
+    assert found.valid.tolist() == [True] * 5 + [gap <= 12] * gap + [True] * 20
+
+
+def test_who_takes_a_persons_place_without_a_cut_is_let_go_from_the_beginning():
+    """As where one picture dissolves into another, in which somebody else sits in the same place."""
+    here, other = face_landmarks((40, 50), 30), face_landmarks((41, 50), 30)
+    for first in range(20, 40):
+        found = track([[here]] * first + [[other]] * 60, face=Person(here))
+        assert found.valid[: first - AGAIN].all() and not found.valid[first:].any()
+        doubtful = track([[here]] * first + [[other]] * 60, face=Person(here, (0.3, 0.65)))
+        assert doubtful.valid.all()  # a head that turns looks less like itself
+
+
+def test_a_person_is_preferred_to_whom_is_followed_in_their_place():
+    here, other = face_landmarks((40, 50), 30), face_landmarks((120, 50), 30)
+    slide = [face_landmarks((40 + 4 * k, 50), 30) for k in range(1, 21)]  # somebody's box moves onto another's
+    found = track([[here]] * 14 + [[points, here] for points in slide] + [[other, here]] * 20, face=Person(here))
+    np.testing.assert_array_equal(found.landmarks[found.valid], [here] * found.valid.sum())
+    assert found.valid[:14].all() and found.valid[-20:].all()

@@ -18,7 +18,10 @@ def dub(
     out: Annotated[Path, typer.Option("--out", "-o", help="The mp4 to write.")],
     run: ShippedRun = None,
     face: Annotated[
-        str, typer.Option(help="`largest`, a face's number from the left, from 0, or a picture of the person.")
+        str,
+        typer.Option(
+            help="`largest`, a face's number from the left, from 0, or a picture of the person (./7 if it is called 7)."
+        ),
     ] = "largest",
     policy: Annotated[Policy, typer.Option(help="When the audio outlasts the video.")] = Policy.pingpong,
     start: Annotated[float, typer.Option(help="Seconds of VIDEO from which it is dubbed.")] = 0.0,

@@ -23,15 +23,17 @@ from ..data.audio import SILENCE, band_means
 from ..data.audio.speech import sound_rows, why_absent
 from ..data.faces import Tracker
 from ..data.faces.alignment import TRANSFORM_SIGMA, crop_transforms, transform_points
+from ..data.faces.recognition import Person
 from ..data.faces.tracking import appearances, load_track
 from ..data.media import Damage, FrameReader, VideoWriter, frames_held, probe, read_audio
 from ..data.prepared.references import LARGE_YAW
 from ..errors import ConfigError, NoAudioStream, NoVideoStream
 from ..files import check_outputs
+from ..model.precision import has_bfloat16
 from ..speaker import Speaker
 from ..timing import FPS, N_MELS, SAMPLE_RATE
 from .covered import CoverCheck
-from .frames import Frames
+from .frames import Frames, generating
 from .report import (
     COMMENT,
     DubReport,
@@ -42,7 +44,7 @@ from .report import (
     status_ranges,
     true_ranges,
 )
-from .source_face import borrow, follow, smooth_runs, square_pixels
+from .source_face import borrow, follow, measure, open_trackers, parse_face, smooth_runs, square_pixels
 from .timeline import POLICIES, Clock, Told, checked_stretch, output_order, told
 from .unfinished import STRETCH, Unfinished
 
@@ -85,8 +87,10 @@ def dub(
         video: a video of any format and rate, or a picture (which counts as a still at 25 frames/s).
         audio: any file with a sound track.
         out: the result, `.mp4`, `.mov` or `.mkv`.
-        face: `largest`, an index from 0 counted from the image's left, or a picture of the person: who is followed
-            then is recognised, after every cut too, and shots without them pass through.
+        face: `largest`, an index from 0 counted from the image's left, or a picture of the person (of several faces in
+            it the largest): who is followed then is recognised, in every shot and again and again within it, and what
+            does not show them passes through. People who look alike can be taken for each other; the report says how
+            far each appearance is from the picture.
         policy: where the sound is longer than the video: play it back and forth (`pingpong`), repeat it (`loop`),
             `cut` the sound, or raise an `error`.
         start, end: seconds of the video between which it is dubbed; the result holds no more of it.
@@ -117,7 +121,10 @@ def dub(
     if policy not in POLICIES:
         raise ConfigError(f"policy is {policy!r}; choose one of {', '.join(POLICIES)}")
     start, end = checked_stretch(start, end)
-    shown = None if face == "largest" or isinstance(face, int) else Path(face)
+    face = parse_face(face)
+    shown = face if isinstance(face, Path) else None
+    if shown is not None and landmarks is not None:
+        raise ConfigError(f"face {shown}: who {landmarks} follow is decided there; give one of them")
     outputs, inputs = (
         [Path(path) for path in paths if path is not None]
         for paths in ((out, report), (video, audio, landmarks, shown))
@@ -132,6 +139,10 @@ def dub(
         raise ConfigError(f"{video}: a video moves by itself; sway is for a portrait")
     if not sound.has_audio:
         raise NoAudioStream(f"{audio}: no sound inside; give a file with an audio track")
+    person = None
+    if shown is not None:
+        tracker = tracker or open_trackers()
+        person = Person(shown, tracker)
     weights = fingerprint(model)
     made_by = {"version": __version__, "weights": weights[:12], "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}"}
     comment = "{} LipFormer {version}, weights {weights}, {at}.".format(COMMENT, **made_by)
@@ -161,11 +172,11 @@ def dub(
             rows = rows.astype(np.float16)  # as corpora keep the features; they are most of what grows with length
         own_rate, rate = float(source.fps), float(source.result_fps)
         cover = CoverCheck()
-        step = STEP // 2 if speaker.device.type == "cpu" else STEP
+        step = STEP // generating(speaker.device)
         if not source.is_image:
             step = int(np.clip(frames_held(source.height, source.width) // 2, 1, step))
         # all that decides about the frames: a call that differs in it takes nothing over
-        decides = [provenance.sources("frames"), weights, hashlib.sha256(rows).hexdigest(), audio_s, face, policy]
+        decides = [provenance.sources("frames"), weights, hashlib.sha256(rows).hexdigest(), audio_s, str(face), policy]
         decides += [
             start,
             end,
@@ -175,6 +186,7 @@ def dub(
             sway,
             str(speaker.device),
             str(speaker.dtype),
+            has_bfloat16(speaker.device.type),
             type(tracker).__name__,
         ]
         decides += [(os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in inputs]
@@ -188,7 +200,7 @@ def dub(
                     def followed(share: float) -> None:
                         tell(HEARING + (spent - HEARING) * share)
 
-                    found = *follow(source, landmarks, tracker, face, (start, until), followed, seen), seen
+                    found = *follow(source, landmarks, tracker, person or face, (start, until), followed, seen), seen
                     if landmarks is None:
                         kept.save_track(*found)
             times, track, seen = found
@@ -207,6 +219,8 @@ def dub(
             with FrameReader(video, times, (source.width, source.height), seekable=not seen.leaps) as reader:
                 with clock("reference"):
                     lent = borrow(speaker, reader, track, transforms, order, reference)
+                    if person is not None:
+                        warnings += measure(person, speaker, lent, outline)
                 frames = Frames(
                     *(speaker, reader, order, track, transforms, outline, lowest_chin),
                     *(rows, mean, rate, mark, sway, clock),

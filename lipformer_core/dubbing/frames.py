@@ -7,8 +7,9 @@ shows depends on its number alone, and not on what was made before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -66,20 +67,18 @@ class Frames:
 
         With all cores for one thread each core waits for the slowest, and other stages keep them busy.
         """
-        cores = torch.get_num_threads()
-        if self.speaker.device.type != "cpu" or cores == 1:
+        threads = generating(self.speaker.device)
+        if threads == 1:
             yield from prefetched(self._generate, read, ahead=1)
             return
+        with _cores.shared(threads) as each:
 
-        def generate(frames: list[Frame]) -> list[Frame]:
-            torch.set_num_threads(cores // 2)  # of this thread, and of those that begin later
-            return self._generate(frames)
+            def generate(frames: list[Frame]) -> list[Frame]:
+                torch.set_num_threads(each)  # of this thread, and of those that begin later
+                return self._generate(frames)
 
-        try:
-            with closing(prefetched(generate, read, threads=2)) as made:
+            with closing(prefetched(generate, read, threads)) as made:
                 yield from made
-        finally:
-            torch.set_num_threads(cores)
 
     def _read(self, part: range) -> list[Frame]:
         indices = self.order[part.start : part.stop]
@@ -114,6 +113,39 @@ class Frames:
     @property
     def _size(self) -> int:
         return self.speaker.model.config.data.size
+
+
+def generating(device: torch.device) -> int:
+    """Threads in which faces are generated."""
+    return 2 if device.type == "cpu" and _cores.number() > 1 else 1
+
+
+class _Cores:
+    """How many threads torch has here, while dubbings, also several at the same time, give their threads fewer."""
+
+    def __init__(self) -> None:
+        self._lock, self._sharing, self._before = Lock(), 0, 0
+
+    def number(self) -> int:
+        """As it was before anybody shared them."""
+        return self._before or torch.get_num_threads()
+
+    @contextmanager
+    def shared(self, threads: int) -> Iterator[int]:
+        """Torch threads for each of so many threads; when the last dubbing is through all is as it was."""
+        with self._lock:
+            self._before, self._sharing = self.number(), self._sharing + 1
+        try:
+            yield max(1, self._before // threads)
+        finally:
+            with self._lock:
+                self._sharing -= 1
+                if not self._sharing:
+                    torch.set_num_threads(self._before)
+                    self._before = 0
+
+
+_cores = _Cores()
 
 
 def _each(parts: Iterator[list[Frame]]) -> Iterator[Frame]:

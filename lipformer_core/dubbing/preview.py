@@ -10,7 +10,6 @@ import numpy as np
 
 from ..data.faces import open_tracker
 from ..data.faces.alignment import mouth_shape
-from ..data.faces.recognition import choice
 from ..data.faces.tracking import track_faces
 from ..data.media import Damage, FrameReader, VideoWriter, frame_times, iter_frames, probe
 from ..data.media.pictures import square_size
@@ -79,15 +78,12 @@ def side_by_side(report: DubReport, out: str | os.PathLike, height: int = 480, s
     return Path(out)
 
 
-def lip_opening(
-    video: str | os.PathLike, face: str | int | os.PathLike = "largest", seconds: float = SHOWN_S
-) -> np.ndarray:
+def lip_opening(video: str | os.PathLike, face: str | int = "largest", seconds: float = SHOWN_S) -> np.ndarray:
     """How far the lips of a face are open in each picture, `(n,)` in eye distances; NaN where the face is not seen.
 
     Raises:
         NoFaceFound, WeightsMissing, UnreadableMedia: as `dub`.
     """
     pictures = (picture for _, picture in islice(iter_frames(video, square=True), round(seconds * probe(video).fps)))
-    tracker = open_trackers()
-    track = track_faces(pictures, tracker, choice(face, tracker))
+    track = track_faces(pictures, open_trackers(), face)
     return np.where(track.valid, mouth_shape(track.landmarks)[0], np.nan)

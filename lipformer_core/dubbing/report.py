@@ -68,7 +68,7 @@ class DubReport:
         counts = ", ".join(f"{count} {status}" for status, count in self.statuses.items() if count)
         stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in self.seconds.items() if stage != "total")
         lines = [f"frames: {counts}; {self.duration_s:.2f} s for {self.audio_s:.2f} s of sound, {self.fps:g} frames/s"]
-        lines += [f"seconds on {self.device}: {self.seconds['total']:.1f} in all, stages overlap: {stages}"]
+        lines += [f"seconds on {self.device}: {self.seconds['total']:.1f} in all; of threads that overlap: {stages}"]
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 

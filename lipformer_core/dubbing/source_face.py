@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 
 from ..data.faces import Tracker, open_tracker
 from ..data.faces.alignment import mouth_shape, transform_points, valid_runs, warp_crop
-from ..data.faces.recognition import choice
+from ..data.faces.recognition import DOUBTFUL, Person
 from ..data.faces.tracking import FaceTrack, appearances, load_track, track_faces
 from ..data.media import Damage, FrameReader, MediaInfo, frame_times, iter_frames
 from ..data.media.pictures import square_size
@@ -29,22 +30,27 @@ def open_trackers() -> Tracker:
     return open_tracker(threads=min(os.cpu_count() or 1, TRACKERS))
 
 
-def parse_face(text: str, folder: Path = Path()) -> str | int | Path:
+def parse_face(face: object, folder: Path = Path()) -> str | int | Path:
     """`largest`, a face's number from the image's left, or a picture's path from `folder` on. ConfigError otherwise."""
+    if isinstance(face, Integral) and face >= 0:
+        return int(face)
+    text = os.fspath(face) if isinstance(face, str | os.PathLike) else ""
     if text == "largest":
         return text
     if text.isdecimal() and len(text) < 10:
         return int(text)
-    if not (folder / text).is_file():
-        raise ConfigError(f"face {text}: write `largest`, a number from 0, or the path of a picture of the person")
-    return folder / text
+    if text and (folder / text).is_file():
+        return folder / text
+    raise ConfigError(
+        f"face {face}: write `largest`, a number from 0, or a picture of the person; there is no file {folder / text}"
+    )
 
 
 def follow(
     source: MediaInfo,
     landmarks: str | os.PathLike | None,
     tracker: Tracker | None,
-    face: str | int | os.PathLike,
+    face: str | int | Person,
     stretch: tuple[float, float],
     told: Told,
     damage: Damage,
@@ -97,7 +103,7 @@ def follow(
 
     tracker = tracker or open_trackers()
     with closing(pictures()) as shown:
-        track = track_faces(shown, tracker, choice(face, tracker))
+        track = track_faces(shown, tracker, face)
     rows = (track.landmarks, track.pose, track.valid, track.interpolated, track.shot, track.other)
     after = int(times[-1] >= end)
     before = len(times) - after - len(track)
@@ -146,6 +152,23 @@ def borrow(
         shown = borrowers[track.valid[borrowers]]
         listed.append({"first": int(shown[0]), "last": int(shown[-1]), "reference_frame": index})
     return listed
+
+
+def measure(person: Person, speaker: Speaker, listed: list[dict], outline: np.ndarray) -> list[str]:
+    """Write into `borrow`'s entries how far the reference's face is from the person's; warn of doubtful ones.
+
+    outline : (n, 68, 2), landmarks of all pictures in crop pixels
+    """
+    for entry in listed:
+        index = entry["reference_frame"]
+        (distance,) = person(speaker.lent[index], [(outline[index], np.zeros(3))])
+        entry["distance"] = round(float(distance), 3)
+    doubtful = [entry for entry in listed if entry["distance"] >= DOUBTFUL]
+    return [
+        f"pictures {entry['first']} to {entry['last']} of the source may show somebody who looks like the person asked "
+        f"for: distance {entry['distance']:.2f}, in doubt from {DOUBTFUL} on"
+        for entry in doubtful
+    ]
 
 
 def smooth_runs(points: np.ndarray, track: FaceTrack, sigma: float) -> np.ndarray:

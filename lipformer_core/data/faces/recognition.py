@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from .landmarks import Face, Tracker
 from .tracking import track_faces
 
 RECOGNITION_FILE = "dlib_face_recognition_resnet_model_v1.dat"
-SAME = 0.6  # distance up to which its author takes two faces for one person's: right in 99.4 % of LFW's pairs
+DOUBTFUL = 0.45  # distance from which on people who look alike have been taken for each other; its author draws at 0.6
 SIDE, MARGIN = 150, 0.25  # what the network sees: pixels, and the share beyond the face on each side
 
 
@@ -30,7 +29,7 @@ class Recogniser:
         try:
             import dlib
         except ImportError as error:
-            raise WeightsMissing("the package dlib-bin is not installed (pip install dlib-bin)") from error
+            raise WeightsMissing("dlib is not installed: pip install dlib-bin face-recognition-models") from error
         self._dlib, self._network = dlib, dlib.face_recognition_model_v1(str(path))
 
     def align(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -47,7 +46,7 @@ class Recogniser:
 
 
 class Person:
-    """Somebody whom a picture shows. Called with another picture and its faces, it says which one is theirs."""
+    """Somebody whom a picture shows. Called with another picture and its faces, it says how far each is from theirs."""
 
     def __init__(self, picture: str | os.PathLike, tracker: Tracker) -> None:
         """picture : a photograph, or a video of which the first picture counts; of several faces the largest.
@@ -64,15 +63,7 @@ class Person:
             raise NoFaceFound(f"{picture}: no face is found in it; give a picture of the person to dub") from error
         self.known = self.recogniser.embed([image], found.landmarks)[0]
 
-    def __call__(self, picture: np.ndarray, faces: Sequence[Face]) -> int | None:
-        """Which of the faces in a picture (H, W, 3) uint8 RGB is this person's; None where nobody's is near enough."""
-        if not faces:
-            return None
-        apart = self.recogniser.embed([picture] * len(faces), [points for points, _ in faces]) - self.known
-        distances = np.linalg.norm(apart, axis=1)
-        return int(distances.argmin()) if distances.min() <= SAME else None
-
-
-def choice(face: str | int | os.PathLike, tracker: Tracker) -> str | int | Person:
-    """A face as `track_faces` wants it: `largest` and numbers as they are, a picture's path as the person it shows."""
-    return face if face == "largest" or isinstance(face, int) else Person(Path(face), tracker)
+    def __call__(self, picture: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+        """Distances (n,) of the faces in a picture (H, W, 3) uint8 RGB; those of one person are mostly below 0.6."""
+        found = self.recogniser.embed([picture] * len(faces), [points for points, _ in faces])
+        return np.linalg.norm(found - self.known, axis=1)

@@ -20,9 +20,11 @@ from .shots import CutDetector
 MIN_OVERLAP = 0.2  # intersection over union with its last box that makes a face the same one
 LONGEST_SIDE = 1_920  # pixels of a picture as landmark networks see it; they look at a face at a few hundred at most
 MAX_GAP = 12  # frames without a face that are interpolated: about half a second
-AGAIN = 12  # frames after which faces that were not recognised are looked at again: a head may have turned
+AGAIN = 12  # frames after which faces are asked again whose they are: a head may have turned, a picture dissolved
+MATCH = 0.5  # distance up to which a face is taken for the person asked for,
+LET_GO = 0.7  # and from which on, twice, one that is followed is no longer
 
-Recognise = Callable[[np.ndarray, Sequence[Face]], int | None]  # which of a picture's faces it is, if any
+Recognise = Callable[[np.ndarray, Sequence[Face]], np.ndarray]  # how far each of a picture's faces is from a person's
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def track_faces(
             mostly one).
         tracker: from `open_tracker`.
         face: `largest`, an index that counts from the image's left, from 0, or a function that is given a picture and
-            its faces and says which one it is, such as `recognition.Person`. Where it says None nobody is followed.
+            its faces and says how far each is from the person asked for, such as `recognition.Person`. Where nobody is
+            near enough nobody is followed.
         max_gap: frames without the face between two sightings that are interpolated; longer gaps stay invalid.
 
     Raises:
@@ -122,6 +125,9 @@ def track_faces(
         rows.frombytes(row.astype(np.float32).tobytes())
         shots.append(shot)
         seen.append(points is not None)
+        if chooser.doubted:  # frames in which another one was followed
+            end = len(seen) - seen[-1]
+            seen[end - chooser.doubted : end] = bytes(chooser.doubted)
     if not any(seen):
         frames_text = f"{len(seen)} frame{'s' if len(seen) != 1 else ''}"
         if chooser.most and callable(face):
@@ -204,15 +210,19 @@ class _Chooser:
         self.box: np.ndarray | None = None
         self.missed = 0
         self._strangers: list[np.ndarray] = []
-        self._refused: list[np.ndarray] = []  # who was not recognised, and how many frames ago
-        self._since = 0
+        self._refused: list[np.ndarray] = []  # who was not recognised
+        self._since = self._doubts = 0  # frames since somebody was asked; how often the one who is followed was too far
+        self._unsure = self.doubted = 0  # frames since the one who is followed was known; those that are taken back
 
     def choose(self, faces: Sequence[Face], picture: np.ndarray) -> Sighting:
         """Find the face among all in a picture."""
         boxes = [_box(points) for points, _ in faces]
         self.most = max(self.most, len(faces))
+        self.doubted, self._since, self._unsure = 0, self._since + 1, self._unsure + 1
         if self.box is not None and self.missed <= self.max_gap:
             chosen = self._same(boxes)
+            if callable(self.face) and chosen is not None:
+                chosen = self._still(chosen, faces, boxes, picture)
         else:
             chosen = self._recognised(faces, boxes, picture) if callable(self.face) else self._new(boxes)
         if chosen is None:
@@ -231,13 +241,34 @@ class _Chooser:
 
     def _recognised(self, faces: Sequence[Face], boxes: list[np.ndarray], picture: np.ndarray) -> int | None:
         """Asks as soon as a face is there that was not, and of the same ones every AGAIN frames."""
-        self._since += 1
         known = all(any(_overlap(b, other) >= MIN_OVERLAP for other in self._refused) for b in boxes)
         if known and self._since < AGAIN:
             self._refused = boxes
             return None
         self._refused, self._since = boxes, 0
-        return self.face(picture, faces)
+        distances = self.face(picture, faces) if faces else np.ones(1)
+        if distances.min() > MATCH:
+            return None
+        self._refused, self._doubts, self._unsure = [], 0, 0
+        return int(distances.argmin())
+
+    def _still(self, chosen: int, faces: Sequence[Face], boxes: list[np.ndarray], picture: np.ndarray) -> int | None:
+        """Asks every AGAIN frames, and after a doubt or a gap at once, whether it is still the person."""
+        if self._since < AGAIN and not self._doubts and not self.missed:
+            return chosen
+        self._since, distances = 0, self.face(picture, faces)
+        nearest = int(distances.argmin())
+        beside = nearest != chosen and distances[nearest] <= MATCH
+        if not beside and distances[chosen] < LET_GO:
+            self._doubts = self._unsure = 0
+            return chosen
+        self._doubts += 1
+        if not beside and self._doubts < 2:
+            return chosen
+        # what was followed since the person was last known is taken back
+        self.doubted, self._doubts, self._unsure = self._unsure - beside, 0, 0
+        self.box, self._refused = None, [] if beside else boxes
+        return nearest if beside else None
 
     def _new(self, boxes: list[np.ndarray]) -> int | None:
         new = [i for i, b in enumerate(boxes) if all(_overlap(b, s) < MIN_OVERLAP for s in self._strangers)]

@@ -2,9 +2,11 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from material import FakeModel
 from test_dubbing import Material
 
@@ -82,3 +84,22 @@ def test_stages_are_ahead_by_no_more_than_a_few_pieces(tmp_path, monkeypatch):
     m.dub()
     assert len(ahead) == 200 and (np.max(ahead, axis=0) <= (48, 3)).all()
     assert np.median(ahead, axis=0)[0] >= 8, "nothing is made while frames are written"
+
+
+def test_cores_are_given_back_after_dubbings_that_overlap():
+    def seen_by_a_new_thread() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        first, second = (frames._cores.shared(2) for _ in range(2))
+        assert [first.__enter__(), second.__enter__(), frames._cores.number()] == [3, 3, 6]
+        torch.set_num_threads(3)  # as the threads that generate do
+        first.__exit__(None, None, None)
+        assert (frames._cores.number(), seen_by_a_new_thread()) == (6, 3)
+        second.__exit__(None, None, None)
+        assert (frames._cores.number(), torch.get_num_threads(), seen_by_a_new_thread()) == (6, 6, 6)
+    finally:
+        torch.set_num_threads(before)

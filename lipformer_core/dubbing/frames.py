@@ -77,7 +77,7 @@ class Frames:
                 torch.set_num_threads(each)  # of this thread, and of those that begin later
                 return self._generate(frames)
 
-            with closing(prefetched(generate, read, threads)) as made:
+            with closing(prefetched(generate, read, threads=threads)) as made:
                 yield from made
 
     def _read(self, part: range) -> list[Frame]:

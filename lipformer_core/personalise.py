@@ -102,9 +102,10 @@ def personalise(
         raise ConfigError(f"data.size: the run takes {size}, and a person's run has to take the same")
     checkpoint.fill(build(config), model)  # now rather than after the first stage
     start = checkpoint.fingerprint(model)
-    kept = config if "stage1.perceptual" in (overrides or {}) else _without_what_is_missing(config)
-    origin, resumed = _claim(video, start, out, kept.stage1.perceptual)
-    if "stage1.perceptual" not in (overrides or {}):  # what was decided at first holds, wherever the file is now
+    asked = "stage1.perceptual" in (overrides or {})
+    found = config if asked else _without_what_is_missing(config)
+    origin, resumed = _claim(video, start, out, found.stage1.perceptual)
+    if not asked:  # what was decided at first holds, wherever the file is now
         config = config.replace({"stage1.perceptual": origin.get("perceptual", config.stage1.perceptual)})
     corpus = prepare("person", video, out / "data", config, workers=1, progress=progress)
     if without := [split for split in SPLITS if not corpus.clips(split)]:

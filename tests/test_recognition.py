@@ -68,7 +68,7 @@ def test_a_person_is_found_beside_somebody_else_and_missed_where_they_are_not(co
     assert person(stranger, tracker.detect(stranger)).min() > LET_GO and len(person(stranger, [])) == 0
 
 
-def test_distances_are_dlibs_own(collins, tracker, stranger):
+def test_the_same_face_in_another_light_is_near_and_another_one_far(collins, tracker, stranger):
     recogniser = Recogniser()
     (points, _), *_ = tracker.detect(collins)
     (other, _), *_ = tracker.detect(stranger)

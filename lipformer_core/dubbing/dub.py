@@ -44,7 +44,7 @@ from .report import (
     status_ranges,
     true_ranges,
 )
-from .source_face import borrow, follow, measure, open_trackers, parse_face, smooth_runs, square_pixels
+from .source_face import borrow, follow, note_distances, open_trackers, parse_face, smooth_runs, square_pixels
 from .timeline import POLICIES, Clock, Told, checked_stretch, output_order, told
 from .unfinished import STRETCH, Unfinished
 
@@ -177,18 +177,8 @@ def dub(
             step = int(np.clip(frames_held(source.height, source.width) // 2, 1, step))
         # all that decides about the frames: a call that differs in it takes nothing over
         decides = [provenance.sources("frames"), weights, hashlib.sha256(rows).hexdigest(), audio_s, str(face), policy]
-        decides += [
-            start,
-            end,
-            reference,
-            crf,
-            mark,
-            sway,
-            str(speaker.device),
-            str(speaker.dtype),
-            has_bfloat16(speaker.device.type),
-            type(tracker).__name__,
-        ]
+        decides += [start, end, reference, crf, mark, sway, str(speaker.device), str(speaker.dtype)]
+        decides += [has_bfloat16(speaker.device.type), type(tracker).__name__]
         decides += [(os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in inputs]
         with Unfinished(out, decides) as kept:
             tell(HEARING)
@@ -220,7 +210,7 @@ def dub(
                 with clock("reference"):
                     lent = borrow(speaker, reader, track, transforms, order, reference)
                     if person is not None:
-                        warnings += measure(person, speaker, lent, outline)
+                        warnings += note_distances(person, speaker, lent, outline)
                 frames = Frames(
                     *(speaker, reader, order, track, transforms, outline, lowest_chin),
                     *(rows, mean, rate, mark, sway, clock),

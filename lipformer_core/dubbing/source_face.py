@@ -154,7 +154,7 @@ def borrow(
     return listed
 
 
-def measure(person: Person, speaker: Speaker, listed: list[dict], outline: np.ndarray) -> list[str]:
+def note_distances(person: Person, speaker: Speaker, listed: list[dict], outline: np.ndarray) -> list[str]:
     """Write into `borrow`'s entries how far the reference's face is from the person's; warn of doubtful ones.
 
     outline : (n, 68, 2), landmarks of all pictures in crop pixels

@@ -80,7 +80,7 @@ def open_tracker(backend: str = "auto", threads: int = 1) -> Tracker:
 
 
 class MediaPipeTracker:
-    """MediaPipe's FaceLandmarker: 85 to 160 pictures a second on one core."""
+    """MediaPipe's FaceLandmarker: some 100 pictures a second on one core."""
 
     def __init__(self, path: str | os.PathLike, threads: int = 1) -> None:
         """threads : each with a network of its own, made when several pictures come for the first time."""

@@ -1,6 +1,8 @@
 """Faces and alignment: geometry, crops, pose, and what the landmark networks' files are."""
 
+import gc
 import os
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +229,15 @@ def test_several_threads_find_what_one_finds():
     # and so does a track through a video of them
     tracks = [track_faces(iter(pictures[:1] * 19), tracker) for tracker in (alone, together)]
     np.testing.assert_array_equal(tracks[0].landmarks, tracks[1].landmarks)
+
+
+def test_one_that_is_collected_while_another_is_asked_stops_nobody(monkeypatch):
+    """MediaPipe asks a thread for all it does, closing too: whoever closed while it asks would wait for ever."""
+    tracker, other = open_tracker("mediapipe"), open_tracker("mediapipe")
+    (network,) = other._landmarkers
+    other.itself = other  # none but the collector frees it
+    del other
+    ask = Future.__init__
+    monkeypatch.setattr(Future, "__init__", lambda self: (gc.collect(), ask(self))[1])
+    assert tracker.detect(np.full((64, 64, 3), 127, np.uint8)) == []
+    assert open_tracker("mediapipe")._landmarkers == [network], "and what it had is used again"

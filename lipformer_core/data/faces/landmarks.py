@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import warnings
@@ -86,7 +87,8 @@ class MediaPipeTracker:
         """threads : each with a network of its own, made when several pictures come for the first time."""
         self.batch = AT_ONCE * threads if threads > 1 else 1
         self._path, self._threads = path, threads
-        self._landmarkers = [self._open()]
+        self._landmarkers: list[FaceLandmarker] = []
+        self._take()
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
         """See `Tracker.detect`."""
@@ -95,7 +97,7 @@ class MediaPipeTracker:
     def detect_batch(self, pictures: Sequence[np.ndarray]) -> list[list[Face]]:
         """See `Tracker`."""
         while len(self._landmarkers) < self._threads:
-            self._landmarkers.append(self._open())
+            self._take()
         found: list[list[Face]] = [[] for _ in pictures]
 
         def look(number: int) -> None:
@@ -105,6 +107,20 @@ class MediaPipeTracker:
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(look, range(self._threads)))
         return found
+
+    def _take(self) -> None:
+        """Get a network that nobody uses any more, or a new one; it is free again when this object is gone.
+
+        None is closed before the end: Python may collect this object while another one is about to start a thread, and
+        MediaPipe, which closes by a thread, would wait for that for ever.
+        """
+        free = _free.setdefault(str(self._path), [])
+        try:
+            landmarker = free.pop()
+        except IndexError:
+            landmarker = self._open()
+        self._landmarkers.append(landmarker)
+        weakref.finalize(self, free.append, landmarker).atexit = False
 
     def _open(self) -> FaceLandmarker:
         with _native_stderr_silenced(), _without_pyplot():
@@ -117,7 +133,7 @@ class MediaPipeTracker:
                 output_facial_transformation_matrixes=True,
             )
             landmarker = FaceLandmarker.create_from_options(options)
-            weakref.finalize(self, _close_landmarker, landmarker)
+            _opened.append(landmarker)
             # the rest of the chatter comes with the first picture
             landmarker.detect(_image(np.zeros((64, 64, 3), np.uint8)))
         return landmarker
@@ -189,12 +205,18 @@ def _with_pose(points: np.ndarray) -> Face:
     return points[:, :2].astype(np.float32), pose_from_landmarks(points[:, :2])
 
 
-def _close_landmarker(landmarker: FaceLandmarker) -> None:
-    """Free the network; at the interpreter's end, when MediaPipe's threads are gone, leave that to the system."""
-    try:
-        landmarker.close()
-    except RuntimeError:
-        landmarker._handle = None  # or its own finaliser would try again and print a traceback
+_opened: list[FaceLandmarker] = []
+_free: dict[str, list[FaceLandmarker]] = {}  # by their files
+
+
+@atexit.register
+def _close_landmarkers() -> None:
+    """Free the networks; where MediaPipe's threads are gone already, leave that to the system."""
+    for landmarker in _opened:
+        try:
+            landmarker.close()
+        except RuntimeError:
+            landmarker._handle = None  # or its own finaliser would try again and print a traceback
 
 
 def _open_fan() -> FanTracker:

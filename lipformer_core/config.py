@@ -90,8 +90,8 @@ class LipsSettings:
     audio_width: Size = 256  # of the condition F_Aud
     # trained_codes: the last phase trains C_U and C_B on; over a stage 1 of one step, none is pre-learned
     ablation: Literal[
-        "none", "no_warping", "no_reference", "reference_queries", "unscaled", "mean_codes", "frozen_decoder",
-        "trained_codes",
+        "none", "no_warping", "no_reference", "reference_queries", "unscaled", "likeliest_codes", "mean_codes",
+        "frozen_decoder", "trained_codes",
     ] = "none"  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def test_zero_turns_off_what_can_be_off():
         {"lips.keep_reference": 1.0},
         *(
             {"lips.ablation": name}
-            for name in ("no_warping", "no_reference", "reference_queries", "unscaled", "mean_codes")
+            for name in ("no_warping", "no_reference", "reference_queries", "unscaled", "likeliest_codes", "mean_codes")
         ),
     ],
 )

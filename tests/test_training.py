@@ -15,7 +15,6 @@ from lipformer_core.data.prepared.references import draw_reference, draw_twin
 from lipformer_core.errors import CheckpointError, ConfigError, DataError
 from lipformer_core.model.autoencoder import FaceAutoencoder, to_images
 from lipformer_core.model.build import build
-from lipformer_core.model.lipformer import lip_codes
 from lipformer_core.model.syncnet import AUDIO_WINDOW, SyncNet
 from lipformer_core.training.codebook import CodebookStage, train_codebook
 from lipformer_core.training.journal import read_log
@@ -130,6 +129,7 @@ def test_adversarial_and_shared_variants_take_their_steps(tiny_config, tiny_corp
         {"lips.ablation": "unscaled"},
         {"lips.ablation": "reference_queries"},
         {"lips.ablation": "no_reference"},
+        {"lips.ablation": "likeliest_codes"},
         {"lips.ablation": "mean_codes"},
         {"lips.ablation": "trained_codes"},
         {"stage2.apart.steps": 0, "stage2.cached.steps": 0},
@@ -150,12 +150,16 @@ def test_every_design_and_ablation_takes_its_steps(changes, tiny_config, tiny_co
     assert (tmp_path / "warping").exists() == (tmp_path / "cached").exists() == bool(config.stage2.cached.steps)
 
 
-def test_by_an_ablation_the_mean_of_the_codes_is_decoded(tiny_config):
+@pytest.mark.parametrize("ablation, sharpened", [("none", 2), ("mean_codes", 1), ("likeliest_codes", 1000)])
+def test_codes_are_the_mean_of_the_likeliest_and_by_ablations_of_all_or_one(ablation, sharpened, tiny_config):
     torch.manual_seed(0)
-    for ablation, which in (("none", lip_codes), ("mean_codes", lambda logits, codes, _: logits.softmax(-1) @ codes)):
-        model = build(tiny_config.replace({"lips.ablation": ablation})).eval()
-        logits = torch.randn(2, 5, len(model.codes))
-        assert torch.allclose(model.choose(logits, None), which(logits, model.codes, None), atol=1e-6)
+    model = build(tiny_config.replace({"lips.ablation": ablation})).eval()
+    model.autoencoder.bottom_codebook.set_codes(torch.randn(32, 8))
+    logits = torch.randn(2, 5, 32, requires_grad=True)
+    for tau in (None, 0.7):
+        chosen = model.choose(logits, tau)
+        torch.testing.assert_close(chosen, (sharpened * logits).softmax(-1) @ model.codes)
+        assert chosen.requires_grad == (ablation != "likeliest_codes" or tau is not None)
 
 
 def test_without_a_reference_none_of_it_reaches_the_face(tiny_config):

@@ -11,7 +11,7 @@ from lipformer_core import checkpoint
 from lipformer_core.data.media.writer import VideoWriter
 from lipformer_core.data.prepared.clips import Clip, PreparedCorpus
 from lipformer_core.model.autoencoder import to_images
-from lipformer_core.model.lipformer import LipFormer
+from lipformer_core.model.lipformer import LipFormer, lip_codes
 from lipformer_core.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 from .cases import Puppet, exchange_partner
@@ -115,7 +115,7 @@ def illustrate(model: LipFormer, clips: Sequence[Clip], out: Path) -> None:
 def soft_codes(
     model: LipFormer, clip: Clip, frames: Sequence[int], taus: Sequence[float]
 ) -> tuple[dict[str, NDArray[np.uint8]], dict[float, float]]:
-    """Decode the likeliest codes, and their means by the softmax at several temperatures: what a gradient sees.
+    """Decode the likeliest codes, and their means by the softmax at several temperatures.
 
     Codes alone, without what `lips.keep_reference` adds. Returns (label to crops (n, S, S, 3), truth first; tau to the
     mean largest weight over the tokens).
@@ -126,7 +126,7 @@ def soft_codes(
     seen = puppet.look(truth, frames)
     warped, condition = model.hear(seen, puppet.windows(puppet.sound(clip, np.asarray(frames))))
     logits, _ = model.predict(warped, condition)
-    likeliest = model.choose(logits, None)
+    likeliest = lip_codes(logits, model.codes, None)
     rows, peaks = {"truth": truth, "arg-max": to_images(model.decode(seen.upper, likeliest, warped))}, {}
     for tau in taus:
         weights = (logits / tau).softmax(-1)

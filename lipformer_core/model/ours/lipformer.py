@@ -88,13 +88,15 @@ class OurLipFormer(LipFormer):
         return self.transformer(warped, self.codes, condition, self.places, prior)
 
     def choose(self, logits: Tensor, tau: float | None) -> Tensor:
-        """The likeliest codes also in training, without Gumbel's noise; tau softens the gradient alone.
+        """The mean of the likeliest codes, by the squares of their probabilities: without noise, whatever tau is.
 
-        A mouth has many likely codes, and pictures of drawn ones teach the decoder noise. By the ablation "mean_codes"
-        their mean.
+        A mouth has many likely codes. Pictures of drawn ones teach the decoder noise; the single likeliest flickers
+        from frame to frame, and neighbouring tokens choose without each other. By ablations the mean of all codes, or
+        the likeliest, with the mean's gradient at tau.
         """
-        if self.config.lips.ablation == "mean_codes":
-            return expected_codes(logits, self.codes)
+        ablation = self.config.lips.ablation
+        if ablation != "likeliest_codes":
+            return expected_codes(logits if ablation == "mean_codes" else 2 * logits, self.codes)
         lips = lip_codes(logits, self.codes, None)
         if tau is None:
             return lips

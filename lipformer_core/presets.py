@@ -34,7 +34,7 @@ REALTIME: dict = {
     "stage2": {
         "looks": 2, "pose_twins": True, "silence": True, "lip_supervision": True,
         "apart": {"steps": 3000}, "cached": {"steps": 1000, "batch": 16, "lr": 1e-3},
-        "joint": {"steps": 3000, "batch": 8, "lr": 5e-4, "perceptual_weight": 0.5, "adversarial_weight": 0.8},
+        "joint": {"steps": 3000, "batch": 8, "lr": 5e-4, "perceptual_weight": 0.5},
     },
     "optimiser": {"weight_average": 0.998},
 }  # fmt: skip

@@ -28,7 +28,7 @@ from ..model.warping import require_sampling
 from .codebook import train_codebook
 from .judges import Judges
 from .loop import finished, run_stage, take_over
-from .objectives import ApartObjective, CodeObjective, ImageObjective, look_up, lower_face
+from .objectives import ApartObjective, CodeObjective, ImageObjective, lower_face
 from .pairs import Material, PairSampler
 from .stage import Stage, make_accelerator
 
@@ -223,10 +223,7 @@ class LipFormerStage(Stage):
             return [loss], logged
         last = self.model.lipformer.autoencoder.decoder.last
         given = loss, self.config.stage2.joint.adversarial_weight, last if last.requires_grad else generated
-        with torch.no_grad():  # real is what codes can show: against the frame itself texture alone would decide
-            codes = look_up(self.model.lipformer, batch)
-            real = self.model.lipformer.autoencoder.decode(codes.upper, codes.truth).float()
-        loss, judged, figures = self.adversarial(*given, lower_face(generated), lower_face(real))
+        loss, judged, figures = self.adversarial(*given, lower_face(generated), lower_face(batch.image))
         return [loss, judged], logged | figures
 
     def validate(self, number: int) -> dict[str, Tensor]:

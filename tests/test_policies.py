@@ -57,7 +57,9 @@ def test_the_targets_own_mouth_reaches_nothing(own):
     other = target.clone()
     other[:, :, 64:] = torch.where(own.moving == 1, torch.randn_like(target[:, :, 64:]), target[:, :, 64:])
     assert (own.moving == 1).any() and not torch.equal(other, target)
-    assert torch.equal(own.generate(target, sound, reference), own.generate(other, sound, reference))
+    # but for the rounding of a sum that takes it off again
+    generated = (own.generate(face, sound, reference) for face in (target, other))
+    torch.testing.assert_close(*generated, rtol=0, atol=1e-5)
 
 
 def test_only_the_mouth_is_predicted_and_a_run_trains(tiny_config, tiny_corpus, tmp_path, tiny_run):

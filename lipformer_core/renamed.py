@@ -66,7 +66,7 @@ workers = engine.workers
 eval_every save_every = engine.check_every
 """
 _GONE = """
-expected_codes lips.expected_codes = the likeliest code is decoded; means are soft
+expected_codes lips.expected_codes = the mean of the likeliest codes is decoded; lips.ablation=mean_codes is of all
 audio_neighbours audio_gain = it changed nothing, or made it worse (papermill_runs/README.md)
 audio_noise normalise_codes reference_mouth_dropout = it changed nothing, or made it worse (papermill_runs/README.md)
 codebook_init codebook_warmup revive_dead_codes = stage1.prevent_collapse is all three

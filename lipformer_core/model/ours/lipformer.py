@@ -14,6 +14,8 @@ from ..regions import mouth_tokens, speaking_pixels
 from .transformer import OurTransformer, likeness
 from .warping import HearingWarping, NoWarping
 
+SHARPNESS = 2.0  # of the codes' probabilities: the mean of the likeliest
+
 
 class PicturedReference(NamedTuple):
     """As `Reference`, and the reference face itself: (B or 1, 3, S, S) in [-1, 1]."""
@@ -96,7 +98,7 @@ class OurLipFormer(LipFormer):
         """
         ablation = self.config.lips.ablation
         if ablation != "likeliest_codes":
-            return expected_codes(logits if ablation == "mean_codes" else 2 * logits, self.codes)
+            return expected_codes(logits, self.codes, 1.0 if ablation == "mean_codes" else SHARPNESS)
         lips = lip_codes(logits, self.codes, None)
         if tau is None:
             return lips
@@ -192,7 +194,14 @@ def tinted(said: Tensor, hues: Tensor) -> Tensor:
     return light + hues[:, :3] * torch.minimum((said - light).norm(dim=1, keepdim=True), hues[:, 3:])
 
 
-def expected_codes(logits: Tensor, codes: Tensor) -> Tensor:
-    """The mean of the codes (K, d) by their probability, (B, n, d), of logits (B, n, K); always float32."""
+def expected_codes(logits: Tensor, codes: Tensor, sharpness: float = 1.0) -> Tensor:
+    """The mean of the codes (K, d) by their probability, (B, n, d), of logits (B, n, K); always float32.
+
+    sharpness : the power to which probabilities are raised first
+    """
     with full_precision(logits):
-        return logits.float().softmax(-1) @ codes.float()
+        logits, codes = logits.float(), codes.float()
+        if torch.is_grad_enabled() or logits.device.type != "cpu":
+            return (sharpness * logits).softmax(-1) @ codes
+        # one after another: all weights at once fall out of the cache, and take three times as long
+        return torch.stack([(sharpness * each).softmax(-1) @ codes for each in logits])

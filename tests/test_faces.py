@@ -1,7 +1,10 @@
 """Faces and alignment: geometry, crops, pose, and what the landmark networks' files are."""
 
 import gc
+import multiprocessing
 import os
+import subprocess
+import sys
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -241,3 +244,26 @@ def test_one_that_is_collected_while_another_is_asked_stops_nobody(monkeypatch):
     monkeypatch.setattr(Future, "__init__", lambda self: (gc.collect(), ask(self))[1])
     assert tracker.detect(np.full((64, 64, 3), 127, np.uint8)) == []
     assert open_tracker("mediapipe")._landmarkers == [network], "and what it had is used again"
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no forks here")
+def test_a_fork_opens_a_network_of_its_own():
+    """What its parent left free has lost its thread, and would be waited for without end."""
+    code = """
+import multiprocessing, numpy as np
+from lipformer_core.data.faces import landmarks, open_tracker
+
+def look(found):
+    found.put(len(open_tracker("mediapipe").detect(np.zeros((64, 64, 3), np.uint8))))
+
+first = open_tracker("mediapipe")
+open_tracker("mediapipe").detect(np.zeros((64, 64, 3), np.uint8))
+assert [len(free) for free in landmarks._free.values()] == [1]
+fork = multiprocessing.get_context("fork")
+found = fork.Queue()
+child = fork.Process(target=look, args=(found,), daemon=True)
+child.start()
+print(found.get(timeout=60))
+"""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert child.stdout.strip() == "0", child.stderr[-2000:]

@@ -114,7 +114,7 @@ class MediaPipeTracker:
         None is closed before the end: Python may collect this object while another one is about to start a thread, and
         MediaPipe, which closes by a thread, would wait for that for ever.
         """
-        free = _free.setdefault(str(self._path), [])
+        free = _free.setdefault((os.getpid(), str(self._path)), [])  # a fork has no threads of its parent's networks
         try:
             landmarker = free.pop()
         except IndexError:
@@ -206,7 +206,7 @@ def _with_pose(points: np.ndarray) -> Face:
 
 
 _opened: list[FaceLandmarker] = []
-_free: dict[str, list[FaceLandmarker]] = {}  # by their files
+_free: dict[tuple[int, str], list[FaceLandmarker]] = {}  # by process and file
 
 
 @atexit.register

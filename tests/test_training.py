@@ -245,6 +245,22 @@ def test_the_first_phase_trains_warping_and_sound_apart(tiny_run, tiny_corpus, t
     assert errors[1]["landmark"] < errors[0]["landmark"]
 
 
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("design", ["paper", "ours"])
+def test_the_warping_learns_in_every_phase(design, steps, tiny_run, tiny_corpus, tiny_config):
+    """Also without a phase of its own; ours, whose picture is encoded without gradient, by its own supervision."""
+    config = tiny_config.replace({"lips.design": design, "stage2.apart.steps": steps})
+    trained = Trained(config, checkpoint.load_codebook(tiny_run)).train()
+    sampler = PairSampler(trained.lipformer, PreparedCorpus(tiny_corpus), "train", tiny_run / "codebook")
+    for objective in (CodeObjective, ImageObjective):
+        trained.zero_grad()
+        loss, logged, _ = objective(trained.lipformer, trained.judges)(shown(sampler, 4), 1.0)
+        loss.backward()
+        taught = [p for p in trained.lipformer.warping.parameters() if p.grad is not None and p.grad.any()]
+        assert len(taught) >= len(list(trained.lipformer.warping.parameters())) - 1
+        assert ("warp" in logged) == (design == "ours" or steps > 0)
+
+
 def test_the_lip_reader_judges_predicted_codes_and_learns_from_true_ones_alone(tiny_run, tiny_corpus, tiny_config):
     torch.manual_seed(0)
     trained = Trained(tiny_config, checkpoint.load_codebook(tiny_run)).train()

@@ -23,7 +23,7 @@ from .losses import (
 from .pairs import PairBatch
 
 FEWEST_ROWS = 32  # of a picture that the discriminator can judge
-WARP = 0.1  # weight of the warp's own supervision after its phase, so that it stays a warp
+WARP = 0.1  # weight of the paper's warp's own supervision after its phase, so that it stays a warp
 LATENT = 1.0  # weight of the latents' regression to the target's codes
 ARTICULATION, LIPS = 1.0, 5.0  # weights of lips read from F_Aud, and from the predicted codes
 MOUTH, CHANGED = 3.0, 1.5  # weights of a moved picture's mouth, and of tokens whose code differs from the reference's
@@ -109,8 +109,10 @@ class CodeObjective(Objective):
         condition = model.audio_encoder(batch.audio)
         auxiliary: Figures = {}
         warped, terms = self.warp(batch, seen, condition)
-        if terms and config.stage2.apart.steps:
-            auxiliary["warp"] = (WARP if batch.lent is None else 1.0) * sum(terms.values())
+        if terms and batch.lent is not None:  # ours learns by nothing else: its picture is encoded without gradient
+            auxiliary["warp"] = sum(terms.values())
+        elif terms and config.stage2.apart.steps:
+            auxiliary["warp"] = WARP * sum(terms.values())
         if batch.lent is not None:
             around = split_halves(batch.image)[1] if config.lips.reference == "own" else None
             warped = model.encode_warped(warped, around)

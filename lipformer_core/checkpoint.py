@@ -5,7 +5,6 @@ Beside it stands the same header as JSON, for human eyes. Both appear only when 
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +17,7 @@ from torch import nn
 from .config import PHASES, Config, from_dict
 from .device import choose_device
 from .errors import CheckpointError
+from .files import not_written, replaced
 
 SHIPPED = Path(__file__).parent / "pretrained"  # the run folder of the pretrained weights
 Network = TypeVar("Network", bound=nn.Module)
@@ -31,15 +31,16 @@ def save(path: Path, model: nn.Module, header: dict, extra: dict[str, torch.Tens
 
 
 def write(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> None:
-    """Write tensors, contiguous in memory, and a header, as `save`."""
+    """Write tensors, contiguous in memory, and a header, as `save`. OutputError if the disk is full, or the like."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, temporary, metadata={"header": json.dumps(header)})
-    os.replace(temporary, path)
+    with replaced(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"header": json.dumps(header)})
+        except SafetensorError as error:
+            raise not_written(path, error) from error
     sidecar = path.with_suffix(".json")
-    temporary = sidecar.with_name(f".{sidecar.name}.tmp")
-    temporary.write_text(json.dumps(header, indent=1))
-    os.replace(temporary, sidecar)
+    with replaced(sidecar) as temporary:
+        temporary.write_text(json.dumps(header, indent=1))
 
 
 def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -49,7 +50,7 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as f:
             header = json.loads((f.metadata() or {}).get("header", "null"))
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a mapping
+            tensors = {name: f.get_tensor(name) for name in f.keys()}
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: not a safetensors checkpoint ({error})") from error
     if not isinstance(header, dict) or "config" not in header:
@@ -158,9 +159,10 @@ def _loaded(run: Path | str | None, stage: str, make: Callable[[Config], Network
 def load_autoencoder(run: Path | str) -> "nn.Module":
     """The FaceAutoencoder that a run ended with: its LipFormer's, decoder fine-tuned, or stage 1's where that is all.
 
+    run : as of `run_folder`
     CheckpointError if there is neither.
     """
-    if (Path(run) / "lipformer" / "model.safetensors").is_file():
+    if (run_folder(run) / "lipformer" / "model.safetensors").is_file():
         return load_lipformer(run, device="cpu").autoencoder
     return load_codebook(run)
 

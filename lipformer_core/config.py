@@ -34,7 +34,7 @@ class Synthetic:
     seed: Count = 0  # of the persons; the settings' own `seed` is training's
     persons: tuple[Count, Count, Count] = (600, 16, 32)  # that train, validate and test
     frames: tuple[Size, Size] = (50, 75)  # of a person that trains, and of any other
-    size: Size = 320  # side of the rendered picture, before the face is cut out
+    size: Annotated[int, Strict(), Field(ge=16)] = 320  # side of the rendered picture, before the face is cut out
 
 
 @part
@@ -58,7 +58,7 @@ class CodebookSettings:
     res_blocks: Count = 2  # a resolution
     stem: Size = 1  # above 1: pixel-unshuffle by so much before the first convolution (cheap on a CPU)
     local: Flag = False  # norms per pixel and no attention, so that half a face can be decoded alone; else VQGAN's form
-    size: Size = 1024  # K
+    size: Annotated[int, Strict(), Field(ge=1, le=2**16)] = 1024  # K
     dim: Size = 256  # d
     shared: Flag = False  # ablation: one codebook for both halves
 
@@ -193,7 +193,7 @@ class Config:
     """All settings of data, model and training."""
 
     preset: Annotated[str, Strict()] = "paper"  # a name, no setting
-    seed: Count = 0
+    seed: Annotated[int, Strict(), Field(ge=0, lt=2**32)] = 0
     data: DataSettings = DataSettings()
     codebook: CodebookSettings = CodebookSettings()
     audio: AudioSettings = AudioSettings()

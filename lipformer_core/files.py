@@ -140,12 +140,18 @@ def _same(one: Path, other: Path) -> bool:
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name when the block ends without an exception, and not at all otherwise."""
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A name beside `path` for a file that takes its place when the block ends without an exception."""
     temporary = hidden_beside(path, ".tmp")
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

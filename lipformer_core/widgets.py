@@ -96,7 +96,7 @@ def _redraw(handle: object, run: Path, names: Sequence[str], seconds: float, sto
                 drawn = times[newest]
 
 
-def dub_panel(model: LipFormer, folder: Path | str):  # noqa: ANN201 - an ipywidgets VBox
+def dub_panel(model: LipFormer, folder: Path | str):
     """A panel to choose or record a video (or portrait) and a voice, to dub one with the other, and to see the result.
 
     None where nobody looks: where TQDM_DISABLE or LIPFORMER_LIVE=0 is set. What is made lies in `folder`. Errors that a
@@ -295,7 +295,7 @@ def _data_url(picture: np.ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
-def _player(path: Path, width: str = "auto"):  # noqa: ANN202 - a widget
+def _player(path: Path, width: str = "auto"):
     import ipywidgets as w
 
     from .data.media import probe

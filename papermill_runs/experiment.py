@@ -10,7 +10,7 @@
         seeds: [0, 1, 2]                          # run folders of their own, on the same data
         variants:
           plain: {}                               # the parameters that differ
-          plain: {overrides: {stage1: {prevent_collapse: false}}}
+          collapsing: {overrides: {stage1: {prevent_collapse: false}}}
 
 An experiment may name `commands` before or in place of notebooks: `lipformer` commands, in them `{work}`, its folder.
 
@@ -29,7 +29,6 @@ from lipformer_core.errors import LipFormerError
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = HERE.parent / "notebooks"
-INJECTED = ("work", "results")  # parameters that the runner itself fills in, where a notebook defines them
 
 _ENTRIES = {"title": str, "description": str, "parameters": dict, "commands": list, "notebooks": list}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

@@ -10,6 +10,7 @@ import jinja2
 import nbformat
 
 from lipformer_core.evaluation.report import BY_YAW, COLUMNS, score_cells
+from lipformer_core.files import atomic
 
 from .experiment import HERE, Experiment, Step
 from .gather import KEYS, variant_table
@@ -55,9 +56,8 @@ def write_report(experiment: Experiment, steps: list[Step], state: dict, numbers
                and not k.endswith(".why")},
     )  # fmt: skip
     path = out / "report.html"
-    temporary = path.with_name(".report.html.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    with atomic(path) as file:
+        file.write(page.encode())
     return path
 
 

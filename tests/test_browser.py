@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import av
 import nbformat
 import numpy as np
 import pytest
@@ -289,6 +290,8 @@ def test_side_by_side_shows_the_source_on_the_results_time_line(tmp_path):
     pair = preview.side_by_side(m.dub(), tmp_path / "pair.mp4", seconds=0.6)
     shown = [picture for _, picture in iter_frames(pair)]
     assert [picture.shape for picture in shown] == [(96, 256, 3)] * 15 and probe(pair).has_audio
+    with av.open(str(pair)) as container:
+        assert container.metadata["comment"].startswith("Synthetic media")
     there_and_back = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 8, 7, 6, 5, 4]
     for side in (np.s_[:, :128], np.s_[:, 128:]):
         assert [frame_index(np.ascontiguousarray(picture[side])) for picture in shown] == there_and_back

@@ -110,6 +110,10 @@ def test_what_cannot_be_compared_is_refused(folders, tmp_path):
         compare(folders[0], write(tmp_path / "other", folders[3], data_hash="e"))
     with pytest.raises(DataError, match="lipformer evaluate"):
         compare(folders[0], tmp_path / "nowhere")
+    half = write(tmp_path / "half", folders[3])
+    (half / "table.csv").unlink()
+    with pytest.raises(DataError, match="no table.csv"):
+        compare(folders[0], half)
     with pytest.raises(DataError, match="no row ours; the rows are ground_truth"):
         compare(*folders[:2], ("ours", "lipformer"))
     with pytest.raises(DataError, match="no column"):
@@ -126,4 +130,7 @@ def test_the_command_says_a_sentence_a_column_and_writes_the_numbers(folders, tm
     assert done.output.splitlines() == [written[key] for key in written if key.endswith(".sentence")]
     assert len(done.output.splitlines()) == 5
     refused = CliRunner().invoke(app, ["compare", str(folders[0]), str(tmp_path)])
+    assert refused.exit_code == 2 and "results.json" in refused.output
+    below = folders[0] / "results.json" / "compared.json"
+    refused = CliRunner().invoke(app, [*arguments[:3], "--out", str(below)])
     assert refused.exit_code == 2 and "results.json" in refused.output

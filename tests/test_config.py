@@ -48,6 +48,9 @@ from lipformer_core.training.loop import finished
         ("optimiser.accumulate", 0),
         ("stage2.looks", 0),
         ("lips.reference", "mine"),
+        ("seed", 2**32),  # torch's generators take no more once a step's number is in it
+        ("codebook.size", 2**16 + 1),  # cached codes are 16 bits
+        ("data.synthetic.size", 8),
         ("stage1", 3),
     ],
 )

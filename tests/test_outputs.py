@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from material import FakeModel, draw_face, face_clip, frame_index, tone, write_video, write_wav
+from material import FakeModel, face_clip, frame_index, tone, write_video, write_wav
 from typer.testing import CliRunner
 
 from lipformer_core import cli
@@ -18,8 +18,6 @@ from lipformer_core.data.media import VideoWriter, iter_frames, probe, read_audi
 from lipformer_core.dubbing.dub import dub
 from lipformer_core.errors import OutputError, UnreadableMedia
 from lipformer_core.files import claimed, hidden_beside, sweep
-
-PICTURE = draw_face(64, 64, None)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -522,6 +523,8 @@ def test_the_same_command_twice_gives_the_same_numbers(tiny_run, tiny_corpus, tm
     film = tmp_path / "out/film_exchanged_sound.mp4"
     assert [frame.shape for _, frame in iter_frames(film)] == [(32, 64, 3)] * 16
     assert np.abs(np.concatenate(list(iter_audio(film)), 1)).max() > 0.01
+    with av.open(str(film)) as container:
+        assert container.metadata["comment"].startswith("Synthetic media")
     first, second, threaded = results
     assert len(first) > 100 and first == second
     numbers = {key: value for key, value in first.items() if isinstance(value, float)}

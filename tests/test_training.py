@@ -21,8 +21,8 @@ from lipformer_core.training.journal import read_log
 from lipformer_core.training.lipformer import LipFormerStage, Trained, train_lipformer
 from lipformer_core.training.loop import finished, optimise, take_over
 from lipformer_core.training.objectives import ApartObjective, CodeObjective, ImageObjective
-from lipformer_core.training.pairs import CLOSED, LIP_SCALE, PairSampler
-from lipformer_core.training.sampling import FrameSampler
+from lipformer_core.training.pairs import CLOSED, PairSampler
+from lipformer_core.training.sampling import LIP_SCALE, FrameSampler
 from lipformer_core.training.sync import train_sync
 from papermill_runs.shipped import halve
 
@@ -393,6 +393,29 @@ def test_sharpening_an_earlier_run_leaves_its_codes_and_keeps_the_newest_decoder
         halve(tiny_run, tmp_path / "none", decoder=tmp_path / "other")
     log = read_log(tmp_path / "codebook")
     assert np.isfinite(np.array(log["adversarial"])).all() and np.nanmin(np.array(log["val_sharpness"])) > 0
+
+
+def test_a_run_is_gone_on_from_with_the_decoder_that_stage_2_tuned_also_by_the_shipped_ones_name(
+    tiny_run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "SHIPPED", tiny_run)
+    tuned = checkpoint.fingerprint(checkpoint.load_lipformer(tiny_run, device="cpu").autoencoder)
+    assert checkpoint.fingerprint(checkpoint.load_autoencoder(tiny_run)) == tuned
+    assert checkpoint.fingerprint(checkpoint.load_autoencoder(tiny_run.name)) == tuned
+    assert checkpoint.fingerprint(checkpoint.load_codebook(tiny_run)) != tuned
+
+
+def test_a_stage_1_without_a_log_can_be_taken_over(tiny_run, tmp_path):
+    halve(tiny_run, tmp_path / "halved")
+    take_over(tmp_path / "halved/codebook", tmp_path / "run/codebook")
+    assert checkpoint.load_codebook(tmp_path / "run").config == checkpoint.load_codebook(tiny_run).config
+
+
+def test_more_codes_than_k_means_has_tokens_are_refused_at_once(tiny_config, tiny_corpus):
+    config = tiny_config.replace({"codebook.size": 2**16})
+    with pytest.raises(ConfigError, match="codebook.size: 65536 codes"):
+        CodebookStage(config, PreparedCorpus(tiny_corpus))
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def publisher():
     """A server on this machine that sends `.content`, and says that it is `.longer` bytes longer."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             self.server.asked.append(self.path)
             self.send_response(200 if self.path == "/weights" else 404)
             self.send_header("Content-Length", str(len(self.server.content) + self.server.longer))

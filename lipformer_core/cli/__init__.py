@@ -24,7 +24,7 @@ from .training import personalise, train
 # What the system says where a user can help: full disks, read-only folders, names that are too long, and the like.
 MENDABLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
 # of the extra `train`, which who only dubs has not installed
 TRAIN_MODULES = {"accelerate", "tensorboard", "torchvision", "joblib", "filelock", "matplotlib", "numba"}
@@ -88,7 +88,7 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open to the end
+            setattr(sys, name, open(os.devnull, mode))
 
 
 def _end(number: int, _: object) -> None:

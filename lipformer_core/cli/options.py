@@ -10,8 +10,9 @@ import yaml
 
 from ..config import Config, preset
 from ..errors import ConfigError
+from ..presets import PRESETS
 
-Preset = Annotated[str, typer.Option(help="tiny, quick, realtime or paper.")]
+Preset = Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

@@ -13,7 +13,7 @@ from ..data.faces.alignment import mouth_shape
 from ..data.faces.tracking import track_faces
 from ..data.media import Damage, FrameReader, VideoWriter, frame_times, iter_frames, probe
 from ..data.media.pictures import square_size
-from .report import DubReport
+from .report import COMMENT, DubReport
 from .source_face import open_trackers
 from .timeline import output_order
 
@@ -70,7 +70,7 @@ def side_by_side(report: DubReport, out: str | os.PathLike, height: int = 480, s
     size = tuple((2 * np.rint(size * min(1, height / size[1]) / 2)).astype(int).tolist())
     with (
         FrameReader(report.video, times, (source.width, source.height), seekable=not damage.leaps) as before,
-        VideoWriter(out, 2 * size[0], size[1], report.fps, report.out) as writer,
+        VideoWriter(out, 2 * size[0], size[1], report.fps, report.out, metadata={"comment": COMMENT}) as writer,
     ):
         for index, (_, after) in zip(order, iter_frames(report.out), strict=False):
             pair = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in (before[index], after)]

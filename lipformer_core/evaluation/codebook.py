@@ -100,6 +100,7 @@ def judge_run(
     from matplotlib.image import imsave
 
     corpus, out = PreparedCorpus(data), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     autoencoder = load_codebook(run).to(choose_device(device))
     if autoencoder.config.data.size != corpus.crop_size:
         size = autoencoder.config.data.size

@@ -109,8 +109,9 @@ def sentence(column: str, found: Mapping[str, object], clips: int) -> str:
 
 def _read(folder: Path) -> tuple[dict, Table]:
     """An evaluation's results, and its scores clip by clip."""
-    if not (folder / "results.json").is_file():
-        raise DataError(f"{folder}: no results.json; `lipformer evaluate` writes one")
+    for name in ("results.json", "table.csv"):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: no {name}; `lipformer evaluate` writes one")
     with (folder / "table.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     numbers = {

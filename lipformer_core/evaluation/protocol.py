@@ -49,7 +49,6 @@ def evaluate(
     *,
     split: str = "test",
     max_clips: int | None = None,
-    landmark_check: bool | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> dict[str, object]:
@@ -57,7 +56,6 @@ def evaluate(
 
     run: folder of a training run; None: the pretrained weights. data: folder of a prepared corpus.
     max_clips: the first so many clips, all if None.
-    landmark_check: also read the lips by a landmark network; None: on real footage only.
     Writes results.json, table.csv, summary.md, series.npz, pictures and short videos; returns the results. The mouth
     meter of the data is trained once and kept beside them, or in `out` where their folder cannot be written; nothing is
     written into the run. Where the run has a sync expert (`lipformer train sync`), it judges every row, and its own
@@ -65,6 +63,7 @@ def evaluate(
     `load_lipformer`. Raises CheckpointError, ConfigError, DataError.
     """
     corpus = PreparedCorpus(data)
+    Path(out).mkdir(parents=True, exist_ok=True)
     target = choose_device(device)
     model = load_lipformer(run, device=target)
     if (size := model.config.data.size) != corpus.crop_size:
@@ -77,9 +76,8 @@ def evaluate(
         raise DataError(f"{data}: no clips in the split {split!r}; the splits are train, val and test")
     beside = corpus.folder if os.access(corpus.folder, os.W_OK) else Path(out)
     meter = train_meter(corpus, beside / METER, progress=progress)
-    if landmark_check is None:
-        landmark_check = corpus.manifest["settings"]["corpus"] != "synthetic"
-    scorers = open_scorers(run_folder(run), target, landmark_check)
+    filmed = corpus.manifest["settings"]["corpus"] != "synthetic"  # a landmark network is of no use on drawn faces
+    scorers = open_scorers(run_folder(run), target, landmark_check=filmed)
     judges = Trained.load(run).judges
     scorers.judges = None if judges is None else judges.to(target)
     results, clips = evaluate_model(model, meter, corpus, clip_ids, device=target, scorers=scorers, progress=progress)
@@ -131,7 +129,7 @@ def open_scorers(run: Path, device: torch.device, landmark_check: bool) -> Score
     opening = "opening_corr_self_landmarks"
     by_landmarks = (f"lipformer.{opening}", f"ground_truth.{opening}", "lipformer.lmd")
     if not landmark_check:
-        scorers.missing |= dict.fromkeys(by_landmarks, "not asked for: landmark_check is off")
+        scorers.missing |= dict.fromkeys(by_landmarks, "not measured: faces are drawn, not filmed")
     else:
         from lipformer_core.data.faces import MEDIAPIPE_FILE, open_tracker
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lipformer_core import checkpoint
 from lipformer_core.data.media.writer import VideoWriter
 from lipformer_core.data.prepared.clips import Clip, PreparedCorpus
+from lipformer_core.dubbing.report import COMMENT
 from lipformer_core.model.autoencoder import to_images
 from lipformer_core.model.lipformer import LipFormer, lip_codes
 from lipformer_core.timing import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -46,7 +47,7 @@ def under_sounds(model: LipFormer, clip: Clip, driver: Clip, frames: Sequence[in
 
 
 def overview(model: LipFormer, corpus: PreparedCorpus, people: int = 4, split: str = "test") -> dict[str, list]:
-    """The project's picture: `under_sounds` of several people, two frames each, side by side."""
+    """A picture of a run: `under_sounds` of several people, two frames each, side by side."""
     infos = corpus.clips(split, stills=False)
     persons = [info.person for info in infos]
     rows: dict[str, list] = {}
@@ -85,7 +86,7 @@ def film(model: LipFormer, clip: Clip, driver: Clip, path: Path, frames: int = 3
     if len(driver.sound):
         sound = driver.sound[: count * SAMPLES_PER_FRAME] / np.float32(2**15), SAMPLE_RATE
     size = puppet.model.config.data.size
-    with VideoWriter(path, 2 * size, size, FPS, sound, crf=23) as writer:
+    with VideoWriter(path, 2 * size, size, FPS, sound, metadata={"comment": COMMENT}, crf=23) as writer:
         for part in np.split(np.arange(count), range(BATCH, count, BATCH)):
             pictures = np.tile(clip.frames(part), (1, 1, 2, 1))
             use = np.isin(part, shown)

@@ -120,7 +120,6 @@ class SyncAccuracy:
     """
 
     share: dict[tuple[str, int], NDArray[np.float64]]
-    threshold: dict[int, float]
     persons: int
     windows: int
 
@@ -152,18 +151,18 @@ def sync_accuracy(net: SyncNet, corpus: PreparedCorpus, split: str = "test", pro
     second = FPS - FRAMES + 1
     tested, reference = (clip_similarities(net, corpus, name, second, progress) for name in (split, "val"))
     person = {info.clip_id: info.person for info in corpus.clips(split)}
-    share, threshold = {}, {}
+    share = {}
     for span in (1, second):
-        threshold[span] = _best_threshold([_averaged(part, span) for parts in reference.values() for part in parts])
+        threshold = _best_threshold([_averaged(part, span) for parts in reference.values() for part in parts])
         rows: dict[str, list[NDArray]] = {kind: [] for kind in KINDS}
         for parts in tested.values():
             table = np.concatenate([_averaged(part, span) for part in parts])  # (m, 2 SHIFTS + 1 + FOREIGN)
             own = table[:, [SHIFTS]]
             rows["two_sounds"].append((own > table).mean(0))
-            rows["one_sound"].append(((own > threshold[span]).mean() + (table <= threshold[span]).mean(0)) / 2)
+            rows["one_sound"].append(((own > threshold).mean() + (table <= threshold).mean(0)) / 2)
         share |= {(kind, span): np.stack([_by_offset(row) for row in found]) for kind, found in rows.items()}
     count = sum(len(part) for parts in tested.values() for part in parts)
-    return SyncAccuracy(share, threshold, len({person[clip_id] for clip_id in tested}), count)
+    return SyncAccuracy(share, len({person[clip_id] for clip_id in tested}), count)
 
 
 def clip_similarities(

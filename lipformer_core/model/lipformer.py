@@ -155,7 +155,7 @@ class LipFormer(nn.Module):
     # --- inference ------------------------------------------------------------------------------
     @torch.no_grad()
     def generate(self, target: Tensor, audio: Tensor, reference: Reference) -> Tensor:
-        """The face that says the audio, by arg-max codes.
+        """The face that says the audio.
 
         target : torch.Tensor, shape = (B, 3, S, S) in [-1, 1]; of its bottom half nothing is seen, or by the policy
             `own` what speech does not change

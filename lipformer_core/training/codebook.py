@@ -1,5 +1,6 @@
 """Stage 1 (Figure 2a): Enc, C_U, C_B and Dec learn to reconstruct faces."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from .. import checkpoint
 from ..config import Config
 from ..data.prepared.clips import Data, PreparedCorpus, open_corpus
+from ..errors import ConfigError
 from ..model.autoencoder import FaceAutoencoder, split_halves
 from ..model.codebook import kmeans, perplexity, usage
 from ..model.regions import mouth_pixels
@@ -67,6 +69,9 @@ class CodebookStage(Stage):
         super().__init__(config)
         settings, size = config.stage1, config.data.size
         self.settings, self.steps = settings, settings.steps
+        tokens = KMEANS_IMAGES * math.prod(config.token_grid)
+        if settings.prevent_collapse and config.codebook.size > tokens:
+            raise ConfigError(f"codebook.size: {config.codebook.size} codes from k-means over {tokens} tokens")
         self.autoencoder = FaceAutoencoder(config).to(memory_format=torch.channels_last)
         self.train, self.val = FrameSampler(corpus, "train"), FrameSampler(corpus, "val")
         # how often each code was chosen since the unused ones were moved; a state's part, so that resuming is exact

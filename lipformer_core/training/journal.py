@@ -4,7 +4,10 @@ import csv
 import math
 from pathlib import Path
 
+from ..files import replaced
+
 LOG, BOARD = "log.csv", "tensorboard"
+NAMES = ("step", "name", "value")
 
 
 class Journal:
@@ -24,7 +27,7 @@ class Journal:
         with self.path.open("a", newline="") as f:
             writer = csv.writer(f)
             if new:
-                writer.writerow(["step", "name", "value"])
+                writer.writerow(NAMES)
             writer.writerows([step, name, f"{value:.6g}"] for name, value in row.items())
         for name, value in row.items():
             self.board.add_scalar(name, value, step)
@@ -50,6 +53,8 @@ def _forget_after(path: Path, step: int) -> None:
     if not path.is_file():
         return
     with path.open() as f:
-        header, *rows = list(csv.reader(f))
-    with path.open("w", newline="") as f:
-        csv.writer(f).writerows([header, *(row for row in rows if int(row[0]) <= step)])
+        rows = [row for row in csv.DictReader(f) if row["value"] is not None and int(row["step"]) <= step]
+    with replaced(path) as temporary, temporary.open("w", newline="") as f:
+        writer = csv.DictWriter(f, NAMES)
+        writer.writeheader()
+        writer.writerows(rows)

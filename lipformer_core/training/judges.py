@@ -53,6 +53,6 @@ class Judges(nn.Module):
     def hear(self, condition: Tensor) -> Tensor:
         """What the sound alone tells of the lips, from F_Aud (B, audio_width), without any picture.
 
-        returns (B, 2), opening and width in units of `training.pairs.LIP_SCALE`, the width less the clip's mean
+        returns (B, 2), opening and width in units of `training.sampling.LIP_SCALE`, the width less the clip's mean
         """
         return self.articulation(condition)

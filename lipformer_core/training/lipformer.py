@@ -5,7 +5,8 @@ Up to three phases, each a resumable stage of its own under the run folder:
 - `warping`: the parts apart: F_e and F_d by rigid landmarks and the target's own bottom features, E_aud by the lips'
   opening and width, read from F_Aud by a linear map;
 - `cached`: warping, E_aud and Transformer by cross entropy to the target's own bottom codes, all codes cached;
-- `lipformer`: everything end to end, straight-through Gumbel-softmax codes through the decoder being fine-tuned.
+- `lipformer`: everything end to end through the decoder being fine-tuned: straight-through Gumbel-softmax codes by the
+  paper, by our design the mean of the likeliest.
 
 The paper trains end to end at once; the phases before `lipformer` are ours, and have no steps in the preset `paper`.
 """

@@ -24,6 +24,7 @@ from .. import checkpoint, provenance
 from ..config import Config, from_dict
 from ..data.prepared.prefetch import prefetched, prefetched_by_processes
 from ..errors import CheckpointError, TrainingDiverged
+from ..files import remove_unfinished, replaced
 from ..progress import tqdm
 from .averaging import WeightAverage
 from .journal import LOG, Journal
@@ -52,7 +53,7 @@ def finished(folder: Path, config: Config | None = None, data_hash: str | None =
 
 
 def take_over(source: Path, folder: Path) -> None:
-    """Make the finished stage in `source`, of another run, that of `folder`: its weights and its log.
+    """Make the finished stage in `source`, of another run, that of `folder`: its weights, and its log if there is one.
 
     raises CheckpointError if it is not finished
     """
@@ -60,9 +61,9 @@ def take_over(source: Path, folder: Path) -> None:
         raise CheckpointError(f"{source}: no finished stage to take over")
     folder.mkdir(parents=True, exist_ok=True)
     for name in (LOG, f"{Path(FINISHED).stem}.json", FINISHED):  # what says that it is complete comes last
-        temporary = folder / f".{name}"
-        shutil.copyfile(source / name, temporary)
-        os.replace(temporary, folder / name)
+        if name != LOG or (source / name).is_file():  # weights that were halved have none
+            with replaced(folder / name) as temporary:
+                shutil.copyfile(source / name, temporary)
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -234,6 +235,8 @@ class _Checkpoints:
 
     def __init__(self, folder: Path, stage: Stage, average: WeightAverage | None, data_hash: str):
         self.folder, self.stage, self.average, self.data_hash = folder, stage, average, data_hash
+        if stage.accelerator.is_main_process:
+            remove_unfinished(folder)
         device, processes = stage.device.type, stage.accelerator.num_processes
         engine = {"mixed_precision": stage.accelerator.mixed_precision, "device": device, "processes": processes}
         self.made_by = provenance.joined(stage.made_by, provenance.made_by("weights", **engine))

@@ -18,10 +18,9 @@ from ..model.wav2lip import Wav2Lip
 from ..timing import N_MELS
 from .cache import cache_codes
 from .looks import Looks, clip_looks
-from .sampling import FrameSampler, Key, sample_rng
+from .sampling import LIP_SCALE, FrameSampler, Key, sample_rng
 
 CLOSED = 0.03  # inter-ocular distances: lips that touch, give or take the landmarks' error
-LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
 SILENT = 0.5  # share of the samples with closed lips that are silent (stage2.silence)
 WITHOUT_SPEECH = 0.3  # share without the speech encoder's features, so that the model works where it is absent
 

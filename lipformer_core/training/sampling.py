@@ -15,6 +15,7 @@ from ..data.prepared.prefetch import READERS, prefetched
 from ..errors import DataError
 from ..model.autoencoder import to_images, to_tensor  # noqa: F401 - notebooks have both from here
 
+LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
 ROOM = 0.3  # share of a GPU's free memory that frames may take
 Key = tuple[int, ...]  # names an endless row of samples: (seed, step)
 

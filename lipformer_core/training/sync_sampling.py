@@ -12,9 +12,9 @@ from ..data.audio.mel import SILENCE
 from ..data.prepared.clips import ClipInfo, PreparedCorpus
 from ..errors import DataError
 from ..model.syncnet import AUDIO_WINDOW, FRAMES, see
+from .sampling import LIP_SCALE
 
 MAX_SHIFT = 7  # frames; the windows of one clip in a batch lie 0 to so many apart
-LIP_SCALE = 0.2  # inter-ocular distances: about the spread of lip openings
 BAND_SHIFT = 3  # mel bands; the largest change of a voice's apparent size
 COLOUR = 0.3  # strength of colour jitter of a clip's pictures
 GEOMETRY = 0.08  # largest shift and change of size of a clip's pictures, share of their width

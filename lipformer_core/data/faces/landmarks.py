@@ -255,7 +255,7 @@ def _angles(rotation: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _without_pyplot():  # noqa: ANN202
+def _without_pyplot():
     """Keep MediaPipe from importing pyplot, half of its own import, for drawings that nothing here asks it for."""
     names = ("matplotlib", "matplotlib.pyplot")
     left_out = {name: ModuleType(name) for name in names} if not {"mediapipe", "matplotlib"} & {*sys.modules} else {}
@@ -268,7 +268,7 @@ def _without_pyplot():  # noqa: ANN202
 
 
 @contextmanager
-def _native_stderr_silenced():  # noqa: ANN202
+def _native_stderr_silenced():
     """Keep MediaPipe, and what it imports, from writing to the terminal; what matters comes as an exception."""
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -50,7 +50,6 @@ class Material:
     pose: np.ndarray
     valid: np.ndarray
     transforms: np.ndarray
-    crops: BinaryIO
     crop_offsets: np.ndarray
     sound: SoundFile
     audio_offset: int = 0  # frames by which the sound was moved later, to fit the lips
@@ -135,7 +134,7 @@ def _synthetic(source: ClipSource, config: Config, crops: BinaryIO, heard: Binar
     transforms = crop_transforms(made.landmarks, valid, config.data.size)
     offsets, _ = _cut(iter(made.frames), transforms, valid, crops, config)
     sound = write_sound(iter([made.audio]), 0, 1 + len(made.audio) // HOP, heard, config.audio.speech_encoder)
-    return Material(made.landmarks, made.pose, valid, transforms, crops, offsets, sound)
+    return Material(made.landmarks, made.pose, valid, transforms, offsets, sound)
 
 
 def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO) -> "tuple[Material, Verdict]":
@@ -177,7 +176,7 @@ def _filmed(source: ClipSource, config: Config, crops: BinaryIO, heard: BinaryIO
     verdict = gate(track, sharpness, share, offset, Limits.from_settings(config.data), source.still, np.array(held_s))
     moved = offset.frames if config.data.correct_offset and offset is not None and offset.confident else 0
     verdict.measured.update(corrected=moved, **{**hears.counts(), **seen.counts()})
-    return Material(landmarks, track.pose, track.valid, transforms, crops, offsets, sound, moved), verdict
+    return Material(landmarks, track.pose, track.valid, transforms, offsets, sound, moved), verdict
 
 
 def _speech_share(sound: SoundFile, n_frames: int) -> float:

@@ -34,7 +34,7 @@ class Ear(torch.nn.Module):
         self.config = config
 
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
-        """audio : (B, window, columns); returns (B, 2) in units of `training.pairs.LIP_SCALE`"""
+        """audio : (B, window, columns); returns (B, 2) in units of `training.sampling.LIP_SCALE`"""
         return self.articulation(self.encoder(audio))
 
     @torch.no_grad()
@@ -66,7 +66,9 @@ def learn(folders: list[Path], tests: list[Path], seed: int = 0) -> None:
         average.update()
         if step + 1 in SHOWN:
             with average.in_place():
+                ear.eval()
                 told = [score(ear, corpus) for corpus in judged.values()]
+                ear.train()
             print(f"| {step + 1} | " + " | ".join(told) + " |", flush=True)
 
 

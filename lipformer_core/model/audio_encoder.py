@@ -3,13 +3,19 @@
 import copy
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..config import AudioSettings
 from ..data.audio.speech import sound_width
 
+LOST_COLUMNS, LOST_CHANNELS, LOST = 0.1, 0.1, 0.5  # in training: of sound, of convolutions, and before the dense layer
+
 
 class AudioEncoder(nn.Module):
-    """Convolutions over time, then one dense layer that keeps the order of events within the window."""
+    """Convolutions over time, then one dense layer that keeps the order of events within the window.
+
+    Dropout, in training, keeps it from learning the voices of few people by heart (papermill_runs/README.md).
+    """
 
     def __init__(self, settings: AudioSettings, width: int):
         """width : of F_Aud and of everything before it."""
@@ -42,4 +48,9 @@ class AudioEncoder(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """F_Aud (B, width) of sound (B, audio.window, columns): 80 mel bands and, if any, speech features."""
-        return self.project(self.convolutions(audio.transpose(1, 2)))
+        heard = F.dropout1d(audio.transpose(1, 2), LOST_COLUMNS, self.training)
+        for layer in self.convolutions:
+            heard = layer(heard)
+            if isinstance(layer, nn.SiLU):
+                heard = F.dropout1d(heard, LOST_CHANNELS, self.training)
+        return self.project(F.dropout(heard, LOST, self.training))

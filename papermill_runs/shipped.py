@@ -2,6 +2,7 @@
 
 python -c "from papermill_runs.shipped import fit_offsets; fit_offsets('clips/grid_s1')"
 python -c "from papermill_runs.shipped import halve; halve('runs/mine', 'lipformer_core/pretrained')"
+python -c "from papermill_runs.shipped import renew_hearing; renew_hearing('pretrained', 'runs/anew')"
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ import torch
 from safetensors.numpy import save_file
 
 from lipformer_core import checkpoint
+from lipformer_core.config import from_dict
 from lipformer_core.data.audio.av_offset import (
     BANDS,
     COEFFICIENTS,
@@ -29,10 +31,12 @@ from lipformer_core.data.media import read_audio
 from lipformer_core.data.media.source_streams import shown_frames
 from lipformer_core.data.synthetic import synthesise_clip
 from lipformer_core.errors import CheckpointError
+from lipformer_core.training.lipformer import Trained
 
 PERSONS, FRAMES, SIZE = 60, 75, 16  # synthetic persons, one clip each, and the side of their pictures
 HELD_OUT = 30  # of GRID's speaker 1's clips, the last by name
 RIDGE = 300.0
+HEARING = ("lipformer.audio_encoder.", "judges.articulation.")  # names of tensors
 EXACT_WEIGHT = 0.05  # of a clip that is exactly in step beside a filmed one: real voices teach more, these set the zero
 
 Pair = tuple[np.ndarray, np.ndarray]  # opening (n,), NaN where there is no face; mel (T, 80), frame 4 i at picture i
@@ -68,6 +72,20 @@ def _with_decoder(tensors: dict[str, torch.Tensor], run: Path | str) -> dict[str
         if not its.startswith("decoder.") and not torch.equal(tensors[name].float(), theirs[its].float()):
             raise CheckpointError(f"{run}: its decoder is of other codes: {its} differs")
     return tensors | {name: theirs[its] for name, its in names.items() if its.startswith("decoder.")}
+
+
+def renew_hearing(run: Path | str, folder: Path | str) -> None:
+    """Copy a run's finished stage 2 to `folder` with E_aud, and the map that reads lips from it, as before training.
+
+    What an E_aud has learned by heart it does not forget; to train on from (`--from`), where it shall learn anew.
+    raises CheckpointError for a run without one
+    """
+    path = Path("lipformer") / "model.safetensors"
+    header, tensors = checkpoint.load(checkpoint.run_folder(run) / path)
+    torch.manual_seed(header["seed"])
+    fresh = Trained(from_dict(header["config"])).state_dict()
+    anew = {name: fresh[name] for name in tensors if name.startswith(HEARING)}
+    checkpoint.write(Path(folder) / path, checkpoint.model_tensors(tensors) | anew, header)
 
 
 def fit_offsets(grid_s1: Path | str, out: Path | str = COEFFICIENTS) -> np.ndarray:

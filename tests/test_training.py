@@ -24,7 +24,7 @@ from lipformer_core.training.objectives import ApartObjective, CodeObjective, Im
 from lipformer_core.training.pairs import CLOSED, PairSampler
 from lipformer_core.training.sampling import LIP_SCALE, FrameSampler
 from lipformer_core.training.sync import train_sync
-from papermill_runs.shipped import halve
+from papermill_runs.shipped import halve, renew_hearing
 
 
 def test_stage_2_freezes_encoder_and_codebooks_and_trains_the_rest(tiny_run, tiny_config):
@@ -404,6 +404,13 @@ def test_a_run_is_gone_on_from_with_the_decoder_that_stage_2_tuned_also_by_the_s
     assert checkpoint.fingerprint(checkpoint.load_autoencoder(tiny_run)) == tuned
     assert checkpoint.fingerprint(checkpoint.load_autoencoder(tiny_run.name)) == tuned
     assert checkpoint.fingerprint(checkpoint.load_codebook(tiny_run)) != tuned
+
+
+def test_hearing_begins_anew_and_all_else_stays(tiny_run, tmp_path):
+    renew_hearing(tiny_run, tmp_path)
+    before, after = Trained.load(tiny_run).state_dict(), Trained.load(tmp_path).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith(("lipformer.audio_encoder", "judges.articulation")) for name in changed)
 
 
 def test_a_stage_1_without_a_log_can_be_taken_over(tiny_run, tmp_path):

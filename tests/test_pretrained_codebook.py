@@ -11,7 +11,7 @@ from lipformer_core.training.loop import finished, take_over
 
 FOLDER = checkpoint.SHIPPED / "codebook"
 CARD = (checkpoint.SHIPPED / "README.md").read_text(encoding="utf-8")
-PSNR = 29.9  # dB, of the frames below; the first sitting had 29.2
+PSNR = 30.9  # dB, of the frames below; the first sitting had 29.2, the second 29.9
 
 
 @pytest.fixture(scope="module")

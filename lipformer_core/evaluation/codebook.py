@@ -100,11 +100,11 @@ def judge_run(
     from matplotlib.image import imsave
 
     corpus, out = PreparedCorpus(data), Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     autoencoder = load_codebook(run).to(choose_device(device))
     if autoencoder.config.data.size != corpus.crop_size:
         size = autoencoder.config.data.size
         raise DataError(f"{data}: crops of {corpus.crop_size} pixels, but the codebook takes {size}")
+    out.mkdir(parents=True, exist_ok=True)
     scores = judge_codebook(autoencoder, corpus, split, max_clips, progress)
     results = write_results(out / "codebook.json", scores.results())
     infos = corpus.clips(split)[:max_clips]

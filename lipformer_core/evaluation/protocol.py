@@ -63,7 +63,6 @@ def evaluate(
     `load_lipformer`. Raises CheckpointError, ConfigError, DataError.
     """
     corpus = PreparedCorpus(data)
-    Path(out).mkdir(parents=True, exist_ok=True)
     target = choose_device(device)
     model = load_lipformer(run, device=target)
     if (size := model.config.data.size) != corpus.crop_size:
@@ -74,6 +73,7 @@ def evaluate(
     clip_ids = [info.clip_id for info in corpus.clips(split, stills=False)][:max_clips]
     if not clip_ids:
         raise DataError(f"{data}: no clips in the split {split!r}; the splits are train, val and test")
+    Path(out).mkdir(parents=True, exist_ok=True)  # if it cannot be made, then before anything is judged
     beside = corpus.folder if os.access(corpus.folder, os.W_OK) else Path(out)
     meter = train_meter(corpus, beside / METER, progress=progress)
     filmed = corpus.manifest["settings"]["corpus"] != "synthetic"  # a landmark network is of no use on drawn faces

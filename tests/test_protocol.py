@@ -504,7 +504,7 @@ def test_the_meter_is_kept_beside_the_data_and_never_in_the_run(tiny_run, tiny_c
 
 
 def test_the_same_command_twice_gives_the_same_numbers(tiny_run, tiny_corpus, tmp_path, monkeypatch):
-    """The mouth meter trained anew included; with another number of threads, to the digits that tables show."""
+    """The mouth meter trained anew included; with another number of threads, to two digits."""
     monkeypatch.setattr(protocol, "train_meter", partial(protocol.train_meter, steps=30))
     threads, results = torch.get_num_threads(), []
     for data, count in (("data", threads), ("copy", threads), ("data", threads + 1)):
@@ -528,7 +528,7 @@ def test_the_same_command_twice_gives_the_same_numbers(tiny_run, tiny_corpus, tm
     first, second, threaded = results
     assert len(first) > 100 and first == second
     numbers = {key: value for key, value in first.items() if isinstance(value, float)}
-    assert {key: threaded[key] for key in numbers} == pytest.approx(numbers, abs=5e-4)
+    assert {key: threaded[key] for key in numbers} == pytest.approx(numbers, abs=5e-3)
 
 
 def test_without_a_run_the_weights_shipped_are_judged_and_want_crops_of_their_own(tiny_corpus, tmp_path):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from .dubbing.report import DubReport
 from .errors import LipFormerError
 from .files import KEPT
 from .model.lipformer import LipFormer
+
+if TYPE_CHECKING:
+    import ipywidgets
 
 LARGEST = 64 * 2**20  # bytes that are sent to a browser at once
 # A browser records, and leaves what it has as a data URL in the hidden text field beside its button.
@@ -96,7 +100,7 @@ def _redraw(handle: object, run: Path, names: Sequence[str], seconds: float, sto
                 drawn = times[newest]
 
 
-def dub_panel(model: LipFormer, folder: Path | str):
+def dub_panel(model: LipFormer, folder: Path | str) -> "ipywidgets.VBox":
     """A panel to choose or record a video (or portrait) and a voice, to dub one with the other, and to see the result.
 
     None where nobody looks: where TQDM_DISABLE or LIPFORMER_LIVE=0 is set. What is made lies in `folder`. Errors that a
@@ -295,7 +299,7 @@ def _data_url(picture: np.ndarray) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
-def _player(path: Path, width: str = "auto"):
+def _player(path: Path, width: str = "auto") -> "ipywidgets.Widget":
     import ipywidgets as w
 
     from .data.media import probe
